@@ -1,0 +1,3 @@
+"""openseg: train, evaluate and sharpen semantic segmentation (OCNet family, HRNet, SegFix)."""
+
+__version__ = "0.1.0"

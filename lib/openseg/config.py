@@ -1,0 +1,227 @@
+"""What an experiment may say: typed, validated, and with every default in this one place.
+
+An experiment is one short YAML file plus ``dotted.key=value`` overrides::
+
+    experiment = load_experiment("configs/camvid/hrnet18_ocr.yaml", ["train.max_iters=100"])
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from openseg.catalog import get_catalog
+from openseg.errors import ConfigError, OpensegError, nearest_names
+
+__all__ = [
+    "AugmentConfig",
+    "DataConfig",
+    "Experiment",
+    "LossConfig",
+    "ModelConfig",
+    "Normalization",
+    "TestConfig",
+    "TrainConfig",
+    "load_experiment",
+]
+
+Size = tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]]
+Range = tuple[float, float]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Normalization(_Section):
+    """``(pixel / scale - mean) / std`` on channels in ``order``; part of a checkpoint's exactness.
+
+    The default is what the released HRNet and SegFix files were trained with: the ImageNet statistics of R, G, B
+    applied to channels that are in fact B, G, R.
+    """
+
+    order: Literal["bgr", "rgb"] = "bgr"
+    scale: float = 255.0
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+class DataConfig(_Section):
+    """Where samples come from: ``<root>/<dataset>/<split>/{image,label}``."""
+
+    dataset: str
+    root: Path = Path("data")
+    train_split: str = "train"
+    val_split: str = "val"
+    offset_gt: str = Field("offset_gt/dt_offset", description="SegFix ground truth, a folder inside the split")
+    workers: Annotated[int, Field(ge=0)] = 2
+
+    @field_validator("dataset")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            get_catalog(name)
+        except OpensegError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+
+class AugmentConfig(_Section):
+    """Random changes of a training sample, in this order: resize, crop, flip, brightness."""
+
+    crop_size: Size = Field((512, 1024), description="height, width in pixels")
+    scale_range: Range | None = Field((0.5, 2.0), description="null: no random resize")
+    aspect_range: Range = Field((0.9, 1.1), description="width / height is multiplied by a draw from this range")
+    flip: Annotated[float, Field(ge=0, le=1)] = Field(0.5, description="probability of a horizontal flip")
+    brightness: Annotated[int, Field(ge=0)] = Field(10, description="largest shift of all grey values")
+
+
+class ModelConfig(_Section):
+    """The network. The defaults are the released one: OCR on HRNet-W48."""
+
+    backbone: str = "hrnet48"
+    head: str = "ocr"
+    head_channels: Positive = 512
+    key_channels: Positive = 256
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    head_activation: Literal["relu", "leaky_relu"] = Field(
+        "relu", description="leaky_relu (slope 0.01) is what the files released for torch 0.4 were trained with"
+    )
+    pretrained: Path | None = Field(None, description="ImageNet weights of the backbone; null: random")
+
+
+class LossConfig(_Section):
+    """Training loss; ``segfix`` belongs to ``task: segfix``."""
+
+    type: Literal["ce", "ohem", "segfix"] = "ce"
+    aux_weight: Annotated[float, Field(ge=0)] = 0.4
+    class_weights: bool = Field(False, description="use the weights of the data set's catalog entry")
+    ohem_threshold: float = 0.9
+    ohem_min_kept: Positive = 100_000
+    mask_weight: float = 1.0
+    direction_weight: float = 1.0
+    mask_threshold: float = 0.5
+    max_distance: Positive = Field(5, description="pixels up to this far from a boundary are boundary pixels")
+
+
+class TrainConfig(_Section):
+    """Optimisation: SGD with a polynomial schedule over iterations."""
+
+    max_iters: Positive = 80_000
+    batch_size: Positive = 8
+    lr: Annotated[float, Field(gt=0)] = 0.01
+    head_lr_multiplier: float = 1.0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    poly_power: float = 0.9
+    warmup_iters: Annotated[int, Field(ge=0)] = 0
+    val_interval: Positive = Field(1000, description="iterations between validations")
+    save_interval: Positive = Field(1000, description="iterations between writes of <name>_latest.pth")
+    log_interval: Positive = 10
+    seed: int = 304
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = False
+
+
+class TestConfig(_Section):
+    """Prediction. ``window`` null: the whole image in one pass."""
+
+    __test__ = False  # the name starts with Test; pytest should not collect it
+
+    window: Size | None = None
+    window_stride: tuple[Positive, Positive] | None = Field(None, description="null: a third of the window")
+
+
+class Experiment(_Section):
+    """One experiment: everything that decides its result."""
+
+    name: str
+    task: Literal["semantic", "segfix"] = "semantic"
+    data: DataConfig
+    augment: AugmentConfig = AugmentConfig()
+    normalization: Normalization = Normalization()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    test: TestConfig = TestConfig()
+
+    @model_validator(mode="after")
+    def _loss_fits_task(self) -> Experiment:
+        if (self.loss.type == "segfix") != (self.task == "segfix"):
+            raise ValueError(f"task '{self.task}' and loss.type '{self.loss.type}' do not belong together")
+        return self
+
+    @property
+    def data_dir(self) -> Path:
+        """Folder of the data set: ``<root>/<dataset>``."""
+        return self.data.root / self.data.dataset
+
+    def dump(self) -> dict[str, Any]:
+        """The resolved experiment as plain types (what a checkpoint stores)."""
+        return self.model_dump(mode="json")
+
+
+def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment from YAML and apply ``dotted.key=value`` overrides, the last one winning.
+
+    Raises:
+        ConfigError: missing file, bad YAML, unknown key (with the nearest names), or a value that cannot be.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the experiment ({error.strerror}); see configs/") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: an experiment is a mapping of keys to values")
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from None
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"override '{override}': write it as key.sub=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"override '{override}': the value is not valid YAML") from None
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        child = values.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"override '{override}': '{parent}' is a value, not a section")
+        values = child
+    values[leaf] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem in one line, with the nearest names for an unknown key."""
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location) or "experiment"
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{key}'; {nearest_names(location[-1], _fields_at(location[:-1]))}"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = problem.get("input")
+    shown = f" (got {given!r})" if isinstance(given, (str, int, float, list, type(None))) else ""
+    return f"{key}: {message}{shown}"
+
+
+def _fields_at(location: Sequence[str]) -> list[str]:
+    section: type[BaseModel] = Experiment
+    for part in location:
+        section = typing.cast(type[BaseModel], section.model_fields[part].annotation)
+    return list(section.model_fields)

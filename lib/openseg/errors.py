@@ -1,0 +1,37 @@
+"""Errors that a user can act on: each message says what happened, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["CheckpointError", "ConfigError", "DataError", "Interrupted", "OpensegError", "nearest_names"]
+
+
+class OpensegError(Exception):
+    """Base of every expected failure; the commands print it as one line and exit 2."""
+
+
+class ConfigError(OpensegError):
+    """An experiment file or an override says something that cannot be."""
+
+
+class DataError(OpensegError):
+    """An image, label, offset or folder is missing, damaged or inconsistent."""
+
+
+class CheckpointError(OpensegError):
+    """A checkpoint is missing, damaged, or belongs to another network."""
+
+
+class Interrupted(OpensegError):
+    """Work was stopped by a signal after its state was saved."""
+
+
+def nearest_names(name: str, known: Iterable[str]) -> str:
+    """Describe which of ``known`` the user may have meant by ``name``."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(close) + "?"
+    return "known: " + ", ".join(known)

@@ -1,0 +1,82 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from openseg.cli.main import main
+from openseg.data.scenes import write_scene
+
+ROOT = Path(__file__).resolve().parents[1]
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory):
+    """A data root with six rendered scenes of 128x256, four to train and two to validate, and SegFix ground truth."""
+    from openseg.cli.prepare import segfix_targets
+
+    root = tmp_path_factory.mktemp("data")
+    for index in range(6):
+        write_scene((root / "demo" / ("train" if index < 4 else "val"), index), (128, 256), seed=7)
+    assert segfix_targets(["--datadir", str(root / "demo")]) == 0
+    return root
+
+
+@pytest.fixture
+def overrides(data_root):
+    """Shrinks an experiment to seconds."""
+    return [
+        f"data.root={data_root}",
+        "data.workers=0",
+        "augment.crop_size=[64,64]",
+        "train.max_iters=4",
+        "train.batch_size=2",
+        "train.warmup_iters=0",
+        "train.val_interval=4",
+        "train.save_interval=2",
+        "train.log_interval=1",
+    ]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Runs main.py's command in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def run():
+    """Runs a program as a user would, from the checkout; returns the completed process."""
+
+    def start(*arguments, **options):
+        environment = {**os.environ, "OMP_NUM_THREADS": "2", **options.pop("env", {})}
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=options.pop("cwd", ROOT),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            **options,
+        )
+
+    return start
+
+
+@pytest.fixture
+def one_line_error(capsys):
+    """Asserts that a command failed with one line on stderr that holds all the given words; returns it."""
+
+    def check(code, *words):
+        error = capsys.readouterr().err
+        assert code == 2, error
+        assert error.startswith("error: ") and error.count("\n") == 1, error
+        for word in words:
+            assert str(word) in error, error
+        return error
+
+    return check

@@ -1,0 +1,35 @@
+"""Label spaces: both ways are a table, and an unknown value is an error that names it."""
+
+import numpy as np
+import pytest
+
+from openseg.catalog import CATALOG, IGNORE, get_catalog
+from openseg.errors import ConfigError, DataError
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_ids_survive_both_ways(name):
+    catalog = get_catalog(name)
+    ids = np.array(catalog.ids, np.uint8)
+    np.testing.assert_array_equal(catalog.encode(ids), np.arange(catalog.num_classes))
+    np.testing.assert_array_equal(catalog.decode(catalog.encode(ids)), ids)
+    assert (catalog.encode(np.array([*catalog.ignored_ids, IGNORE], np.uint8)) == IGNORE).all()
+    assert len(set(catalog.colors)) == len(set(catalog.classes)) == catalog.num_classes
+    assert (catalog.encode(catalog.decode(np.array([IGNORE], np.uint8))) == IGNORE).all()
+
+
+def test_unknown_values_are_named():
+    with pytest.raises(DataError, match=r"x\.png: value 77 is no id of cityscapes"):
+        get_catalog("cityscapes").encode(np.array([[7, 77]], np.uint8), "x.png")
+    with pytest.raises(DataError, match="value 26001"):
+        get_catalog("cityscapes").encode(np.array([[7, 26001]], np.uint16), "x.png")
+
+
+def test_in_a_prediction_whatever_is_no_class_is_a_miss():
+    encoded = get_catalog("camvid").encode_prediction(np.array([0, 10, 11, 77, 255, 300], np.uint16))
+    assert encoded.tolist() == [0, 10, IGNORE, IGNORE, IGNORE, IGNORE]
+
+
+def test_unknown_data_set_names_the_nearest():
+    with pytest.raises(ConfigError, match="cityscapes"):
+        get_catalog("city_scapes")

@@ -1,0 +1,52 @@
+"""Experiments: all that are shipped load, and a mistake is named."""
+
+from pathlib import Path
+
+import pytest
+
+from openseg.config import load_experiment
+from openseg.errors import ConfigError
+from openseg.models import BACKBONES, HEADS
+
+CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*/*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_shipped_experiments_load(path):
+    experiment = load_experiment(path)
+    assert experiment.data.dataset == path.parent.name
+    assert experiment.model.backbone in BACKBONES and experiment.model.head in HEADS
+
+
+def test_the_last_override_wins():
+    experiment = load_experiment(CONFIGS[0], ["train.lr=1e-3", "train.lr=2e-3", "augment.crop_size=[64, 96]"])
+    assert experiment.train.lr == 2e-3 and experiment.augment.crop_size == (64, 96)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.max_itters=3", ["train.max_itters", "max_iters"]),
+        ("trian.lr=1", ["trian", "train"]),
+        ("data.dataset=cityscape", ["cityscape", "cityscapes"]),
+        ("train.batch_size=0", ["train.batch_size"]),
+        ("loss.type=segfix", ["task", "segfix"]),
+        ("train.lr", ["train.lr", "key.sub=value"]),
+        ("name.sub=1", ["name"]),
+        ("train=[", ["YAML"]),
+    ],
+)
+def test_mistakes_are_named(override, words):
+    with pytest.raises(ConfigError) as error:
+        load_experiment(CONFIGS[0].parent / "hrnet18_ocr.yaml", [override])
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("content", [None, "a: [", "- 1", "\x00"])
+def test_unusable_files_are_named(content, tmp_path):
+    path = tmp_path / "x.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=r"x\.yaml"):
+        load_experiment(path)
