@@ -1,0 +1,50 @@
+"""Pieces that the backbones and heads share."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["LEAKY_SLOPE", "activation", "conv_bn", "conv_bn_act", "init_weights", "resize_logits"]
+
+LEAKY_SLOPE = 0.01
+
+
+def activation(name: str) -> nn.Module:
+    """``relu``, or ``leaky_relu`` with the slope 0.01 of InPlace-ABN."""
+    return {"relu": lambda: nn.ReLU(inplace=True), "leaky_relu": lambda: nn.LeakyReLU(LEAKY_SLOPE, inplace=True)}[
+        name
+    ]()
+
+
+def conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int = 1, bias: bool = False) -> list[nn.Module]:
+    """A same-padded convolution and its batch norm."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=bias)
+    return [conv, nn.BatchNorm2d(out_channels)]
+
+
+def conv_bn_act(
+    in_channels: int, out_channels: int, kernel: int, act: str = "relu", bias: bool = True
+) -> list[nn.Module]:
+    """Convolution, then batch norm and activation as one entry: the key layout of the original's plain-BN files."""
+    conv, norm = conv_bn(in_channels, out_channels, kernel, bias=bias)
+    return [conv, nn.Sequential(norm, activation(act))]
+
+
+def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize of ``[B, C, h, w]`` to ``size`` with ``align_corners=True``, the rule of the whole OC family."""
+    if tuple(logits.shape[-2:]) == tuple(size):
+        return logits
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
+
+
+def init_weights(module: nn.Module) -> None:
+    """He initialisation of convolutions (fan-out), ones and zeros for batch norm (He et al., ICCV 2015)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)

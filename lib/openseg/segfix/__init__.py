@@ -1,0 +1,40 @@
+"""SegFix on arrays and its own files; needs neither torch nor the rest of openseg.
+
+>>> import numpy as np
+>>> from openseg.segfix import refine
+>>> labels = np.array([[1, 1, 2, 2]], np.uint8)
+>>> offsets = np.zeros((1, 4, 2), np.int8)
+>>> offsets[0, 1] = (0, 1)          # the second pixel belongs to the object on its right
+>>> refine(labels, offsets)
+array([[1, 2, 2, 2]], dtype=uint8)
+"""
+
+from openseg.segfix.directions import (
+    DIRECTION_VECTORS,
+    NUM_DIRECTIONS,
+    angles_to_directions,
+    codes_to_directions,
+    directions_to_offsets,
+    offsets_to_directions,
+)
+from openseg.segfix.offsets import OFFSET_SUFFIXES, index_offsets, read_offsets, write_offsets
+from openseg.segfix.refine import refine
+from openseg.segfix.targets import Targets, make_targets, read_targets, write_targets
+
+__all__ = [
+    "DIRECTION_VECTORS",
+    "NUM_DIRECTIONS",
+    "OFFSET_SUFFIXES",
+    "Targets",
+    "angles_to_directions",
+    "codes_to_directions",
+    "directions_to_offsets",
+    "index_offsets",
+    "make_targets",
+    "offsets_to_directions",
+    "read_offsets",
+    "read_targets",
+    "refine",
+    "write_offsets",
+    "write_targets",
+]

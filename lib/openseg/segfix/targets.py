@@ -1,0 +1,116 @@
+"""Ground truth of SegFix: for each pixel, how far the boundary of its region is and where the region's inside lies.
+
+Exact to the original's definition: the Euclidean distance to the nearest pixel of another region (the image border is
+no boundary), and the angle of its gradient under a 5x5 kernel. Regions are taken one at a time within their own box,
+which holds the nearest outside pixel of every inside pixel.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from scipy.io import loadmat, savemat
+from scipy.ndimage import distance_transform_edt, find_objects
+
+from openseg.errors import DataError
+from openseg.files import atomic_write
+from openseg.segfix.directions import codes_to_directions
+
+__all__ = ["GENERATOR", "Targets", "make_targets", "read_targets", "write_targets"]
+
+GENERATOR = "lib/datasets/preprocess/cityscapes/dt_offset_generator.py"
+"""The program that makes the ground truth of a data set."""
+
+IGNORE = 255
+MAX_DEPTH = 250
+NO_ANGLE = 90
+"""Code of 0 degrees, stored where there is no angle."""
+DEGREES_PER_CODE = 2
+MIN_REGION_PIXELS = 100
+_RADIUS = 2
+
+
+@dataclass(frozen=True)
+class Targets:
+    """``depth: uint8[H, W]`` in pixels (0..250) and ``angle_code: uint8[H, W]`` (0..180, see ``directions``)."""
+
+    depth: np.ndarray
+    angle_code: np.ndarray
+
+    def mask_and_direction(self, labels: np.ndarray, max_distance: int) -> tuple[np.ndarray, np.ndarray]:
+        """Boundary mask (0, 1) and direction (0..7), ``uint8[H, W]``; 255 where ``labels`` is ignored."""
+        ignored = labels == IGNORE
+        mask = np.where(ignored, IGNORE, self.depth <= max_distance).astype(np.uint8)
+        direction = np.where(ignored, IGNORE, codes_to_directions(self.angle_code)).astype(np.uint8)
+        return mask, direction
+
+
+def _gradient_kernels() -> tuple[np.ndarray, np.ndarray]:
+    offsets = np.arange(-_RADIUS, _RADIUS + 1, dtype=np.float32)
+    dy, dx = np.meshgrid(offsets, offsets, indexing="ij")
+    squared = dy**2 + dx**2
+    squared[_RADIUS, _RADIUS] = 1
+    return dy / squared, dx / squared
+
+
+_KERNEL_Y, _KERNEL_X = _gradient_kernels()
+
+
+def make_targets(labels: np.ndarray, min_pixels: int = MIN_REGION_PIXELS) -> Targets:
+    """Targets of a label map ``uint8[H, W]`` of training ids; ``IGNORE`` pixels and regions of fewer than
+    ``min_pixels`` pixels get depth 0 and code 90, as the original did it.
+    """
+    depth = np.zeros(labels.shape, np.uint8)
+    code = np.full(labels.shape, NO_ANGLE, np.uint8)
+    regions = np.where(labels == IGNORE, 0, labels.astype(np.int32) + 1)
+    for value, box in enumerate(find_objects(regions), start=1):
+        if box is None:
+            continue
+        # One pixel more on each side holds the nearest outside pixel, where the image has one.
+        rows, columns = (slice(max(s.start - 1, 0), s.stop + 1) for s in box)
+        inside = regions[rows, columns] == value
+        if np.count_nonzero(inside) < min_pixels:
+            continue
+        distance = np.full(inside.shape, MAX_DEPTH, np.float64)
+        if not inside.all():
+            distance = distance_transform_edt(inside)
+        region_code = _angle_codes(distance)
+        depth[rows, columns][inside] = np.minimum(distance, MAX_DEPTH)[inside].astype(np.uint8)
+        code[rows, columns][inside] = region_code[inside]
+    return Targets(depth, code)
+
+
+def _angle_codes(distance: np.ndarray) -> np.ndarray:
+    """Angle codes of the gradient of a distance map that is zero outside its region."""
+    gy, gx = (
+        cv2.filter2D(distance, cv2.CV_64F, kernel, borderType=cv2.BORDER_CONSTANT) for kernel in (_KERNEL_Y, _KERNEL_X)
+    )
+    degrees = np.degrees(np.arctan2(gy, gx))
+    return ((degrees + 180) / DEGREES_PER_CODE).astype(np.uint8)
+
+
+def write_targets(path: str | os.PathLike, targets: Targets) -> None:
+    """Write targets in the original's ``.mat`` layout: ``depth``, ``dir_deg`` and ``deg_reduce``."""
+    values = {"depth": targets.depth, "dir_deg": targets.angle_code, "deg_reduce": DEGREES_PER_CODE}
+    with atomic_write(path) as temporary:
+        savemat(temporary, values, do_compression=True)
+
+
+def read_targets(path: str | os.PathLike) -> Targets:
+    """Read targets that ``write_targets`` or the original wrote.
+
+    Raises:
+        DataError: missing or damaged, or not SegFix ground truth.
+    """
+    path = Path(path)
+    try:
+        content = loadmat(path)
+        return Targets(content["depth"], content["dir_deg"])
+    except FileNotFoundError:
+        raise DataError(f"{path}: no SegFix ground truth; make it with {GENERATOR}") from None
+    except Exception as error:  # scipy raises whatever its parser meets in a damaged file
+        raise DataError(f"{path}: not SegFix ground truth, or damaged ({error}); make it again") from None
