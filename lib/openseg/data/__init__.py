@@ -1,0 +1,1 @@
+"""Samples from folders, their random changes, and loaders."""

@@ -1,0 +1,195 @@
+"""Data sets and loaders for training, validation and prediction.
+
+The training stream is a pure function of (seed, draw): draw ``n`` is image ``permutation(seed, epoch)[n mod size]``
+under random changes drawn from ``(seed, n)``. Whatever the number of workers, and wherever a run resumes,
+draw ``n`` is the same sample, and resuming skips nothing by reading it.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from openseg.catalog import Catalog, get_catalog
+from openseg.config import Experiment
+from openseg.data.folder import Pair
+from openseg.data.transforms import augment
+from openseg.errors import DataError, OpensegError
+from openseg.files import read_image, read_label
+from openseg.segfix.targets import Targets, read_targets
+
+__all__ = ["ImageSet", "TrainSet", "ValSet", "check_pairs", "iterate_images", "iterate_training"]
+
+
+def read_pair(pair: Pair, catalog: Catalog) -> tuple[np.ndarray, np.ndarray]:
+    """Image ``uint8[H, W, 3]`` and training ids ``uint8[H, W]``.
+
+    Raises:
+        DataError: a file is damaged, the sizes differ, or the label holds an unknown id.
+    """
+    image = read_image(pair.image)
+    label = catalog.encode(read_label(pair.label), pair.label)
+    if image.shape[:2] != label.shape:
+        raise DataError(f"{pair.label}: size {label.shape} differs from its image {pair.image} {image.shape[:2]}")
+    return image, label
+
+
+def check_pairs(pairs: Sequence[Pair], catalog: Catalog, limit: int = 8) -> None:
+    """Read a few samples spread over the split, so that a wrong data set fails before any training."""
+    for pair in pairs[:: max(len(pairs) // limit, 1)]:
+        read_pair(pair, catalog)
+
+
+class _Guarded(Dataset):
+    """Returns an ``OpensegError`` as a value: a raised one would reach the parent with a worker's traceback as text."""
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.load(index)
+        except OpensegError as error:
+            return error
+
+    def load(self, index: int) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class TrainSet(_Guarded):
+    """Training samples by draw number."""
+
+    def __init__(self, experiment: Experiment, pairs: Sequence[Pair], targets_dir: Path | None) -> None:
+        self.experiment = experiment
+        self.pairs = pairs
+        self.targets_dir = targets_dir
+        self.catalog = get_catalog(experiment.data.dataset)
+
+    def load(self, index: int) -> dict[str, Any]:
+        seed = self.experiment.train.seed
+        epoch, position = divmod(index, len(self.pairs))
+        pair = self.pairs[_permutation(seed, epoch, len(self.pairs))[position]]
+        image, label = read_pair(pair, self.catalog)
+        maps = {"label": label}
+        if self.targets_dir is not None:
+            targets = read_pair_targets(self.targets_dir, pair, label)
+            maps |= {"depth": targets.depth, "angle_code": targets.angle_code}
+        sample = augment(image, maps, self.experiment.augment, np.random.default_rng([seed, index]))
+        item: dict[str, Any] = {"image": sample.image.transpose(2, 0, 1), "window": np.array(sample.window)}
+        if self.targets_dir is None:
+            item["label"] = sample.maps["label"]
+        else:
+            targets = Targets(sample.maps["depth"], sample.maps["angle_code"])
+            item["mask"], item["direction"] = targets.mask_and_direction(
+                sample.maps["label"], self.experiment.loss.max_distance
+            )
+        return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in item.items()}
+
+
+def read_pair_targets(targets_dir: Path, pair: Pair, label: np.ndarray) -> Targets:
+    """SegFix ground truth of a sample: ``<targets_dir>/<label file's stem>.mat``."""
+    path = targets_dir / f"{pair.label.stem}.mat"
+    targets = read_targets(path)
+    if targets.depth.shape != label.shape:
+        raise DataError(f"{path}: size {targets.depth.shape} differs from {pair.label} {label.shape}; make it again")
+    return targets
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch, size]).permutation(size)
+
+
+class ValSet(_Guarded):
+    """Whole images with their training ids, in order; for SegFix with its ground truth as well."""
+
+    def __init__(self, experiment: Experiment, pairs: Sequence[Pair], targets_dir: Path | None = None) -> None:
+        self.experiment = experiment
+        self.pairs = pairs
+        self.targets_dir = targets_dir
+        self.catalog = get_catalog(experiment.data.dataset)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def load(self, index: int) -> dict[str, Any]:
+        pair = self.pairs[index]
+        image, label = read_pair(pair, self.catalog)
+        item = {"pair": pair, "image": torch.from_numpy(image.transpose(2, 0, 1)), "label": label}
+        if self.targets_dir is not None:
+            targets = read_pair_targets(self.targets_dir, pair, label)
+            item["mask"], item["direction"] = targets.mask_and_direction(label, self.experiment.loss.max_distance)
+        return item
+
+
+class ImageSet(_Guarded):
+    """Images without labels, in order."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def load(self, index: int) -> dict[str, Any]:
+        image = read_image(self.paths[index])
+        return {"path": self.paths[index], "image": torch.from_numpy(image.transpose(2, 0, 1))}
+
+
+def _init_worker(_: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole process group; the parent handles them
+        signal.signal(number, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def _collate(items: list[Any]) -> Any:
+    for item in items:
+        if isinstance(item, OpensegError):
+            return item
+    return torch.utils.data.default_collate(items)
+
+
+def _first(items: list[Any]) -> Any:
+    return items[0]
+
+
+def _iterate(loader: DataLoader) -> Iterator[dict[str, Any]]:
+    for batch in loader:
+        if isinstance(batch, OpensegError):
+            raise batch
+        yield batch
+
+
+def _loader(dataset: Dataset, workers: int, pin: bool, **options: Any) -> DataLoader:
+    # An own generator: otherwise each new iterator would draw from torch's global one and change the training.
+    return DataLoader(
+        dataset,
+        num_workers=workers,
+        pin_memory=pin,
+        worker_init_fn=_init_worker,
+        generator=torch.Generator().manual_seed(0),
+        **options,
+    )
+
+
+def iterate_training(dataset: TrainSet, start_iteration: int, pin: bool) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches of the iterations ``start_iteration .. max_iters - 1``.
+
+    Raises:
+        OpensegError: whatever a sample raised, in the calling process.
+    """
+    train = dataset.experiment.train
+    draws = range(start_iteration * train.batch_size, train.max_iters * train.batch_size)
+    workers = dataset.experiment.data.workers
+    return _iterate(_loader(dataset, workers, pin, batch_size=train.batch_size, sampler=draws, collate_fn=_collate))
+
+
+def iterate_images(dataset: ValSet | ImageSet, workers: int, pin: bool) -> Iterator[dict[str, Any]]:
+    """The items of ``dataset`` one by one, decoded ahead by workers."""
+    return _iterate(_loader(dataset, workers, pin, batch_size=1, shuffle=False, collate_fn=_first))

@@ -1,0 +1,1 @@
+"""Loops: training, validation, prediction; and the files that they keep."""

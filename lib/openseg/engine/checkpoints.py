@@ -1,0 +1,56 @@
+"""Checkpoint files: where they lie, how they are written and found.
+
+``<root>/<dataset>/<name>_latest.pth`` and ``_best.pth``, written to a temporary file, fsynced and renamed. Look-up is
+in ``<root>/<dataset>/`` first (``checkpoints`` by default), then in ``~/checkpoints/<dataset>/``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from openseg.config import Experiment
+from openseg.errors import CheckpointError, OpensegError
+from openseg.files import atomic_write
+
+__all__ = ["best_path", "find_checkpoint", "latest_path", "save_checkpoint"]
+
+
+def latest_path(experiment: Experiment, root: Path) -> Path:
+    return root / experiment.data.dataset / f"{experiment.name}_latest.pth"
+
+
+def best_path(experiment: Experiment, root: Path) -> Path:
+    return root / experiment.data.dataset / f"{experiment.name}_best.pth"
+
+
+def find_checkpoint(experiment: Experiment, root: Path) -> Path:
+    """The latest checkpoint of an experiment.
+
+    Raises:
+        CheckpointError: there is none; the message says what to put where.
+    """
+    candidates = [latest_path(experiment, folder) for folder in (root, Path.home() / "checkpoints")]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise CheckpointError(
+        f"no checkpoint {candidates[0].name} in {candidates[0].parent} or {candidates[1].parent}; "
+        "train first, or put a downloaded file there under that name"
+    )
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint atomically.
+
+    Raises:
+        OpensegError: the disk is full or the folder cannot be written; the previous file is untouched.
+    """
+    with atomic_write(path) as temporary:
+        try:
+            torch.save({"format": "openseg", "version": 1, **content}, temporary)
+        except RuntimeError as error:  # torch's writer reports a full disk this way
+            reason = str(error).splitlines()[0]
+            raise OpensegError(f"cannot write {path}: {reason}; free some space and run again") from error

@@ -1,0 +1,147 @@
+"""Validation of networks: semantic ones by their labels, SegFix by its mask and directions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from openseg.catalog import get_catalog
+from openseg.config import Experiment
+from openseg.data.folder import Pair
+from openseg.data.loaders import ImageSet, ValSet, iterate_images
+from openseg.engine.scoring import progress
+from openseg.files import write_image, write_label
+from openseg.inference import predict_boundary, predict_labels
+from openseg.metrics import LabelScores
+from openseg.segfix.directions import directions_to_offsets
+from openseg.segfix.offsets import write_offsets
+
+__all__ = [
+    "evaluate_network",
+    "evaluate_segfix",
+    "evaluate_semantic",
+    "predict_images",
+    "predict_offsets",
+]
+
+logger = logging.getLogger("openseg")
+
+
+def _on(device: torch.device, image: torch.Tensor) -> torch.Tensor:
+    return image[None].to(device, non_blocking=True)
+
+
+@torch.inference_mode()
+def evaluate_semantic(
+    model: nn.Module,
+    experiment: Experiment,
+    pairs: Sequence[Pair],
+    device: torch.device,
+    out_dir: Path | None = None,
+    distances: Sequence[int] = (),
+) -> LabelScores:
+    """Predict every image whole, at its own size, and score it; one image is in memory at a time.
+
+    Args:
+        out_dir: where ``label/<image name>.png`` (the data set's ids) and ``vis/`` (colours) go; None writes nothing.
+        distances: of the boundary F-score, in pixels; empty leaves it out.
+    """
+    model.eval()
+    catalog = get_catalog(experiment.data.dataset)
+    scores = LabelScores(catalog.classes, distances)
+    items = iterate_images(ValSet(experiment, pairs), experiment.data.workers, device.type == "cuda")
+    for item in progress(items, len(pairs), "validate"):
+        labels = predict_labels(model, _on(device, item["image"]), experiment.normalization)[0].cpu().numpy()
+        scores.update(labels, item["label"])
+        if out_dir is not None:
+            _write_prediction(out_dir, item["pair"].image, labels, experiment)
+    return scores
+
+
+@torch.inference_mode()
+def predict_images(
+    model: nn.Module, experiment: Experiment, images: Sequence[Path], device: torch.device, out_dir: Path
+) -> None:
+    """Write the labels of images that have no truth: ``label/`` and ``vis/`` below ``out_dir``."""
+    model.eval()
+    items = iterate_images(ImageSet(images), experiment.data.workers, device.type == "cuda")
+    for item in progress(items, len(images), "predict"):
+        labels = predict_labels(model, _on(device, item["image"]), experiment.normalization)[0].cpu().numpy()
+        _write_prediction(out_dir, item["path"], labels, experiment)
+
+
+def _write_prediction(out_dir: Path, image: Path, labels: np.ndarray, experiment: Experiment) -> None:
+    catalog = get_catalog(experiment.data.dataset)
+    write_label(out_dir / "label" / f"{image.stem}.png", catalog.decode(labels))
+    write_image(out_dir / "vis" / f"{image.stem}.png", catalog.colorize(labels))
+
+
+@torch.inference_mode()
+def evaluate_segfix(
+    model: nn.Module, experiment: Experiment, pairs: Sequence[Pair], targets_dir: Path, device: torch.device
+) -> dict[str, float]:
+    """Score a SegFix network on whole images: F-score of the boundary mask, accuracy of the direction on it."""
+    model.eval()
+    counts = dict.fromkeys(("hit", "predicted", "true", "right"), 0)
+    items = iterate_images(ValSet(experiment, pairs, targets_dir), experiment.data.workers, device.type == "cuda")
+    for item in progress(items, len(pairs), "validate"):
+        probability, logits = _segfix_pass(model, experiment, _on(device, item["image"]))
+        boundary = (probability[0] > experiment.loss.mask_threshold).cpu().numpy()
+        directions = logits[0].argmax(dim=0).cpu().numpy()
+        true = item["mask"] == 1
+        counts["hit"] += np.count_nonzero(boundary & true)
+        counts["predicted"] += np.count_nonzero(boundary & (item["mask"] <= 1))
+        counts["true"] += np.count_nonzero(true)
+        counts["right"] += np.count_nonzero(true & (directions == item["direction"]))
+    return {
+        "mask F": 2 * counts["hit"] / max(counts["predicted"] + counts["true"], 1),
+        "direction accuracy": counts["right"] / max(counts["true"], 1),
+    }
+
+
+def _segfix_pass(model: nn.Module, experiment: Experiment, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    test = experiment.test
+    return predict_boundary(model, images, experiment.normalization, test.window, test.window_stride)
+
+
+@torch.inference_mode()
+def predict_offsets(
+    model: nn.Module,
+    experiment: Experiment,
+    images: Sequence[Path],
+    device: torch.device,
+    out_dir: Path,
+    suffix: str,
+) -> None:
+    """Write the offsets of images: ``<out_dir>/<image stem><suffix>``; existing files are kept."""
+    model.eval()
+    todo = [path for path in images if not (out_dir / f"{path.stem}{suffix}").exists()]
+    if len(todo) < len(images):
+        logger.info("%d of %d offset files are there already", len(images) - len(todo), len(images))
+    for item in progress(iterate_images(ImageSet(todo), experiment.data.workers, False), len(todo), "offsets"):
+        probability, logits = _segfix_pass(model, experiment, _on(device, item["image"]))
+        directions = logits[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
+        boundary = (probability[0] > experiment.loss.mask_threshold).cpu().numpy()
+        offsets = directions_to_offsets(directions) * boundary[..., None]
+        write_offsets(out_dir / f"{item['path'].stem}{suffix}", offsets)
+
+
+def evaluate_network(
+    model: nn.Module,
+    experiment: Experiment,
+    pairs: Sequence[Pair],
+    targets_dir: Path | None,
+    device: torch.device,
+) -> tuple[dict[str, float], float]:
+    """Scores of a network by name, and the one by which the best checkpoint is chosen."""
+    if targets_dir is not None:
+        scores: dict[str, Any] = evaluate_segfix(model, experiment, pairs, targets_dir, device)
+        return scores, scores["mask F"] * scores["direction accuracy"]
+    summary = evaluate_semantic(model, experiment, pairs, device).summary()
+    return summary, summary["mIoU"]

@@ -1,0 +1,38 @@
+"""Scores of label files; needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from openseg.catalog import get_catalog
+from openseg.errors import DataError
+from openseg.files import read_label
+from openseg.metrics import LabelScores
+
+__all__ = ["progress", "score_files"]
+
+
+def progress(items: Iterable, total: int, what: str) -> Iterable:
+    """A progress bar on a terminal, nothing in a pipe."""
+    return tqdm(items, total=total, desc=what, disable=None, leave=False, dynamic_ncols=True)
+
+
+def score_files(
+    files: Sequence[tuple[Path, Path]], dataset: str, distances: Sequence[int] = (1, 3, 5), what: str = "score"
+) -> LabelScores:
+    """Scores of (prediction, truth) label files in the data set's ids.
+
+    Raises:
+        DataError: a pair differs in size, a file is damaged, or a truth holds an unknown id.
+    """
+    catalog = get_catalog(dataset)
+    scores = LabelScores(catalog.classes, distances)
+    for prediction, truth in progress(files, len(files), what):
+        predicted, true = read_label(prediction), read_label(truth)
+        if predicted.shape != true.shape:
+            raise DataError(f"{prediction}: size {predicted.shape} differs from its truth {truth} {true.shape}")
+        scores.update(catalog.encode_prediction(predicted), catalog.encode(true, truth))
+    return scores

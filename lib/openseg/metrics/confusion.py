@@ -1,0 +1,78 @@
+"""Confusion counts and the scores derived from them (mIoU as in PASCAL VOC: intersection over union per class)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from openseg.errors import DataError
+
+__all__ = ["ConfusionMatrix"]
+
+
+class ConfusionMatrix:
+    """Counts of (truth, prediction) over pixels whose truth is a class.
+
+    ``counts: int64[K, K + 1]``, rows are the truth. The last column holds predictions that are no class; on a labelled
+    pixel they are a miss.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.counts = np.zeros((num_classes, num_classes + 1), np.int64)
+
+    def update(self, prediction: np.ndarray, truth: np.ndarray) -> None:
+        """Add one pair of training-id maps, integers ``[H, W]``; a truth outside ``0..K-1`` is not counted.
+
+        Raises:
+            DataError: the shapes differ.
+        """
+        if prediction.shape != truth.shape:
+            raise DataError(f"prediction {prediction.shape} and truth {truth.shape} differ in size")
+        k = self.num_classes
+        valid = (truth >= 0) & (truth < k)
+        predicted = np.minimum(prediction[valid], k).astype(np.int64)
+        cells = truth[valid].astype(np.int64) * (k + 1) + predicted
+        self.counts += np.bincount(cells, minlength=k * (k + 1)).reshape(k, k + 1)
+
+    def __iadd__(self, other: ConfusionMatrix) -> ConfusionMatrix:
+        self.counts += other.counts
+        return self
+
+    @property
+    def _diagonal(self) -> np.ndarray:
+        return np.diagonal(self.counts).astype(np.float64)
+
+    @property
+    def class_iou(self) -> np.ndarray:
+        """``float64[K]``; NaN for a class that neither truth nor prediction holds."""
+        union = self.counts.sum(axis=1) + self.counts[:, :-1].sum(axis=0) - self._diagonal
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self._diagonal / union
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean of the class IoUs that are not NaN; NaN when nothing was counted."""
+        return _nan_mean(self.class_iou)
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of the counted pixels that are right; NaN when nothing was counted."""
+        total = self.counts.sum()
+        return float(self._diagonal.sum() / total) if total else float("nan")
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Mean over the classes of the truth of the share of their pixels that are right."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return _nan_mean(self._diagonal / self.counts.sum(axis=1))
+
+    @property
+    def frequency_weighted_iou(self) -> float:
+        """Class IoUs weighted by the shares of the classes in the truth."""
+        share = self.counts.sum(axis=1)
+        total = share.sum()
+        return float(np.nansum(self.class_iou * share) / total) if total else float("nan")
+
+
+def _nan_mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
