@@ -1,0 +1,139 @@
+"""What the commands share: one-line errors, exit codes, logging, device and experiment options."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from openseg.errors import ConfigError, Interrupted, OpensegError
+
+if TYPE_CHECKING:
+    import torch
+
+    from openseg.config import Experiment
+
+__all__ = [
+    "EXIT_ERROR",
+    "EXIT_INTERRUPTED",
+    "HelpFormatter",
+    "add_device",
+    "add_experiment",
+    "experiment_of",
+    "pick_device",
+    "run_command",
+    "run_parallel",
+]
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the examples in a description as they are, with room for long option names."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=100)
+
+
+class _BarHandler(logging.Handler):
+    """Prints above a progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def run_command(command: Callable[[], int | None], debug: bool) -> int:
+    """Run a command: expected failures become one line on stderr and exit code 2, Ctrl-C 130.
+
+    ``debug`` shows the traceback instead.
+    """
+    logger = logging.getLogger("openseg")
+    if not logger.handlers:
+        logger.addHandler(_BarHandler())
+    logger.setLevel(logging.INFO)
+    try:
+        return command() or 0
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except OpensegError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except BrokenPipeError:
+        return EXIT_ERROR
+
+
+def add_experiment(parser: argparse.ArgumentParser) -> None:
+    """``--config`` and the overrides."""
+    parser.add_argument("--config", required=True, metavar="YAML", help="the experiment, see configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="replace values of the experiment")
+
+
+def experiment_of(arguments: argparse.Namespace) -> Experiment:
+    from openseg.config import load_experiment
+
+    return load_experiment(arguments.config, arguments.overrides)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu, cuda, cuda:1, ...")
+
+
+def pick_device(name: str) -> torch.device:
+    """The device by name.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+        return device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {name}: not usable here ({str(error).splitlines()[0]}); try cpu or auto") from None
+
+
+def run_parallel(work: Callable[[Any], None], items: Sequence[Any], what: str, workers: int) -> None:
+    """``work(item)`` for every item in ``workers`` processes, with a progress bar; the first failure is raised."""
+    bar = tqdm(total=len(items), desc=what, disable=None, leave=False, dynamic_ncols=True)
+    if workers <= 1 or len(items) <= 1:
+        for item in items:
+            work(item)
+            bar.update()
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        try:
+            for _ in pool.map(work, items, chunksize=max(min(len(items) // (8 * workers), 64), 1)):
+                bar.update()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def existing_dir(path: str | Path, what: str) -> Path:
+    """``path`` if it is a folder.
+
+    Raises:
+        OpensegError: it is not; ``what`` says what it should have been.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise OpensegError(f"{path}: no such folder ({what})")
+    return path

@@ -1,0 +1,182 @@
+"""``main.py``: train, resume, val, test, offsets, evaluate, config."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from openseg.cli.common import HelpFormatter, add_device, add_experiment, experiment_of, pick_device, run_command
+
+__all__ = ["main"]
+
+_DESCRIPTION = """Train, evaluate and sharpen semantic segmentation.
+
+  python main.py train    --config configs/camvid/hrnet18_ocr.yaml
+  python main.py val      --config configs/camvid/hrnet18_ocr.yaml
+  python main.py offsets  --config configs/camvid/segfix_hrnet18.yaml --split val
+  python main.py evaluate --dataset camvid --pred predictions --gt data/camvid/val/label
+
+Labels are sharpened by segfix.py, see python segfix.py --help. Exit codes: 0 done, 2 a problem that the message names,
+130 interrupted.
+"""
+
+Command = Callable[[argparse.Namespace], "int | None"]
+
+
+def _config(arguments: argparse.Namespace) -> None:
+    import yaml
+
+    print(yaml.safe_dump(experiment_of(arguments).dump(), sort_keys=False), end="")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from openseg.engine.train import train
+
+    experiment = experiment_of(arguments)
+    run_dir = Path(arguments.runs) / experiment.data.dataset / experiment.name
+    resume = arguments.command == "resume"
+    weights = None if resume or arguments.weights is None else Path(arguments.weights)
+    train(experiment, pick_device(arguments.device), Path(arguments.checkpoints), run_dir, resume, weights)
+
+
+def _val(arguments: argparse.Namespace) -> None:
+    from openseg.data.folder import list_pairs
+    from openseg.engine.evaluate import evaluate_semantic
+    from openseg.report.tables import write_scores
+
+    experiment, model, device = _load(arguments)
+    _require_task(experiment, "semantic", "offsets")
+    pairs = list_pairs(experiment.data_dir / experiment.data.val_split)
+    out_dir = _out_dir(arguments, experiment, "val")
+    scores = evaluate_semantic(model, experiment, pairs, device, out_dir, distances=(1, 3, 5))
+    write_scores(out_dir / "scores.json", {experiment.name: scores})
+    print(f"labels: {out_dir / 'label'}\nscores: {out_dir / 'scores.json'}")
+
+
+def _test(arguments: argparse.Namespace) -> None:
+    from openseg.data.folder import list_images
+    from openseg.engine.evaluate import predict_images
+
+    experiment, model, device = _load(arguments)
+    _require_task(experiment, "semantic", "offsets")
+    images = list_images(experiment.data_dir / arguments.split)
+    out_dir = _out_dir(arguments, experiment, f"{arguments.split}_ss")
+    predict_images(model, experiment, images, device, out_dir)
+    print(f"labels: {out_dir / 'label'}")
+
+
+def _offsets(arguments: argparse.Namespace) -> None:
+    from openseg.data.folder import list_images
+    from openseg.engine.evaluate import predict_offsets
+
+    experiment, model, device = _load(arguments)
+    _require_task(experiment, "segfix", "val")
+    images = list_images(arguments.images or experiment.data_dir / arguments.split)
+    default = f"offset_pred/{arguments.split}/semantic/{experiment.data.dataset}/offset_{experiment.model.backbone}"
+    out_dir = Path(arguments.out or default)
+    predict_offsets(model, experiment, images, device, out_dir, f".{arguments.format}")
+    print(f"offsets: {out_dir}")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from openseg.data.folder import pair_files
+    from openseg.engine.scoring import score_files
+    from openseg.files import list_files
+    from openseg.report.tables import write_scores
+
+    truths = list_files(arguments.gt, (".png",))
+    distances = tuple(int(part) for part in arguments.distances.split(","))
+    results = {}
+    for folder in arguments.pred:
+        pairs = pair_files(truths, list_files(folder, (".png",)), "prediction")
+        files = [(prediction, truth) for truth, prediction in pairs.values()]
+        results[folder] = score_files(files, arguments.dataset, distances)
+    write_scores(Path(arguments.json) if arguments.json else None, results)
+
+
+def _load(arguments: argparse.Namespace) -> tuple:
+    """Experiment, network in eval mode on its device; what the checkpoint says of the heads wins over the config."""
+    from openseg.engine.checkpoints import find_checkpoint
+    from openseg.models.weights import load_model
+
+    experiment = experiment_of(arguments)
+    root = Path(arguments.checkpoints)
+    path = Path(arguments.checkpoint) if arguments.checkpoint else find_checkpoint(experiment, root)
+    device = pick_device(arguments.device)
+    model, report = load_model(experiment, path)
+    print(f"{path}: {report}")
+    return experiment, model.to(device), device
+
+
+def _require_task(experiment: object, task: str, other: str) -> None:
+    from openseg.errors import ConfigError
+
+    if experiment.task != task:
+        raise ConfigError(f"{experiment.name} is an experiment of task {experiment.task}; use the command '{other}'")
+
+
+def _out_dir(arguments: argparse.Namespace, experiment: object, what: str) -> Path:
+    default = experiment.data.root / "seg_result" / experiment.data.dataset / f"{experiment.name}_{what}"
+    return Path(arguments.out or default)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="main.py", description=_DESCRIPTION, formatter_class=HelpFormatter)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    def add(name: str, run: Command, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, formatter_class=HelpFormatter)
+        sub.set_defaults(run=run)
+        return sub
+
+    def add_network(sub: argparse.ArgumentParser, out: str) -> None:
+        add_experiment(sub)
+        sub.add_argument("--checkpoint", metavar="PTH", help="default: <name>_latest.pth below --checkpoints")
+        sub.add_argument("--checkpoints", default="checkpoints", metavar="DIR", help="root of the checkpoints")
+        sub.add_argument("--out", metavar="DIR", help=f"default: {out}")
+        add_device(sub)
+
+    for name, text in (
+        ("train", "Train an experiment; refuses to overwrite a checkpoint that is there already."),
+        ("resume", "Continue an interrupted training exactly where it stopped."),
+    ):
+        sub = add(name, _train, text)
+        add_experiment(sub)
+        sub.add_argument("--checkpoints", default="checkpoints", metavar="DIR", help="root of the checkpoints")
+        sub.add_argument("--runs", default="runs", metavar="DIR", help="root of the TensorBoard events")
+        if name == "train":
+            sub.add_argument("--weights", metavar="PTH", help="start from these weights of the whole network")
+        add_device(sub)
+    sub = add("val", _val, "Predict the validation split at single scale, write labels and print scores.")
+    add_network(sub, "<data root>/seg_result/<dataset>/<name>_val")
+    sub = add("test", _test, "Predict a split without truth and write labels.")
+    add_network(sub, "<data root>/seg_result/<dataset>/<name>_<split>_ss")
+    sub.add_argument("--split", default="test", help="default: test")
+    sub = add("offsets", _offsets, "Predict SegFix offsets of the images of a split or a folder.")
+    add_network(sub, "offset_pred/<split>/semantic/<dataset>/offset_<backbone>")
+    sub.add_argument("--split", default="val", help="default: val")
+    sub.add_argument("--images", metavar="DIR", help="a folder of images instead of a split")
+    sub.add_argument("--format", choices=("png", "mat"), default="png", help="png: ours; mat: the original's")
+    sub = add("evaluate", _evaluate, "Score label PNGs of any model against the truth: mIoU, accuracy, boundary F.")
+    sub.add_argument("--dataset", required=True, help="whose ids the files hold")
+    sub.add_argument("--pred", required=True, nargs="+", metavar="DIR", help="one or more folders to compare")
+    sub.add_argument("--gt", required=True, metavar="DIR", help="folder of true labels")
+    sub.add_argument("--distances", default="1,3,5", help="of the boundary F-score, in pixels (default: 1,3,5)")
+    sub.add_argument("--json", metavar="FILE", help="also write the scores here")
+    sub = add("config", _config, "Print the resolved experiment.")
+    add_experiment(sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse and run; returns the exit code."""
+    parser = _parser()
+    # Overrides may stand among the options, which argparse alone cannot do for a list of positionals.
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(arguments, "overrides") or any(part.startswith("-") or "=" not in part for part in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
+    return run_command(lambda: arguments.run(arguments), arguments.debug)

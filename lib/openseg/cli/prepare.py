@@ -1,0 +1,119 @@
+"""The preparation programs below ``lib/datasets/preprocess``: they make folders that ``main.py`` reads."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from openseg.catalog import CATALOG, get_catalog
+from openseg.cli.common import HelpFormatter, existing_dir, run_command, run_parallel
+from openseg.errors import DataError
+from openseg.files import IMAGE_SUFFIXES, atomic_write, list_files, read_label
+
+__all__ = ["camvid", "demo", "segfix_targets"]
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    return parser
+
+
+def _copy(pair: tuple[Path, Path]) -> None:
+    source, target = pair
+    if not target.exists():
+        with atomic_write(target) as temporary:
+            shutil.copyfile(source, temporary)
+
+
+def camvid(argv: Sequence[str] | None = None) -> int:
+    """CamVid in the SegNet release's layout, or ``{train,val}/{image,label}``, into the data root."""
+    parser = _parser("Prepare CamVid (the SegNet release).")
+    parser.add_argument("--input", required=True, metavar="DIR", help="folder with train, trainannot, val, valannot")
+    parser.add_argument("--out", default="data", metavar="DIR", help="data root (default: data)")
+    arguments = parser.parse_args(argv)
+    return run_command(lambda: _camvid(arguments), arguments.debug)
+
+
+def _camvid(arguments: argparse.Namespace) -> None:
+    root, out = existing_dir(arguments.input, "the CamVid release"), Path(arguments.out) / "camvid"
+    copies: list[tuple[Path, Path]] = []
+    for split in ("train", "val", "test"):
+        folders = {"image": root / split / "image", "label": root / split / "label"}
+        if not folders["image"].is_dir():
+            folders = {"image": root / split, "label": root / f"{split}annot"}
+        if not all(folder.is_dir() for folder in folders.values()):
+            if split == "test":
+                continue
+            raise DataError(f"{root}: no folder {folders['image'].name} with {folders['label'].name}; is this CamVid?")
+        found = {
+            kind: [path for path in list_files(folder, IMAGE_SUFFIXES) if path.parent == folder]
+            for kind, folder in folders.items()
+        }
+        names = {kind: {path.stem for path in paths} for kind, paths in found.items()}
+        alone = sorted(names["image"] ^ names["label"])
+        if alone:
+            raise DataError(f"{root}: {split} has {len(alone)} images or labels without partner, such as {alone[0]}")
+        copies += [(path, out / split / kind / path.name) for kind, paths in found.items() for path in paths]
+        print(f"{split}: {len(names['image'])} images")
+    run_parallel(_copy, copies, "camvid", arguments.workers)
+    print(f"CamVid is in {out}")
+
+
+def segfix_targets(argv: Sequence[str] | None = None) -> int:
+    """SegFix ground truth of label folders."""
+    parser = _parser("Make SegFix ground truth from label maps.")
+    parser.add_argument("--datadir", required=True, metavar="DIR", help="folder of the data set, with <split>/label")
+    parser.add_argument("--split", nargs="+", default=["train", "val"], help="default: train val")
+    parser.add_argument(
+        "--dataset", choices=sorted(CATALOG), help="whose ids the labels hold (default: the folder's name)"
+    )
+    parser.add_argument("--outname", default="offset_gt/dt_offset", help="folder inside the split")
+    arguments = parser.parse_args(argv)
+    return run_command(lambda: _segfix_targets(arguments), arguments.debug)
+
+
+def _segfix_targets(arguments: argparse.Namespace) -> None:
+    root = existing_dir(arguments.datadir, "a data set with <split>/label")
+    dataset = get_catalog(arguments.dataset or root.resolve().name).name
+    for split in arguments.split:
+        out = root / split / arguments.outname
+        labels = list_files(root / split / "label", (".png",))
+        todo = [path for path in labels if not (out / f"{path.stem}.mat").exists()]
+        run_parallel(functools.partial(_write_targets, dataset, out), todo, f"SegFix {split}", arguments.workers)
+        print(f"{split}: {len(todo)} of {len(labels)} written to {out}")
+
+
+def _write_targets(dataset: str, out: Path, label: Path) -> None:
+    from openseg.segfix.targets import make_targets, write_targets
+
+    train_ids = get_catalog(dataset).encode(read_label(label), label)
+    write_targets(out / f"{label.stem}.mat", make_targets(train_ids))
+
+
+def demo(argv: Sequence[str] | None = None) -> int:
+    """Rendered street scenes."""
+    parser = _parser("Render street scenes with labels and instances, in the ids of Cityscapes.")
+    parser.add_argument("--out", default="data", metavar="DIR", help="data root (default: data)")
+    parser.add_argument("--train", type=int, default=120, metavar="N", help="training scenes (default: 120)")
+    parser.add_argument("--val", type=int, default=30, metavar="N", help="validation scenes (default: 30)")
+    parser.add_argument("--size", type=int, nargs=2, default=(256, 512), metavar=("H", "W"), help="default: 256 512")
+    parser.add_argument("--seed", type=int, default=1, help="other scenes for another seed (default: 1)")
+    arguments = parser.parse_args(argv)
+    return run_command(lambda: _demo(arguments), arguments.debug)
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from openseg.data.scenes import write_scene
+
+    out = Path(arguments.out) / "demo"
+    scenes = [(out / "train", i) for i in range(arguments.train)]
+    scenes += [(out / "val", arguments.train + i) for i in range(arguments.val)]
+    work = functools.partial(write_scene, size=tuple(arguments.size), seed=arguments.seed)
+    run_parallel(work, scenes, "render", arguments.workers)
+    print(f"{len(scenes)} scenes are in {out}")

@@ -1,0 +1,149 @@
+"""``segfix.py``: sharpen label maps of any model with SegFix offsets."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from os import cpu_count
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from openseg.catalog import CATALOG, IGNORE, Catalog, get_catalog
+from openseg.cli.common import HelpFormatter, existing_dir, run_command, run_parallel
+from openseg.cli.profile import data_root
+from openseg.data.folder import pair_files
+from openseg.errors import DataError
+from openseg.files import list_files, read_label, sample_key, write_label
+from openseg.segfix import index_offsets, read_offsets, refine
+
+__all__ = ["find_offsets", "main", "refine_file"]
+
+_DESCRIPTION = """Sharpen label maps of any model with SegFix offsets.
+
+  python segfix.py --input results/label --offset offset_pred/val/semantic/cityscapes/offset_hrnet48
+  python segfix.py --input results/label --split val          # finds the offsets, scores before and after
+
+A label a.png belongs to the offset a.png or a.mat (Cityscapes names meet by city, sequence and frame). Labels may be
+in any id space, 8 or 16 bits, with or without a palette; ids are moved, never changed. Without --offset, the folders
+tried are <data root>/<dataset>/<split>/offset_pred/semantic/ and offset_pred/<split>/semantic/<dataset>/.
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="segfix.py", description=_DESCRIPTION, formatter_class=HelpFormatter)
+    parser.add_argument("--input", required=True, metavar="DIR", help="label PNGs to sharpen")
+    parser.add_argument("--offset", metavar="DIR", help="offsets (default: looked for, see above)")
+    parser.add_argument("--out", metavar="DIR", help="default: the input with /label replaced by /label_w_segfix")
+    parser.add_argument("--split", choices=("val", "test"), default="val", help="val is scored too (default: val)")
+    parser.add_argument(
+        "--scale", type=int, default=2, help="pixels a step (default: 2, for 1024x2048; 1 for ~480x360)"
+    )
+    parser.add_argument("--dataset", choices=sorted(CATALOG), default="cityscapes", help="default: cityscapes")
+    parser.add_argument("--data-root", metavar="DIR", help="default: DATA_ROOT of config.profile")
+    parser.add_argument("--eval-ids-only", action="store_true", help="ids outside the evaluated classes become 255")
+    parser.add_argument("--figures", type=int, default=0, metavar="N", help="also draw N pictures of before and after")
+    parser.add_argument("--workers", type=int, default=cpu_count() or 1, help="processes (default: all cores)")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse and run; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    return run_command(lambda: _run(arguments), arguments.debug)
+
+
+def find_offsets(split: str, dataset: str, root: Path) -> Path:
+    """The folder of offsets that the documentation names for a split.
+
+    Raises:
+        DataError: there is none, or several to choose from.
+    """
+    documented = {"val": root / dataset / "val/offset_pred/semantic", "test": root / dataset / "test_offset/semantic"}
+    parents = [documented[split], Path("offset_pred") / split / "semantic" / dataset]
+    for parent in parents:
+        found = sorted(path for path in parent.glob("offset_*") if path.is_dir())
+        if len(found) > 1:
+            names = ", ".join(str(path) for path in found)
+            raise DataError(f"several folders of offsets: {names}; choose one with --offset")
+        if found:
+            return found[0]
+    tried = " or ".join(f"{parent}/offset_<backbone>" for parent in parents)
+    raise DataError(
+        f"no offsets in {tried}; predict them with a segfix launcher (segfix_pred_{split}), or pass --offset"
+    )
+
+
+def refine_file(files: tuple[Path, Path, Path], scale: int, catalog: Catalog | None) -> None:
+    """Sharpen one label file: ``files`` are label, offset and output; a palette stays.
+
+    ``catalog`` given: ids outside its classes become 255, as the original wrote it.
+    """
+    label, offset, out = files
+    labels, offsets = read_label(label), read_offsets(offset)
+    if offsets.shape[:2] != labels.shape:
+        raise DataError(f"{label}: size {labels.shape} differs from its offset {offset} {offsets.shape[:2]}")
+    refined = refine(labels, offsets, scale)
+    if catalog is not None:
+        train_ids = catalog.encode_prediction(refined)
+        refined = np.where(train_ids == IGNORE, IGNORE, catalog.decode(train_ids)).astype(np.uint8)
+    palette = Image.open(label).getpalette()
+    write_label(out, refined, None if palette is None else bytes(palette))
+
+
+def _out_dir(folder: Path) -> Path:
+    if folder.name == "label":
+        return folder.with_name("label_w_segfix")
+    return folder / "label_w_segfix"
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    source = existing_dir(arguments.input, "label PNGs to sharpen")
+    out = Path(arguments.out) if arguments.out else _out_dir(source)
+    root = Path(arguments.data_root) if arguments.data_root else data_root()
+    offset_dir = Path(arguments.offset or find_offsets(arguments.split, arguments.dataset, root))
+    print(f"offsets: {offset_dir}")
+    labels = [path for path in list_files(source, (".png",)) if not path.is_relative_to(out)]
+    index = index_offsets(offset_dir)
+    missing = [path for path in labels if sample_key(path) not in index]
+    if missing:
+        names = ", ".join(path.name for path in missing[:3])
+        raise DataError(
+            f"{len(missing)} of {len(labels)} labels have no offset in {offset_dir} ({names}); predict them first"
+        )
+    work = [(path, index[sample_key(path)], out / path.relative_to(source)) for path in labels]
+    catalog = get_catalog(arguments.dataset) if arguments.eval_ids_only else None
+    run_parallel(partial(refine_file, scale=arguments.scale, catalog=catalog), work, "segfix", arguments.workers)
+    print(f"{len(work)} label maps: {out}")
+    truth = root / arguments.dataset / arguments.split / "label"
+    if arguments.split == "val" and truth.is_dir():
+        _score(arguments, [(before, after) for before, _, after in work], truth, out)
+
+
+def _score(arguments: argparse.Namespace, files: list[tuple[Path, Path]], truth_dir: Path, out: Path) -> None:
+    """Scores before and after, where the labels are in the data set's own ids, and pictures of both."""
+    from openseg.engine.scoring import score_files
+    from openseg.report.figures import write_comparisons
+    from openseg.report.tables import write_scores
+
+    befores, afters = [before for before, _ in files], [after for _, after in files]
+    truths = pair_files(befores, list_files(truth_dir, (".png",)), "truth")
+    names = {sample_key(path): path for path in afters}
+    triples = [(before, names[key], truth) for key, (before, truth) in truths.items()]
+    results = {
+        "before": score_files(
+            [(before, truth) for before, _, truth in triples], arguments.dataset, what="score before"
+        ),
+        "after": score_files([(after, truth) for _, after, truth in triples], arguments.dataset, what="score after"),
+    }
+    scores = out.with_name(f"{out.name}_scores.json")
+    write_scores(scores, results)
+    print(f"\nscores: {scores}")
+    if arguments.figures:
+        folder = out.with_name(f"{out.name}_figures")
+        images = truth_dir.parent / "image"
+        for path in write_comparisons(triples, images, arguments.dataset, folder, arguments.figures):
+            print(f"picture: {path}")

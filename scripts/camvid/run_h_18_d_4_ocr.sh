@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# HRNet-W18 + OCR on CamVid. Modes: bash scripts/camvid/run_h_18_d_4_ocr.sh help
+CONFIG=configs/camvid/hrnet18_ocr.yaml
+NAME=hrnet_w18_ocr
+DATASET=camvid
+TASK=semantic
+SEGFIX_SCALE=1
+source "$(dirname "${BASH_SOURCE[0]}")/../launcher.sh"

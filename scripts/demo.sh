@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# The whole path on rendered streets: train HRNet + OCR, validate, train SegFix, sharpen the labels, compare.
+#
+#   bash scripts/demo.sh [--seed N]
+#
+# Needs no data and no GPU (uses one when there is one). Everything goes to runs/demo/seed_<N>; run it again after
+# Ctrl-C and it continues; remove that folder to start over.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+seed=1
+case "${1:-}" in
+  "") ;;
+  --seed) seed="${2:?--seed needs a number}" ;;
+  *) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; case "$1" in -h | --help) exit 0 ;; *) exit 2 ;; esac ;;
+esac
+
+source scripts/setup.sh
+setup_environment
+trap 'status=$?; [ ${status} -eq 0 ] || echo "stopped; run the same command again to continue" >&2' EXIT
+
+work="runs/demo/seed_${seed}"
+data="${work}/data"
+labels="${data}/seg_result/demo/hrnet_tiny_ocr_val/label"
+started=${SECONDS}
+
+run() {
+  echo
+  echo "[$((SECONDS - started)) s] $*"
+  "${PYTHON}" "$@"
+}
+
+train() { # train an experiment, or go on with one that was interrupted
+  local config="$1" name="$2" mode=train
+  if [ -f "${work}/checkpoints/demo/${name}_latest.pth" ]; then mode=resume; fi
+  run main.py "${mode}" --config "${config}" --checkpoints "${work}/checkpoints" --runs "${work}/tensorboard" \
+    "data.root=${data}" "train.seed=${seed}"
+}
+
+run lib/datasets/preprocess/demo/demo_generator.py --out "${data}" --seed "${seed}"
+train configs/demo/hrnet_tiny_ocr.yaml hrnet_tiny_ocr
+run main.py val --config configs/demo/hrnet_tiny_ocr.yaml --checkpoints "${work}/checkpoints" "data.root=${data}"
+run lib/datasets/preprocess/cityscapes/dt_offset_generator.py --datadir "${data}/demo"
+train configs/demo/segfix_hrnet_tiny.yaml segfix_hrnet_tiny
+run main.py offsets --config configs/demo/segfix_hrnet_tiny.yaml --checkpoints "${work}/checkpoints" \
+  --out "${work}/offsets" "data.root=${data}"
+run segfix.py --input "${labels}" --offset "${work}/offsets" --dataset demo --data-root "${data}" --scale 1 --figures 3
+
+echo
+echo "The demo took $((SECONDS - started)) s. Worth a look:"
+echo "  pictures of before and after   ${labels}_w_segfix_figures/"
+echo "  rendered scenes                ${data}/demo/val/image/"
+echo "  training curves                tensorboard --logdir ${work}/tensorboard"

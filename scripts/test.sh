@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# The project's own checks: ruff, then the whole test suite.
+#
+#   bash scripts/test.sh [--quick] [pytest options]
+#
+# --quick leaves out what takes longest (for daily work). The environment is the one of scripts/demo.sh.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+options=()
+if [ "${1:-}" = --quick ]; then
+  options=(-m "not slow")
+  shift
+fi
+
+source scripts/setup.sh
+setup_environment test
+"${PYTHON}" -m ruff check .
+"${PYTHON}" -m ruff format --check .
+"${PYTHON}" -m pytest ${options[@]+"${options[@]}"} "$@"
