@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,13 +120,20 @@ def run_parallel(work: Callable[[Any], None], items: Sequence[Any], what: str, w
             work(item)
             bar.update()
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=_ignore_interrupts) as pool:
         try:
             for _ in pool.map(work, items, chunksize=max(min(len(items) // (8 * workers), 64), 1)):
                 bar.update()
+        except BrokenProcessPool:
+            raise OpensegError(f"{what}: a worker process died, perhaps out of memory; use fewer --workers") from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches the whole process group; the parent handles it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def existing_dir(path: str | Path, what: str) -> Path:

@@ -243,6 +243,7 @@ def _loop(
                 _validate(training, val_pairs, val_targets, writer)
                 since, last = time.perf_counter(), training.iteration
             if training.iteration % config.save_interval == 0 or done or received:
+                _require_finite(training, terms)
                 training.save()
             if received and not done:
                 raise Interrupted(
@@ -253,8 +254,9 @@ def _loop(
 
 def _update(training: Training, batch: dict[str, torch.Tensor], loss_function: Any) -> dict[str, torch.Tensor]:
     experiment, device = training.experiment, training.device
+    windows = batch.pop("window")  # stays on the CPU: reading it there waits for nothing
     batch = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
-    images = normalize(batch["image"], experiment.normalization, batch["window"])
+    images = normalize(batch["image"], experiment.normalization, windows)
     if experiment.train.channels_last:
         images = images.to(memory_format=torch.channels_last)
     factor = poly_lr(
@@ -271,12 +273,15 @@ def _update(training: Training, batch: dict[str, torch.Tensor], loss_function: A
     return terms
 
 
-def _log(training: Training, terms: dict[str, float], speed: float, bar: tqdm, writer: SummaryWriter | None) -> None:
-    if terms["loss"] != terms["loss"]:
+def _require_finite(training: Training, terms: dict[str, torch.Tensor]) -> None:
+    if not torch.isfinite(terms["loss"]):
         raise OpensegError(
-            f"the loss is not a number at iteration {training.iteration}; lower train.lr, the last good state is "
+            f"the loss is not finite at iteration {training.iteration}; lower train.lr; the last good state is "
             f"{latest_path(training.experiment, training.checkpoint_root)}"
         )
+
+
+def _log(training: Training, terms: dict[str, float], speed: float, bar: tqdm, writer: SummaryWriter | None) -> None:
     text = "  ".join(f"{name} {value:.4f}" for name, value in terms.items())
     if bar.disable:
         config = training.experiment.train

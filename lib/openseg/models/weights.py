@@ -103,8 +103,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         reason = (str(error).splitlines() or ["empty file"])[0]
         raise CheckpointError(f"{path}: damaged or not a checkpoint ({reason}); download or copy it again") from None
     if isinstance(content, dict) and content.get("format") == "openseg":
-        activation = content["experiment"]["model"]["head_activation"]
-        return Checkpoint(path, "openseg", content.pop("weights"), [], activation, content)
+        try:
+            activation = content["experiment"]["model"]["head_activation"]
+            return Checkpoint(path, "openseg", content.pop("weights"), [], activation, content)
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{path}: an openseg checkpoint without {error}; it was not written whole") from None
     return _from_state_dict(path, content)
 
 

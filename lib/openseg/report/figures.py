@@ -9,68 +9,66 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from openseg.catalog import IGNORE, get_catalog
+from openseg.catalog import IGNORE, Catalog, get_catalog
 from openseg.data.folder import index_files
 from openseg.files import list_files, read_image, read_label, sample_key, write_image
 
 __all__ = ["comparison", "write_comparisons"]
 
-_BACKGROUND = (255, 255, 255)
 _MARGIN = 6
 _TITLE = 18
 _ZOOM_PARTS = 4
+_WRONG = (224, 24, 24)
 
 
-def _busiest_window(before: np.ndarray, after: np.ndarray) -> tuple[slice, slice]:
-    """The window, a quarter of each side, in which most labels changed."""
-    height, width = (max(length // _ZOOM_PARTS, 1) for length in before.shape)
-    changed = cv2.boxFilter((before != after).astype(np.float32), -1, (width, height), normalize=False, anchor=(0, 0))
-    changed = changed[: before.shape[0] - height + 1, : before.shape[1] - width + 1]
-    top, left = np.unravel_index(int(changed.argmax()), changed.shape)
-    return slice(int(top), int(top) + height), slice(int(left), int(left) + width)
+def _wrong(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    return (labels != truth) & (truth != IGNORE)
 
 
-def _errors(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """White: right; grey: ignored; red: wrong."""
-    picture = np.full((*labels.shape, 3), 255, np.uint8)
-    picture[truth == IGNORE] = 200
-    picture[(labels != truth) & (truth != IGNORE)] = (214, 40, 40)
+def _most_improved_window(before: np.ndarray, after: np.ndarray, truth: np.ndarray) -> tuple[slice, slice]:
+    """The window, a quarter of each side, in which most wrong labels became right."""
+    height, width = (max(length // _ZOOM_PARTS, 1) for length in truth.shape)
+    gain = _wrong(before, truth).astype(np.float32) - _wrong(after, truth)
+    total = cv2.boxFilter(gain, -1, (width, height), normalize=False, anchor=(0, 0))
+    total = total[: truth.shape[0] - height + 1, : truth.shape[1] - width + 1]
+    top, left = (int(i) for i in np.unravel_index(int(total.argmax()), total.shape))
+    return slice(top, top + height), slice(left, left + width)
+
+
+def _with_errors(labels: np.ndarray, truth: np.ndarray, catalog: Catalog) -> np.ndarray:
+    """Pale colours where the label is right or the truth unknown, red where it is wrong."""
+    picture = (0.45 * catalog.colorize(labels) + 0.55 * 255).astype(np.uint8)
+    picture[_wrong(labels, truth)] = _WRONG
     return picture
 
 
 def comparison(image: np.ndarray, truth: np.ndarray, before: np.ndarray, after: np.ndarray, dataset: str) -> np.ndarray:
-    """One picture ``uint8``: columns image, truth, before, after, errors before, errors after; below, a part enlarged.
+    """One picture: image, truth, before and after; below them the most improved part enlarged, wrong pixels in red.
 
     Args:
         image: RGB ``uint8[H, W, 3]``.
         truth, before, after: training ids ``uint8[H, W]``.
     """
     catalog = get_catalog(dataset)
-    columns = {
-        "image": image,
-        "truth": catalog.colorize(truth),
-        "before": catalog.colorize(before),
-        "after SegFix": catalog.colorize(after),
-        "errors before": _errors(before, truth),
-        "errors after": _errors(after, truth),
+    rows, columns = _most_improved_window(before, after, truth)
+    panels = {
+        "image": (image, image),
+        "truth": (catalog.colorize(truth), catalog.colorize(truth)),
+        "before": (catalog.colorize(before), _with_errors(before, truth, catalog)),
+        "after SegFix": (catalog.colorize(after), _with_errors(after, truth, catalog)),
     }
-    rows, left = _busiest_window(before, after)
     height, width = truth.shape
-    page = Image.new(
-        "RGB",
-        (len(columns) * (width + _MARGIN) + _MARGIN, 2 * (height + _MARGIN) + _MARGIN + _TITLE),
-        _BACKGROUND,
-    )
+    size = (len(panels) * (width + _MARGIN) + _MARGIN, 2 * (height + _MARGIN) + _TITLE)
+    page = Image.new("RGB", size, (255, 255, 255))
     draw = ImageDraw.Draw(page)
-    for number, (title, picture) in enumerate(columns.items()):
+    for number, (title, (whole, part)) in enumerate(panels.items()):
         x = _MARGIN + number * (width + _MARGIN)
         draw.text((x, 4), title, fill=(0, 0, 0))
-        page.paste(Image.fromarray(picture), (x, _TITLE))
-        draw.rectangle(
-            (x + left.start, _TITLE + rows.start, x + left.stop, _TITLE + rows.stop), outline=(255, 160, 0), width=2
-        )
-        part = cv2.resize(picture[rows, left], (width, height), interpolation=cv2.INTER_NEAREST)
-        page.paste(Image.fromarray(part), (x, _TITLE + height + _MARGIN))
+        page.paste(Image.fromarray(whole), (x, _TITLE))
+        box = (x + columns.start, _TITLE + rows.start, x + columns.stop - 1, _TITLE + rows.stop - 1)
+        draw.rectangle(box, outline=(255, 150, 0), width=2)
+        enlarged = cv2.resize(part[rows, columns], (width, height), interpolation=cv2.INTER_NEAREST)
+        page.paste(Image.fromarray(enlarged), (x, _TITLE + height + _MARGIN))
     return np.asarray(page)
 
 
@@ -83,24 +81,20 @@ def write_comparisons(
     """
     catalog = get_catalog(dataset)
     images = index_files(list_files(image_dir))
-    gains = []
-    for before, after, truth in triples:
-        true = catalog.encode(read_label(truth), truth)
-        valid = true != IGNORE
-        maps = [catalog.encode_prediction(read_label(path)) for path in (before, after)]
-        wrong = [np.count_nonzero((labels != true) & valid) for labels in maps]
-        gains.append(wrong[0] - wrong[1])
-    written = []
-    for index in np.argsort(gains)[::-1][:count]:
+
+    def load(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         before, after, truth = triples[index]
-        picture = comparison(
-            read_image(images[sample_key(truth)]),
-            catalog.encode(read_label(truth), truth),
-            catalog.encode_prediction(read_label(before)),
-            catalog.encode_prediction(read_label(after)),
-            dataset,
-        )
-        path = out / f"{sample_key(before)}.png"
-        write_image(path, picture)
+        predictions = (catalog.encode_prediction(read_label(path)) for path in (before, after))
+        return catalog.encode(read_label(truth), truth), *predictions
+
+    gains = []
+    for index in range(len(triples)):
+        truth, before, after = load(index)
+        gains.append(np.count_nonzero(_wrong(before, truth)) - np.count_nonzero(_wrong(after, truth)))
+    written = []
+    for index in np.argsort(gains, kind="stable")[::-1][:count]:
+        key = sample_key(triples[index][2])
+        path = out / f"{key}.png"
+        write_image(path, comparison(read_image(images[key]), *load(index), dataset))
         written.append(path)
     return written
