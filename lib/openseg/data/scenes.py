@@ -125,8 +125,7 @@ class _Street:
     ) -> None:
         """A strip of ground, in pieces so that haze and texture follow the distance."""
         edges = np.geomspace(z0, z1, 10) if z1 > 2 * z0 else np.array([z0, z1])
-        for a, b in zip(edges[1::-1] if len(edges) == 2 else edges[-2::-1], edges[:0:-1], strict=False):
-            a, b = min(a, b), max(a, b)
+        for a, b in zip(edges[-2::-1], edges[:0:-1], strict=True):
             self.canvas.polygon([(x0, 0, a), (x1, 0, a), (x1, 0, b), (x0, 0, b)], color, label, **options)
 
     def _ground(self) -> None:
@@ -192,43 +191,30 @@ class _Street:
         wall = pick(rng, _FACADES, 12)
         lit = 1.08 if side == self.sun_side else 0.82
         depth = x + side * rng.uniform(8, 14)
-        canvas.polygon(
-            [(x, 0, z0), (depth, 0, z0), (depth, height, z0), (x, height, z0)],
-            dim(wall, 0.9),
-            BUILDING,
-            grain=(3.0, 5.0),
-        )
-        canvas.polygon(
-            [(x, 0, z0), (x, 0, z1), (x, height, z1), (x, height, z0)], dim(wall, lit), BUILDING, grain=(3.0, 5.0)
-        )
+
+        def flank(y0: float, y1: float, a: float, b: float, color: Color, **options: object) -> None:
+            canvas.polygon([(x, y0, a), (x, y0, b), (x, y1, b), (x, y1, a)], color, BUILDING, **options)
+
+        gable = [(x, 0, z0), (depth, 0, z0), (depth, height, z0), (x, height, z0)]
+        canvas.polygon(gable, dim(wall, 0.9), BUILDING, grain=(3.0, 5.0))
+        flank(0, height, z0, z1, dim(wall, lit), grain=(3.0, 5.0))
         if rng.random() < 0.55:  # a pitched roof
             ridge, middle = height + rng.uniform(1.5, 3.5), (x + depth) / 2
             roof = pick(rng, [(122, 66, 52), (84, 80, 82), (98, 74, 60)], 8)
-            canvas.polygon([(x, height, z0), (depth, height, z0), (middle, ridge, z0)], dim(wall, 0.88), BUILDING)
-            canvas.polygon(
-                [(x, height, z0), (x, height, z1), (middle, ridge, z1), (middle, ridge, z0)], dim(roof, lit), BUILDING
-            )
+            top = (middle, ridge, z0)
+            canvas.polygon([(x, height, z0), (depth, height, z0), top], dim(wall, 0.88), BUILDING)
+            slope = [(x, height, z0), (x, height, z1), (middle, ridge, z1), top]
+            canvas.polygon(slope, dim(roof, lit), BUILDING)
         else:
-            canvas.polygon(
-                [(x, height, z0), (x, height, z1), (x, height + 0.35, z1), (x, height + 0.35, z0)],
-                dim(wall, lit * 0.75),
-                BUILDING,
-            )
+            flank(height, height + 0.35, z0, z1, dim(wall, lit * 0.75))
         glass, frame = vary(rng, (62, 72, 84), 12), dim(wall, lit * 1.18)
         step, storey = rng.uniform(1.8, 2.8), rng.uniform(2.7, 3.3)
         wide, tall = step * rng.uniform(0.35, 0.55), storey * rng.uniform(0.4, 0.6)
         for base in np.arange(0.9, height - tall - 0.3, storey):
             for z in np.arange(z0 + 0.6, z1 - wide, step):
                 lights = 1.9 if rng.random() < 0.06 else rng.uniform(0.75, 1.25)
-                panes = [(x, base, z), (x, base, z + wide), (x, base + tall, z + wide), (x, base + tall, z)]
-                rim = [
-                    (x, base - 0.12, z - 0.1),
-                    (x, base - 0.12, z + wide + 0.1),
-                    (x, base + tall + 0.1, z + wide + 0.1),
-                    (x, base + tall + 0.1, z - 0.1),
-                ]
-                canvas.polygon(rim, frame, BUILDING)
-                canvas.polygon(panes, dim(glass, lights), BUILDING)
+                flank(base - 0.12, base + tall + 0.1, z - 0.1, z + wide + 0.1, frame)
+                flank(base, base + tall, z, z + wide, dim(glass, lights))
         canvas.shade([(x, 0, z0), (x, 0, z1), (x - side * 1.2, 0, z1), (x - side * 1.2, 0, z0)], self.shadow * 0.6)
         if side == -self.sun_side:
             reach = x - side * min(height * 0.5, self.walk + self.road)
