@@ -58,8 +58,7 @@ def outline(mask):
 def literal_f(prediction, truth, distance):
     result = []
     for label in range(K):
-        valid = {tuple(p) for p in np.argwhere(truth < K)}
-        predicted, true = outline(prediction == label) & valid, outline(truth == label) & valid
+        predicted, true = outline((prediction == label) & (truth < K)), outline(truth == label)
 
         def near(points, others):
             return sum(any((a - c) ** 2 + (b - d) ** 2 <= distance**2 for c, d in others) for a, b in points)

@@ -254,8 +254,8 @@ def _loop(
 
 def _update(training: Training, batch: dict[str, torch.Tensor], loss_function: Any) -> dict[str, torch.Tensor]:
     experiment, device = training.experiment, training.device
-    windows = batch.pop("window")  # stays on the CPU: reading it there waits for nothing
-    batch = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+    windows = batch["window"]  # stays on the CPU: reading it there waits for nothing
+    batch = {key: value.to(device, non_blocking=True) for key, value in batch.items() if key != "window"}
     images = normalize(batch["image"], experiment.normalization, windows)
     if experiment.train.channels_last:
         images = images.to(memory_format=torch.channels_last)

@@ -1,9 +1,10 @@
 """Boundary F-score: how well the outlines of the classes agree, within a distance in pixels.
 
 After Csurka et al., "What is a good evaluation measure for semantic segmentation?" (BMVC 2013), as the SegFix paper
-reports it, with these choices: the boundary of a class is its mask minus the erosion by a 3x3 square (the image border
-is no boundary); only boundary pixels with valid truth count; a boundary pixel matches if the other outline has a
-pixel within Euclidean distance d; matches and totals are summed over the data set before precision, recall and F.
+reports it, with these choices: a mask holds valid pixels only, in the prediction as in the truth (valid: the truth is a
+class); the boundary of a class is its mask minus the erosion by a 3x3 square (the image border is no boundary); a
+boundary pixel matches if the other outline has a pixel within Euclidean distance d; matches and totals are summed over
+the data set before precision, recall and F.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class BoundaryCounts:
         valid = truth < self.num_classes
         present = np.union1d(np.unique(truth), np.unique(prediction))
         for label in present[present < self.num_classes]:
-            predicted = _outline(prediction == label, valid)
-            true = _outline(truth == label, valid)
+            predicted = _outline((prediction == label) & valid)
+            true = _outline(truth == label)
             totals = np.count_nonzero(predicted), np.count_nonzero(true)
             for row, disk in enumerate(self._disks):
                 matched_prediction = np.count_nonzero(predicted & cv2.dilate(true, disk))
@@ -77,8 +78,8 @@ class BoundaryCounts:
         return {d: float(np.nanmean(row)) if not np.isnan(row).all() else float("nan") for d, row in rows}
 
 
-def _outline(mask: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def _outline(mask: np.ndarray) -> np.ndarray:
     """Boundary pixels of a boolean mask, ``uint8[H, W]`` of 0 and 1."""
     mask = mask.astype(np.uint8)
     inner = cv2.erode(mask, _SQUARE, borderType=cv2.BORDER_CONSTANT, borderValue=1)
-    return (mask - inner) * valid
+    return mask - inner
