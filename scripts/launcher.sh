@@ -32,8 +32,9 @@ usage() {
   fi
   echo "  help                          show this"
   echo
-  echo "ID names one run of the experiment (1 for the published files). The experiment is ${CONFIG},"
-  echo "the data is \$DATA_ROOT/${DATASET} (now ${DATA_ROOT}/${DATASET}). Set PYTHON and DATA_ROOT in config.profile or the environment."
+  echo "ID names one run of the experiment: 1 for a published file, which goes to checkpoints/${DATASET}/ or"
+  echo "~/checkpoints/${DATASET}/. The experiment is ${CONFIG}, the data is \$DATA_ROOT/${DATASET}"
+  echo "(now ${DATA_ROOT}/${DATASET}). Set PYTHON and DATA_ROOT in config.profile or the environment."
 }
 
 fail() {

@@ -6,10 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 from PIL import Image
 
-from openseg.cli.prepare import camvid, segfix_targets
+from openseg.cli.prepare import camvid, demo, segfix_targets
 from openseg.cli.refine import main as segfix
 from openseg.files import read_label, write_image, write_label
 from openseg.segfix import write_offsets
@@ -65,6 +66,25 @@ def test_a_folder_of_images_and_mat_offsets(command, trained, data_root, tmp_pat
     assert len(list((tmp_path / "offsets").glob("*.mat"))) == 2
 
 
+def test_offsets_are_kept_only_if_the_same_checkpoint_made_them(
+    command, trained, data_root, tmp_path, capsys, one_line_error
+):
+    options = ["--out", "offsets", "--images", data_root / "demo/val/image"]
+    assert command("offsets", "--config", SEGFIX, "--checkpoints", trained, *options) == 0
+    capsys.readouterr()
+    assert command("offsets", "--config", SEGFIX, "--checkpoints", trained, *options) == 0
+    assert "2 of 2 offset files are there already" in capsys.readouterr().out
+    best = trained / "demo/segfix_hrnet_tiny_best.pth"
+    other = torch.load(best)
+    other["weights"]["mask_head.2.weight"] += 1
+    torch.save(other, "other.pth")
+    assert command("offsets", "--config", SEGFIX, "--checkpoint", "other.pth", *options) == 0
+    assert "already" not in capsys.readouterr().out
+    (tmp_path / "offsets/made_by.json").unlink()
+    code = command("offsets", "--config", SEGFIX, "--checkpoints", trained, *options)
+    one_line_error(code, "did not write", "another folder")
+
+
 def write_pair(folder, labels, offsets, name="a"):
     write_label(folder / "labels" / f"{name}.png", labels)
     write_offsets(folder / "offsets" / f"{name}.png", offsets)
@@ -84,7 +104,10 @@ def test_zero_offsets_change_nothing_in_any_id_space(dtype, tmp_path):
     refined = read_label(tmp_path / "labels/label_w_segfix/a.png")
     np.testing.assert_array_equal(refined, labels)
     assert refined.dtype == dtype
-    assert run_segfix(tmp_path) == 0, "a second run must not take its own output for input"
+    # What a run wrote is never taken for input, wherever the next one writes.
+    assert run_segfix(tmp_path) == 0
+    assert run_segfix(tmp_path, "--out", str(tmp_path / "other")) == 0
+    assert [path.name for path in (tmp_path / "other").rglob("*.png")] == ["a.png"]
 
 
 def test_a_palette_stays_and_only_evaluated_ids_are_kept_on_request(tmp_path):
@@ -112,6 +135,19 @@ def test_segfix_names_what_is_wrong(tmp_path, one_line_error, monkeypatch):
         (tmp_path / f"offset_pred/val/semantic/cityscapes/offset_{backbone}").mkdir(parents=True)
     one_line_error(segfix(["--input", "labels", "--data-root", "."]), "several", "--offset")
     one_line_error(segfix(["--input", "labels", "--offset", "labels", "--split", "test"]), "folder of labels")
+
+
+def test_segfix_never_writes_over_its_input(tmp_path, one_line_error):
+    write_pair(tmp_path, np.zeros((4, 4), np.uint8), np.zeros((4, 4, 2), np.int8))
+    for out in ("labels", "."):
+        one_line_error(run_segfix(tmp_path, "--out", str(tmp_path / out)), "would overwrite")
+
+
+def test_labels_without_truth_are_sharpened_and_not_scored(tmp_path, data_root, capsys):
+    write_pair(tmp_path, np.zeros((4, 4), np.uint8), np.zeros((4, 4, 2), np.int8))
+    options = ["--dataset", "demo", "--data-root", str(data_root), "--split", "val"]
+    assert run_segfix(tmp_path, *options) == 0
+    assert "not scored" in capsys.readouterr().out
 
 
 def copy_of(data_root, tmp_path):
@@ -152,7 +188,7 @@ def test_a_broken_file_met_by_a_worker_is_one_line_too(
     split = copy_of(data_root, tmp_path)
     for label in (split / "label").iterdir():
         label.write_bytes(label.read_bytes()[:200])
-    monkeypatch.setattr("openseg.engine.train.check_pairs", lambda *_: None)
+    monkeypatch.setattr("openseg.engine.train.check_pairs", lambda *_: None)  # let the workers meet it
     code = command("train", "--config", SEMANTIC, *overrides, "data.workers=2", f"data.root={tmp_path / 'data'}")
     one_line_error(code, "label", "truncated")
 
@@ -218,4 +254,20 @@ def test_camvid_is_prepared_from_both_layouts(tmp_path, one_line_error):
 def test_segfix_targets_names_foreign_labels(data_root, one_line_error):
     arguments = ["--datadir", str(data_root / "demo"), "--dataset", "camvid", "--outname", "other"]
     one_line_error(segfix_targets(arguments), "no id of camvid")
-    assert not (data_root / "demo/train/other").exists()
+    assert list((data_root / "demo/train/other").glob("*.mat")) == []
+
+
+def test_scenes_are_kept_and_never_mixed(tmp_path, one_line_error):
+    arguments = ["--out", str(tmp_path), "--train", "2", "--val", "1", "--size", "64", "128"]
+    for _ in range(2):
+        assert demo(arguments) == 0
+    images = [path.stem for path in tmp_path.rglob("image/*.png")]
+    assert len(images) == len(set(images)) == 3
+    one_line_error(demo([*arguments, "--seed", "2"]), "other settings", "another --out")
+
+
+def test_two_images_of_one_name_are_refused(command, trained, tmp_path, one_line_error):
+    for folder in ("a", "b"):
+        write_image(tmp_path / "images" / folder / "1.png", np.zeros((64, 64, 3), np.uint8))
+    code = command("offsets", "--config", SEGFIX, "--checkpoints", trained, "--images", "images")
+    one_line_error(code, "same name", "1.png")

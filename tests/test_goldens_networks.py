@@ -24,6 +24,14 @@ def released_model(network, layout, config, tmp_path, *overrides):
     return model
 
 
+def compare_backbone(expected, model, images):
+    """Stage by stage: a difference shows where it begins."""
+    with torch.inference_mode():
+        for i, values in enumerate(model.backbone(images)):
+            assert tuple(values.shape) == tuple(expected[f"backbone{i}_shape"])
+            np.testing.assert_allclose(values[0, :4, :4, :4].numpy(), expected[f"backbone{i}_sample"], **TOLERANCE)
+
+
 def compare(expected, output, file):
     for name, values in output.items():
         np.testing.assert_allclose(values.numpy(), expected[name], **TOLERANCE, err_msg=f"{file} {name}")
@@ -36,6 +44,7 @@ def test_hrnet_w48_ocr(layout, tmp_path):
     for suffix in ("", "_105x139"):
         expected = golden(f"{network}__{layout}{suffix}")
         images = golden_input(expected["input_shape"])
+        compare_backbone(expected, model, images)
         with torch.inference_mode():
             output = model(images)
         step = int(expected["stride"])
@@ -52,7 +61,9 @@ def test_segfix_hrnet(width, layout, tmp_path):
     model = released_model(network, layout, config, tmp_path, f"model.backbone=hrnet{width}")
     for suffix in ("", "_105x139") if width == 48 else ("",):
         expected = golden(f"{network}__{layout}{suffix}")
+        images = golden_input(expected["input_shape"])
+        compare_backbone(expected, model, images)
         with torch.inference_mode():
-            output = model(golden_input(expected["input_shape"]))
+            output = model(images)
         named = {"mask": output.mask_logits, "dir": output.direction_logits}
         compare(expected, named, f"{network}__{layout}{suffix}")

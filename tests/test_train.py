@@ -113,6 +113,44 @@ def test_train_never_overwrites_and_resume_needs_a_training(arguments, command, 
     one_line_error(command("train", *options), latest.name, "is there already")
     one_line_error(command("resume", *options), latest.name, "weights only", "--weights")
     assert latest.read_bytes() == before
+    latest.rename(latest.with_name(f"{name}_best.pth"))
+    one_line_error(command("train", *options), f"{name}_best.pth", "is there already")
+
+
+def test_resume_refuses_other_settings(command, overrides, one_line_error):
+    options = ["--config", ROOT / CONFIGS["semantic"], *overrides]
+    assert command("train", *options) == 0
+    for change, before in (("train.lr=0.123", "0.05"), ("train.seed=9", "304"), ("loss.type=ohem", "ce")):
+        one_line_error(command("resume", *options, change), change, before)
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_a_validation_that_was_cut_off_is_made_up_for(interrupted, command, overrides, monkeypatch, capsys):
+    """The state is saved before a validation, so that neither is lost."""
+    from openseg.engine import train as engine
+
+    evaluate = engine.evaluate_network
+
+    def cut_off(*_):
+        raise KeyboardInterrupt
+
+    options = ["--config", ROOT / CONFIGS["semantic"], *overrides]
+    if interrupted:
+        monkeypatch.setattr(engine, "evaluate_network", cut_off)
+    assert command("train", *options) == (130 if interrupted else 0)
+    monkeypatch.setattr(engine, "evaluate_network", evaluate)
+    capsys.readouterr()
+    assert command("resume", *options) == 0
+    assert ("validation at 4" in capsys.readouterr().out) == interrupted
+    best = read_checkpoint("checkpoints/demo/hrnet_tiny_ocr_best.pth")
+    latest = read_checkpoint("checkpoints/demo/hrnet_tiny_ocr_latest.pth")
+    assert best.content["best"] == latest.content["best"] == latest.content["scores"]["mIoU"]
+    assert latest.content["validated"] == 4
+
+
+def test_weights_that_are_not_finite_never_replace_good_ones(command, overrides, one_line_error):
+    options = ["--config", ROOT / CONFIGS["semantic"], *overrides, "train.save_interval=1"]
+    one_line_error(command("train", *options, "train.lr=1e30"), "not finite", "train.lr", "_latest.pth")
 
 
 def test_training_writes_curves_pictures_and_the_best(command, overrides, tmp_path):
@@ -131,4 +169,8 @@ def test_fine_tuning_starts_from_given_weights(command, overrides, tmp_path, cap
     weights = "checkpoints/demo/hrnet_tiny_ocr_latest.pth"
     assert command("train", "--config", config, *overrides, "name=tuned", "--weights", weights) == 0
     assert "keys matched" in capsys.readouterr().out
-    assert (tmp_path / "checkpoints/demo/tuned_latest.pth").is_file()
+    activation = "model.head_activation=leaky_relu"  # the file was trained with relu, which must win
+    options = [*overrides, activation, "name=other", "--weights", weights]
+    assert command("train", "--config", config, *options) == 0
+    other = read_checkpoint(tmp_path / "checkpoints/demo/other_latest.pth")
+    assert other.head_activation == "relu"

@@ -65,13 +65,6 @@ class Catalog:
         table[: self.num_classes] = self.ids
         return table
 
-    @cached_property
-    def palette(self) -> bytes:
-        """Colours of file ids for an indexed PNG; ids that are no class are black."""
-        table = np.zeros((256, 3), np.uint8)
-        table[list(self.ids)] = self.colors
-        return table.tobytes()
-
     def encode(self, labels: np.ndarray, source: object = "label map") -> np.ndarray:
         """File ids -> training ids, ``uint8`` of the same shape.
 

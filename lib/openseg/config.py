@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 Size = tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]]
-Range = tuple[float, float]
+Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -115,16 +115,19 @@ class TrainConfig(_Section):
 
     max_iters: Positive = 80_000
     batch_size: Positive = 8
+    optimizer: Literal["sgd", "adamw"] = Field(
+        "sgd", description="adamw learns faster in a short run from random weights"
+    )
     lr: Annotated[float, Field(gt=0)] = 0.01
     head_lr_multiplier: float = 1.0
-    momentum: float = 0.9
+    momentum: float = Field(0.9, description="of sgd")
     weight_decay: float = 5e-4
     poly_power: float = 0.9
     warmup_iters: Annotated[int, Field(ge=0)] = 0
     val_interval: Positive = Field(1000, description="iterations between validations")
     save_interval: Positive = Field(1000, description="iterations between writes of <name>_latest.pth")
     log_interval: Positive = 10
-    seed: int = 304
+    seed: Annotated[int, Field(ge=0)] = 304
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = False
 
@@ -136,6 +139,16 @@ class TestConfig(_Section):
 
     window: Size | None = None
     window_stride: tuple[Positive, Positive] | None = Field(None, description="null: a third of the window")
+
+    @model_validator(mode="after")
+    def _stride_fits_window(self) -> TestConfig:
+        if (
+            self.window
+            and self.window_stride
+            and any(s > w for s, w in zip(self.window_stride, self.window, strict=True))
+        ):
+            raise ValueError("window_stride must not exceed window, or pixels between the windows get no prediction")
+        return self
 
 
 class Experiment(_Section):

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from openseg.errors import DataError, OpensegError
 __all__ = [
     "IMAGE_SUFFIXES",
     "atomic_write",
+    "claim_folder",
+    "file_hash",
+    "index_files",
     "list_files",
     "read_image",
     "read_label",
@@ -88,7 +92,7 @@ def _open(path: Path) -> Image.Image:
         raise DataError(f"{path}: no such file") from None
     except UnidentifiedImageError:
         raise DataError(f"{path}: not an image; replace or remove it") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: unreadable or truncated ({error}); copy it again or remove it") from None
 
 
@@ -140,6 +144,15 @@ def write_image(path: str | os.PathLike, image: Image.Image | np.ndarray) -> Non
         image.save(temporary, compress_level=3)
 
 
+def file_hash(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def list_files(folder: str | os.PathLike, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
     """Files below ``folder`` with one of ``suffixes``, sorted by relative path; hidden files are left out.
 
@@ -157,6 +170,53 @@ def list_files(folder: str | os.PathLike, suffixes: tuple[str, ...] = IMAGE_SUFF
     if not files:
         raise DataError(f"{folder}: no file with a suffix of {', '.join(suffixes)}")
     return files
+
+
+def index_files(paths: Iterable[Path]) -> dict[str, Path]:
+    """Files by ``sample_key``.
+
+    Raises:
+        DataError: two files share a key, so that it is unclear which one is meant.
+    """
+    index: dict[str, Path] = {}
+    for path in paths:
+        other = index.setdefault(sample_key(path), path)
+        if other != path:
+            raise DataError(f"{other} and {path} have the same name; keep one")
+    return index
+
+
+def claim_folder(folder: str | os.PathLike, made_by: dict[str, Any], suffixes: tuple[str, ...]) -> set[str]:
+    """Make ``folder`` the place of what ``made_by`` makes; returns the names of its files that can be kept.
+
+    ``made_by`` is whatever decides the result (settings, a checkpoint's hash); it stands in ``made_by.json`` beside the
+    files. Files that an interrupted call with the same one left are kept; those of another one are removed first, so
+    that the two never mix.
+
+    Raises:
+        DataError: the folder holds files with one of ``suffixes`` that no such call wrote.
+    """
+    folder = Path(folder)
+    record = folder / "made_by.json"
+    made_by = json.loads(json.dumps(made_by))
+    existing = {path for path in folder.glob("*") if path.suffix in suffixes and not path.name.startswith(".")}
+    if existing and not record.exists():
+        raise DataError(
+            f"{folder}: holds files that this command did not write; choose another folder or move them away"
+        )
+    if existing and _read_json(record) != made_by:
+        for path in existing:
+            path.unlink()
+        existing = set()
+    write_json(record, made_by)
+    return {path.name for path in existing}
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
 
 
 def sample_key(path: str | os.PathLike) -> str:

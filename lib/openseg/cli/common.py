@@ -67,7 +67,7 @@ def run_command(command: Callable[[], int | None], debug: bool) -> int:
         print(error, file=sys.stderr)
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue", file=sys.stderr)
+        print("interrupted; what was written is whole", file=sys.stderr)
         return EXIT_INTERRUPTED
     except OpensegError as error:
         if debug:
@@ -75,6 +75,16 @@ def run_command(command: Callable[[], int | None], debug: bool) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
     except BrokenPipeError:
+        return EXIT_ERROR
+    except OSError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except (MemoryError, RuntimeError) as error:
+        if debug or not (isinstance(error, MemoryError) or "out of memory" in str(error)):
+            raise
+        print("error: out of memory; use a smaller train.batch_size, augment.crop_size or test.window", file=sys.stderr)
         return EXIT_ERROR
 
 

@@ -45,7 +45,7 @@ def _val(arguments: argparse.Namespace) -> None:
     from openseg.engine.evaluate import evaluate_semantic
     from openseg.report.tables import write_scores
 
-    experiment, model, device = _load(arguments)
+    experiment, model, device, _ = _load(arguments)
     _require_task(experiment, "semantic", "offsets")
     pairs = list_pairs(experiment.data_dir / experiment.data.val_split)
     out_dir = _out_dir(arguments, experiment, "val")
@@ -58,7 +58,7 @@ def _test(arguments: argparse.Namespace) -> None:
     from openseg.data.folder import list_images
     from openseg.engine.evaluate import predict_images
 
-    experiment, model, device = _load(arguments)
+    experiment, model, device, _ = _load(arguments)
     _require_task(experiment, "semantic", "offsets")
     images = list_images(experiment.data_dir / arguments.split)
     out_dir = _out_dir(arguments, experiment, f"{arguments.split}_ss")
@@ -69,13 +69,15 @@ def _test(arguments: argparse.Namespace) -> None:
 def _offsets(arguments: argparse.Namespace) -> None:
     from openseg.data.folder import list_images
     from openseg.engine.evaluate import predict_offsets
+    from openseg.files import file_hash
 
-    experiment, model, device = _load(arguments)
+    experiment, model, device, path = _load(arguments)
     _require_task(experiment, "segfix", "val")
     images = list_images(arguments.images or experiment.data_dir / arguments.split)
     default = f"offset_pred/{arguments.split}/semantic/{experiment.data.dataset}/offset_{experiment.model.backbone}"
     out_dir = Path(arguments.out or default)
-    predict_offsets(model, experiment, images, device, out_dir, f".{arguments.format}")
+    made_by = {"checkpoint": file_hash(path)}
+    predict_offsets(model, experiment, images, device, out_dir, f".{arguments.format}", made_by)
     print(f"offsets: {out_dir}")
 
 
@@ -86,17 +88,16 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from openseg.report.tables import write_scores
 
     truths = list_files(arguments.gt, (".png",))
-    distances = tuple(int(part) for part in arguments.distances.split(","))
     results = {}
     for folder in arguments.pred:
         pairs = pair_files(truths, list_files(folder, (".png",)), "prediction")
         files = [(prediction, truth) for truth, prediction in pairs.values()]
-        results[folder] = score_files(files, arguments.dataset, distances)
+        results[folder] = score_files(files, arguments.dataset, arguments.distances)
     write_scores(Path(arguments.json) if arguments.json else None, results)
 
 
 def _load(arguments: argparse.Namespace) -> tuple:
-    """Experiment, network in eval mode on its device; what the checkpoint says of the heads wins over the config."""
+    """Experiment, network in eval mode, its device, and the checkpoint's path."""
     from openseg.engine.checkpoints import find_checkpoint
     from openseg.models.weights import load_model
 
@@ -106,7 +107,7 @@ def _load(arguments: argparse.Namespace) -> tuple:
     device = pick_device(arguments.device)
     model, report = load_model(experiment, path)
     print(f"{path}: {report}")
-    return experiment, model.to(device), device
+    return experiment, model.to(device), device, path
 
 
 def _require_task(experiment: object, task: str, other: str) -> None:
@@ -121,6 +122,13 @@ def _out_dir(arguments: argparse.Namespace, experiment: object, what: str) -> Pa
     return Path(arguments.out or default)
 
 
+def _distances(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of pixels such as 1,3,5")
+    return tuple(int(part) for part in parts)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="main.py", description=_DESCRIPTION, formatter_class=HelpFormatter)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -128,6 +136,9 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, run: Command, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, formatter_class=HelpFormatter)
+        sub.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+        )
         sub.set_defaults(run=run)
         return sub
 
@@ -163,7 +174,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--dataset", required=True, help="whose ids the files hold")
     sub.add_argument("--pred", required=True, nargs="+", metavar="DIR", help="one or more folders to compare")
     sub.add_argument("--gt", required=True, metavar="DIR", help="folder of true labels")
-    sub.add_argument("--distances", default="1,3,5", help="of the boundary F-score, in pixels (default: 1,3,5)")
+    sub.add_argument(
+        "--distances",
+        type=_distances,
+        default=(1, 3, 5),
+        metavar="N,N",
+        help="of the boundary F-score, in pixels (default: 1,3,5)",
+    )
     sub.add_argument("--json", metavar="FILE", help="also write the scores here")
     sub = add("config", _config, "Print the resolved experiment.")
     add_experiment(sub)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from openseg.catalog import CATALOG, get_catalog
 from openseg.cli.common import HelpFormatter, existing_dir, run_command, run_parallel
+from openseg.cli.profile import data_root
 from openseg.errors import DataError
-from openseg.files import IMAGE_SUFFIXES, atomic_write, list_files, read_label
+from openseg.files import IMAGE_SUFFIXES, atomic_write, claim_folder, list_files, read_label, write_json
 
 __all__ = ["camvid", "demo", "segfix_targets"]
 
@@ -26,22 +27,27 @@ def _parser(description: str) -> argparse.ArgumentParser:
 
 def _copy(pair: tuple[Path, Path]) -> None:
     source, target = pair
-    if not target.exists():
-        with atomic_write(target) as temporary:
-            shutil.copyfile(source, temporary)
+    if target.exists() and target.stat().st_size == source.stat().st_size and not _is_older(target, source):
+        return
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror})") from None
+    with atomic_write(target) as temporary:
+        temporary.write_bytes(content)
 
 
 def camvid(argv: Sequence[str] | None = None) -> int:
     """CamVid in the SegNet release's layout, or ``{train,val}/{image,label}``, into the data root."""
     parser = _parser("Prepare CamVid (the SegNet release).")
     parser.add_argument("--input", required=True, metavar="DIR", help="folder with train, trainannot, val, valannot")
-    parser.add_argument("--out", default="data", metavar="DIR", help="data root (default: data)")
+    parser.add_argument("--out", metavar="DIR", help="data root (default: DATA_ROOT of config.profile)")
     arguments = parser.parse_args(argv)
     return run_command(lambda: _camvid(arguments), arguments.debug)
 
 
 def _camvid(arguments: argparse.Namespace) -> None:
-    root, out = existing_dir(arguments.input, "the CamVid release"), Path(arguments.out) / "camvid"
+    root, out = existing_dir(arguments.input, "the CamVid release"), Path(arguments.out or data_root()) / "camvid"
     copies: list[tuple[Path, Path]] = []
     for split in ("train", "val", "test"):
         folders = {"image": root / split / "image", "label": root / split / "label"}
@@ -68,7 +74,7 @@ def _camvid(arguments: argparse.Namespace) -> None:
 def segfix_targets(argv: Sequence[str] | None = None) -> int:
     """SegFix ground truth of label folders."""
     parser = _parser("Make SegFix ground truth from label maps.")
-    parser.add_argument("--datadir", required=True, metavar="DIR", help="folder of the data set, with <split>/label")
+    parser.add_argument("--datadir", metavar="DIR", help="folder with <split>/label (default: $DATA_ROOT/cityscapes)")
     parser.add_argument("--split", nargs="+", default=["train", "val"], help="default: train val")
     parser.add_argument(
         "--dataset", choices=sorted(CATALOG), help="whose ids the labels hold (default: the folder's name)"
@@ -79,14 +85,19 @@ def segfix_targets(argv: Sequence[str] | None = None) -> int:
 
 
 def _segfix_targets(arguments: argparse.Namespace) -> None:
-    root = existing_dir(arguments.datadir, "a data set with <split>/label")
+    root = existing_dir(arguments.datadir or data_root() / "cityscapes", "a data set with <split>/label")
     dataset = get_catalog(arguments.dataset or root.resolve().name).name
     for split in arguments.split:
         out = root / split / arguments.outname
         labels = list_files(root / split / "label", (".png",))
-        todo = [path for path in labels if not (out / f"{path.stem}.mat").exists()]
+        kept = claim_folder(out, {"dataset": dataset}, (".mat",))
+        todo = [path for path in labels if f"{path.stem}.mat" not in kept or _is_older(out / f"{path.stem}.mat", path)]
         run_parallel(functools.partial(_write_targets, dataset, out), todo, f"SegFix {split}", arguments.workers)
         print(f"{split}: {len(todo)} of {len(labels)} written to {out}")
+
+
+def _is_older(made: Path, source: Path) -> bool:
+    return made.stat().st_mtime < source.stat().st_mtime
 
 
 def _write_targets(dataset: str, out: Path, label: Path) -> None:
@@ -99,21 +110,32 @@ def _write_targets(dataset: str, out: Path, label: Path) -> None:
 def demo(argv: Sequence[str] | None = None) -> int:
     """Rendered street scenes."""
     parser = _parser("Render street scenes with labels and instances, in the ids of Cityscapes.")
-    parser.add_argument("--out", default="data", metavar="DIR", help="data root (default: data)")
+    parser.add_argument("--out", metavar="DIR", help="data root (default: DATA_ROOT of config.profile)")
     parser.add_argument("--train", type=int, default=120, metavar="N", help="training scenes (default: 120)")
     parser.add_argument("--val", type=int, default=30, metavar="N", help="validation scenes (default: 30)")
     parser.add_argument("--size", type=int, nargs=2, default=(256, 512), metavar=("H", "W"), help="default: 256 512")
-    parser.add_argument("--seed", type=int, default=1, help="other scenes for another seed (default: 1)")
+    parser.add_argument("--seed", type=seed, default=1, help="other scenes for another seed (default: 1)")
     arguments = parser.parse_args(argv)
     return run_command(lambda: _demo(arguments), arguments.debug)
+
+
+def seed(text: str) -> int:
+    """A seed given on the command line."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+    return int(text)
 
 
 def _demo(arguments: argparse.Namespace) -> None:
     from openseg.data.scenes import write_scene
 
-    out = Path(arguments.out) / "demo"
-    scenes = [(out / "train", i) for i in range(arguments.train)]
-    scenes += [(out / "val", arguments.train + i) for i in range(arguments.val)]
+    out = Path(arguments.out or data_root()) / "demo"
+    settings = {"train": arguments.train, "val": arguments.val, "size": list(arguments.size), "seed": arguments.seed}
+    record = out / "scenes.json"
+    if record.exists() and json.loads(record.read_text(encoding="utf-8")) != settings:
+        raise DataError(f"{out}: holds scenes of other settings ({record}); remove it or choose another --out")
+    write_json(record, settings)
+    scenes = [(out / split, i) for split in ("train", "val") for i in range(getattr(arguments, split))]
     work = functools.partial(write_scene, size=tuple(arguments.size), seed=arguments.seed)
     run_parallel(work, scenes, "render", arguments.workers)
     print(f"{len(scenes)} scenes are in {out}")

@@ -28,7 +28,9 @@ _DESCRIPTION = """Sharpen label maps of any model with SegFix offsets.
 
 A label a.png belongs to the offset a.png or a.mat (Cityscapes names meet by city, sequence and frame). Labels may be
 in any id space, 8 or 16 bits, with or without a palette; ids are moved, never changed. Without --offset, the folders
-tried are <data root>/<dataset>/<split>/offset_pred/semantic/ and offset_pred/<split>/semantic/<dataset>/.
+tried are <data root>/<dataset>/val/offset_pred/semantic/offset_* (test: <data root>/<dataset>/test_offset/semantic/
+offset_*) and offset_pred/<split>/semantic/<dataset>/offset_*. With --split val, labels that all have their truth in
+<data root>/<dataset>/val/label are scored before and after.
 """
 
 
@@ -36,15 +38,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="segfix.py", description=_DESCRIPTION, formatter_class=HelpFormatter)
     parser.add_argument("--input", required=True, metavar="DIR", help="label PNGs to sharpen")
     parser.add_argument("--offset", metavar="DIR", help="offsets (default: looked for, see above)")
-    parser.add_argument("--out", metavar="DIR", help="default: the input with /label replaced by /label_w_segfix")
-    parser.add_argument("--split", choices=("val", "test"), default="val", help="val is scored too (default: val)")
+    parser.add_argument(
+        "--out", metavar="DIR", help="default: label_w_segfix, beside an input named label, else inside the input"
+    )
+    parser.add_argument("--split", choices=("val", "test"), default="val", help="default: val")
     parser.add_argument(
         "--scale", type=int, default=2, help="pixels a step (default: 2, for 1024x2048; 1 for ~480x360)"
     )
     parser.add_argument("--dataset", choices=sorted(CATALOG), default="cityscapes", help="default: cityscapes")
     parser.add_argument("--data-root", metavar="DIR", help="default: DATA_ROOT of config.profile")
     parser.add_argument("--eval-ids-only", action="store_true", help="ids outside the evaluated classes become 255")
-    parser.add_argument("--figures", type=int, default=0, metavar="N", help="also draw N pictures of before and after")
+    parser.add_argument(
+        "--figures", type=int, default=0, metavar="N", help="where scored: also draw N pictures of before and after"
+    )
     parser.add_argument("--workers", type=int, default=cpu_count() or 1, help="processes (default: all cores)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
@@ -94,10 +100,31 @@ def refine_file(files: tuple[Path, Path, Path], scale: int, catalog: Catalog | N
     write_label(out, refined, None if palette is None else bytes(palette))
 
 
+SHARPENED = "label_w_segfix"
+
+
 def _out_dir(folder: Path) -> Path:
-    if folder.name == "label":
-        return folder.with_name("label_w_segfix")
-    return folder / "label_w_segfix"
+    return folder.with_name(SHARPENED) if folder.name == "label" else folder / SHARPENED
+
+
+def _list_labels(source: Path, out: Path) -> list[Path]:
+    """The label files to sharpen; what an earlier call wrote below ``source`` is left out.
+
+    Raises:
+        DataError: there are none, or writing to ``out`` would overwrite them.
+    """
+    target = out.resolve()
+    if source.resolve().is_relative_to(target):
+        raise DataError(f"--out {out}: would overwrite the labels in {source}; choose another folder")
+
+    def written(path: Path) -> bool:
+        inside = path.relative_to(source).parts[:-1]
+        return path.resolve().is_relative_to(target) or any(part.startswith(SHARPENED) for part in inside)
+
+    labels = [path for path in list_files(source, (".png",)) if not written(path)]
+    if not labels:
+        raise DataError(f"{source}: holds no label PNG besides what segfix.py wrote")
+    return labels
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -106,7 +133,7 @@ def _run(arguments: argparse.Namespace) -> None:
     root = Path(arguments.data_root) if arguments.data_root else data_root()
     offset_dir = Path(arguments.offset or find_offsets(arguments.split, arguments.dataset, root))
     print(f"offsets: {offset_dir}")
-    labels = [path for path in list_files(source, (".png",)) if not path.is_relative_to(out)]
+    labels = _list_labels(source, out)
     index = index_offsets(offset_dir)
     missing = [path for path in labels if sample_key(path) not in index]
     if missing:
@@ -118,21 +145,22 @@ def _run(arguments: argparse.Namespace) -> None:
     catalog = get_catalog(arguments.dataset) if arguments.eval_ids_only else None
     run_parallel(partial(refine_file, scale=arguments.scale, catalog=catalog), work, "segfix", arguments.workers)
     print(f"{len(work)} label maps: {out}")
-    truth = root / arguments.dataset / arguments.split / "label"
-    if arguments.split == "val" and truth.is_dir():
-        _score(arguments, [(before, after) for before, _, after in work], truth, out)
+    if arguments.split == "val":
+        _score(arguments, [(before, after) for before, _, after in work], root / arguments.dataset / "val", out)
 
 
-def _score(arguments: argparse.Namespace, files: list[tuple[Path, Path]], truth_dir: Path, out: Path) -> None:
-    """Scores before and after, where the labels are in the data set's own ids, and pictures of both."""
+def _score(arguments: argparse.Namespace, files: list[tuple[Path, Path]], split_dir: Path, out: Path) -> None:
+    """Scores before and after, and pictures of both, where every label has its truth."""
     from openseg.engine.scoring import score_files
     from openseg.report.figures import write_comparisons
     from openseg.report.tables import write_scores
 
-    befores, afters = [before for before, _ in files], [after for _, after in files]
-    truths = pair_files(befores, list_files(truth_dir, (".png",)), "truth")
-    names = {sample_key(path): path for path in afters}
-    triples = [(before, names[key], truth) for key, (before, truth) in truths.items()]
+    try:
+        truths = pair_files([before for before, _ in files], list_files(split_dir / "label", (".png",)), "truth")
+    except DataError as error:
+        print(f"not scored: {error}")
+        return
+    triples = [(before, after, truths[sample_key(before)][1]) for before, after in files]
     results = {
         "before": score_files(
             [(before, truth) for before, _, truth in triples], arguments.dataset, what="score before"
@@ -144,6 +172,5 @@ def _score(arguments: argparse.Namespace, files: list[tuple[Path, Path]], truth_
     print(f"\nscores: {scores}")
     if arguments.figures:
         folder = out.with_name(f"{out.name}_figures")
-        images = truth_dir.parent / "image"
-        for path in write_comparisons(triples, images, arguments.dataset, folder, arguments.figures):
+        for path in write_comparisons(triples, split_dir / "image", arguments.dataset, folder, arguments.figures):
             print(f"picture: {path}")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openseg.errors import DataError
-from openseg.files import IMAGE_SUFFIXES, list_files, sample_key
+from openseg.files import IMAGE_SUFFIXES, index_files, list_files
 
-__all__ = ["Pair", "index_files", "list_images", "list_pairs", "pair_files"]
+__all__ = ["Pair", "list_images", "list_pairs", "pair_files"]
 
 
 @dataclass(frozen=True)
@@ -20,20 +20,6 @@ class Pair:
     key: str
     image: Path
     label: Path
-
-
-def index_files(paths: Iterable[Path]) -> dict[str, Path]:
-    """Files by ``sample_key``.
-
-    Raises:
-        DataError: two files share a key, so that it is unclear which one is meant.
-    """
-    index: dict[str, Path] = {}
-    for path in paths:
-        other = index.setdefault(sample_key(path), path)
-        if other != path:
-            raise DataError(f"{other} and {path} have the same name; keep one")
-    return index
 
 
 def pair_files(wanted: Iterable[Path], others: Iterable[Path], what: str) -> dict[str, tuple[Path, Path]]:
@@ -54,9 +40,19 @@ def pair_files(wanted: Iterable[Path], others: Iterable[Path], what: str) -> dic
     return {key: (path, index[key]) for key, path in wanted_index.items()}
 
 
-def list_images(split_dir: str | os.PathLike) -> list[Path]:
-    """The images of a split (Cityscapes' test split has city folders; they are walked)."""
-    return list_files(Path(split_dir) / "image" if (Path(split_dir) / "image").is_dir() else split_dir, IMAGE_SUFFIXES)
+def list_images(folder: str | os.PathLike) -> list[Path]:
+    """The images of a split (``<split>/image``) or of any folder, also below it (Cityscapes has one for each city).
+
+    Raises:
+        DataError: no folder, no images, two of one name, or a split that has labels but no ``image`` folder.
+    """
+    folder = Path(folder)
+    images = folder / "image"
+    if not images.is_dir():
+        if not folder.is_dir() or (folder / "label").is_dir():
+            raise DataError(f"{images}: no such folder; put the images there")
+        images = folder
+    return sorted(index_files(list_files(images, IMAGE_SUFFIXES)).values())
 
 
 def list_pairs(split_dir: str | os.PathLike) -> list[Pair]:

@@ -42,10 +42,12 @@ def read_pair(pair: Pair, catalog: Catalog) -> tuple[np.ndarray, np.ndarray]:
     return image, label
 
 
-def check_pairs(pairs: Sequence[Pair], catalog: Catalog, limit: int = 8) -> None:
+def check_pairs(pairs: Sequence[Pair], catalog: Catalog, targets_dir: Path | None, limit: int = 8) -> None:
     """Read a few samples spread over the split, so that a wrong data set fails before any training."""
     for pair in pairs[:: max(len(pairs) // limit, 1)]:
-        read_pair(pair, catalog)
+        _, label = read_pair(pair, catalog)
+        if targets_dir is not None:
+            read_pair_targets(targets_dir, pair, label)
 
 
 class _Guarded(Dataset):

@@ -20,6 +20,8 @@ from openseg.files import write_image, write_label
 __all__ = ["Scene", "render_scene", "write_scene"]
 
 ROAD, SIDEWALK, BUILDING, TERRAIN, SKY = 7, 8, 11, 22, 23
+SPLIT_OFFSETS = {"train": 0, "val": 500_000}
+"""First scene of each split."""
 _OVERSAMPLING = 2
 _FAR = 160.0
 _NEAR = 3.2
@@ -35,8 +37,12 @@ class Scene:
 
 
 def write_scene(where: tuple[Path, int], size: tuple[int, int], seed: int) -> None:
-    """Render scene ``where[1]`` into ``where[0]/{image,label,instance}``; files that are there are kept."""
-    folder, index = where
+    """Render scene ``where[1]`` of a split into ``where[0]/{image,label,instance}``; a scene that is there is kept.
+
+    The name of the folder takes part in the draw, so that no two splits hold the same scene.
+    """
+    folder, number = where
+    index = number + SPLIT_OFFSETS.get(folder.name, 0)
     name = f"demo_{seed:06d}_{index:06d}"
     instance = folder / "instance" / f"{name}_gtFine_instanceIds.png"
     if instance.exists():  # written last

@@ -32,12 +32,15 @@ def find_checkpoint(experiment: Experiment, root: Path) -> Path:
     Raises:
         CheckpointError: there is none; the message says what to put where.
     """
-    candidates = [latest_path(experiment, folder) for folder in (root, Path.home() / "checkpoints")]
-    for path in candidates:
+    folders = [folder / experiment.data.dataset for folder in (root, Path.home() / "checkpoints")]
+    name = latest_path(experiment, root).name
+    # The published SegFix file of the semantic row carries its iterations in its name.
+    names = [name, name.replace("_segfix_loss_", "_segfix_loss_iter80000_")]
+    for path in (folder / each for folder in folders for each in names):
         if path.is_file():
             return path
     raise CheckpointError(
-        f"no checkpoint {candidates[0].name} in {candidates[0].parent} or {candidates[1].parent}; "
+        f"no checkpoint {name} in {folders[0]} or {folders[1]}; "
         "train first, or put a downloaded file there under that name"
     )
 

@@ -16,11 +16,11 @@ from openseg.config import Experiment
 from openseg.data.folder import Pair
 from openseg.data.loaders import ImageSet, ValSet, iterate_images
 from openseg.engine.scoring import progress
-from openseg.files import write_image, write_label
+from openseg.files import claim_folder, write_image, write_label
 from openseg.inference import predict_boundary, predict_labels
 from openseg.metrics import LabelScores
 from openseg.segfix.directions import directions_to_offsets
-from openseg.segfix.offsets import write_offsets
+from openseg.segfix.offsets import OFFSET_SUFFIXES, write_offsets
 
 __all__ = [
     "evaluate_network",
@@ -95,10 +95,10 @@ def evaluate_segfix(
         boundary = (probability[0] > experiment.loss.mask_threshold).cpu().numpy()
         directions = logits[0].argmax(dim=0).cpu().numpy()
         true = item["mask"] == 1
-        counts["hit"] += np.count_nonzero(boundary & true)
-        counts["predicted"] += np.count_nonzero(boundary & (item["mask"] <= 1))
-        counts["true"] += np.count_nonzero(true)
-        counts["right"] += np.count_nonzero(true & (directions == item["direction"]))
+        counts["hit"] += int(np.count_nonzero(boundary & true))
+        counts["predicted"] += int(np.count_nonzero(boundary & (item["mask"] <= 1)))
+        counts["true"] += int(np.count_nonzero(true))
+        counts["right"] += int(np.count_nonzero(true & (directions == item["direction"])))
     return {
         "mask F": 2 * counts["hit"] / max(counts["predicted"] + counts["true"], 1),
         "direction accuracy": counts["right"] / max(counts["true"], 1),
@@ -118,10 +118,26 @@ def predict_offsets(
     device: torch.device,
     out_dir: Path,
     suffix: str,
+    made_by: dict[str, Any],
 ) -> None:
-    """Write the offsets of images: ``<out_dir>/<image stem><suffix>``; existing files are kept."""
+    """Write the offsets of images: ``<out_dir>/<image stem><suffix>``.
+
+    Files that an interrupted call left are kept if ``made_by``, such as the checkpoint's hash, is the same as then.
+
+    Raises:
+        DataError: the folder holds offsets that no such call wrote.
+    """
     model.eval()
-    todo = [path for path in images if not (out_dir / f"{path.stem}{suffix}").exists()]
+    made_by = {
+        **made_by,
+        "images": str(images[0].parent.resolve()),
+        "suffix": suffix,
+        "threshold": experiment.loss.mask_threshold,
+        "test": experiment.test.model_dump(mode="json"),
+        "normalization": experiment.normalization.model_dump(mode="json"),
+    }
+    existing = claim_folder(out_dir, made_by, OFFSET_SUFFIXES)
+    todo = [path for path in images if f"{path.stem}{suffix}" not in existing]
     if len(todo) < len(images):
         logger.info("%d of %d offset files are there already", len(images) - len(todo), len(images))
     for item in progress(iterate_images(ImageSet(todo), experiment.data.workers, False), len(todo), "offsets"):

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from openseg.models.layers import conv_bn_act, init_weights
 from openseg.models.segmentor import concatenate_branches
+from openseg.segfix.directions import NUM_DIRECTIONS
 
 __all__ = ["SegFix", "SegFixOutput"]
 
 HIDDEN_CHANNELS = 256
-NUM_DIRECTIONS = 8
 
 
 class SegFixOutput(NamedTuple):

@@ -24,7 +24,15 @@ from openseg.config import Experiment
 from openseg.errors import CheckpointError
 from openseg.models import build_model
 
-__all__ = ["Checkpoint", "KeyReport", "load_backbone", "load_model", "load_weights", "read_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "KeyReport",
+    "load_backbone",
+    "load_model",
+    "load_weights",
+    "read_checkpoint",
+    "with_activation",
+]
 
 INPLACE_ABN_EPS = 1e-5
 
@@ -85,45 +93,59 @@ class Checkpoint:
     content: dict[str, Any]
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of any known layout; no code in it is run (``weights_only``).
-
-    Raises:
-        CheckpointError: missing, damaged, not a checkpoint, or holding more than tensors and plain values.
-    """
-    path = Path(path)
+def _read(path: Path) -> Any:
+    """The content of a checkpoint file; no code in it is run (``weights_only``)."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0] if str(error) else "not a checkpoint"
-        raise CheckpointError(f"{path}: refused, not a file of tensors and plain values ({reason})") from None
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path}: refused: not a checkpoint, or one that holds more than tensors and plain values"
+        ) from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or ["empty file"])[0]
         raise CheckpointError(f"{path}: damaged or not a checkpoint ({reason}); download or copy it again") from None
-    if isinstance(content, dict) and content.get("format") == "openseg":
-        try:
-            activation = content["experiment"]["model"]["head_activation"]
-            return Checkpoint(path, "openseg", content.pop("weights"), [], activation, content)
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"{path}: an openseg checkpoint without {error}; it was not written whole") from None
-    return _from_state_dict(path, content)
 
 
-def _from_state_dict(path: Path, content: Any) -> Checkpoint:
+def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
+    """The tensors in a container of any layout, without the ``module.`` of parallel training."""
     state = content
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model", "weights"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             state = content[key]
             break
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path}: holds no state dict of tensors")
-    state = {key.removeprefix("module."): value for key, value in state.items()}
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of any known layout of a whole network.
+
+    Raises:
+        CheckpointError: missing, damaged, not a checkpoint, or holding more than tensors and plain values.
+    """
+    path = Path(path)
+    content = _read(path)
+    if isinstance(content, dict) and content.get("format") == "openseg":
+        if content.get("version") != 1:
+            raise CheckpointError(
+                f"{path}: written by a newer openseg (version {content.get('version')}); update openseg"
+            )
+        try:
+            activation = content["experiment"]["model"]["head_activation"]
+            return Checkpoint(path, "openseg", content.pop("weights"), [], activation, content)
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{path}: an openseg checkpoint without {error}; it was not written whole") from None
+    return _from_state_dict(path, _state_dict(path, content))
+
+
+def _from_state_dict(path: Path, state: dict[str, Tensor]) -> Checkpoint:
     heads = [key for key in state if not key.startswith("backbone.")]
     if any(key.startswith(("head.", "direction_head.")) for key in heads):
         return Checkpoint(path, "weights", state, [], None, {})
-    # Decided from the heads alone: an ImageNet file may lack num_batches_tracked and still be plain BN.
+    # Decided from the heads alone: backbones look the same in both layouts, but for a counter.
     has_norm = any(key.endswith(".running_mean") for key in heads)
     inplace = has_norm and not any(key.endswith(".num_batches_tracked") for key in heads)
     weights, renamed = {}, []
@@ -190,13 +212,21 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> KeyReport:
     Raises:
         CheckpointError: the file is no checkpoint, or lacks weights of this backbone.
     """
-    checkpoint = read_checkpoint(path)
-    weights = {key.removeprefix("backbone."): value for key, value in checkpoint.weights.items()}
-    usable, report = _match(weights, backbone)
+    path = Path(path)
+    state = _state_dict(path, _read(path))
+    usable, report = _match({key.removeprefix("backbone."): value for key, value in state.items()}, backbone)
     if report.missing or report.misshapen:
         raise CheckpointError(f"{path}: not the weights of this backbone: {report}")
     backbone.load_state_dict(usable, strict=False)
     return report
+
+
+def with_activation(experiment: Experiment, checkpoint: Checkpoint) -> Experiment:
+    """The experiment with the activation that the checkpoint's heads were trained with, where the file tells."""
+    if checkpoint.head_activation is None:
+        return experiment
+    model = experiment.model.model_copy(update={"head_activation": checkpoint.head_activation})
+    return experiment.model_copy(update={"model": model})
 
 
 def load_model(experiment: Experiment, path: str | Path) -> tuple[nn.Module, KeyReport]:
@@ -209,8 +239,8 @@ def load_model(experiment: Experiment, path: str | Path) -> tuple[nn.Module, Key
         CheckpointError: the file is damaged or belongs to another network.
     """
     checkpoint = read_checkpoint(path)
-    if checkpoint.head_activation is not None:
-        model_config = experiment.model.model_copy(update={"head_activation": checkpoint.head_activation})
-        experiment = experiment.model_copy(update={"model": model_config})
-    model = build_model(experiment).eval()
+    model = build_model(with_activation(experiment, checkpoint)).eval()
+    stored = checkpoint.content.get("experiment", {}).get("normalization")
+    if stored is not None and stored != experiment.normalization.model_dump(mode="json"):
+        raise CheckpointError(f"{path}: was trained with another normalization, {stored}; set normalization to it")
     return model, load_weights(model, checkpoint)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from openseg.catalog import IGNORE, Catalog, get_catalog
-from openseg.data.folder import index_files
+from openseg.data.folder import pair_files
 from openseg.files import list_files, read_image, read_label, sample_key, write_image
 
 __all__ = ["comparison", "write_comparisons"]
@@ -80,7 +80,7 @@ def write_comparisons(
     Returns the files written.
     """
     catalog = get_catalog(dataset)
-    images = index_files(list_files(image_dir))
+    images = pair_files([truth for _, _, truth in triples], list_files(image_dir), "image")
 
     def load(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         before, after, truth = triples[index]
@@ -95,6 +95,6 @@ def write_comparisons(
     for index in np.argsort(gains, kind="stable")[::-1][:count]:
         key = sample_key(triples[index][2])
         path = out / f"{key}.png"
-        write_image(path, comparison(read_image(images[key]), *load(index), dataset))
+        write_image(path, comparison(read_image(images[key][1]), *load(index), dataset))
         written.append(path)
     return written

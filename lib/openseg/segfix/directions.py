@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from openseg.catalog import IGNORE
+
 __all__ = [
     "DIRECTION_VECTORS",
     "NUM_DIRECTIONS",
@@ -26,22 +28,20 @@ DIRECTION_VECTORS = np.array(
 )
 """``int8[8, 2]``: (dh, dw) of each direction label."""
 
-_IGNORE = 255
-
 
 def angles_to_directions(angles: np.ndarray) -> np.ndarray:
     """Degrees in [-180, 180] -> nearest of 8 direction labels, ``uint8``; an angle between two belongs to the lower."""
     return (np.ceil((np.asarray(angles, np.float64) + 157.5) / 45).astype(np.int64) % NUM_DIRECTIONS).astype(np.uint8)
 
 
-_CODE_TABLE = np.full(256, _IGNORE, np.uint8)
+_CODE_TABLE = np.full(256, IGNORE, np.uint8)
 _CODE_TABLE[:181] = angles_to_directions(2.0 * np.arange(181) - 180)
 _FLIP_TABLE = np.arange(256, dtype=np.uint8)
 _FLIP_TABLE[:181] = (270 - np.arange(181)) % 180
 _VECTOR_TABLE = np.zeros((256, 2), np.int8)
 _VECTOR_TABLE[:NUM_DIRECTIONS] = DIRECTION_VECTORS
 # (dh + 1) * 3 + (dw + 1) -> direction label; no movement has none.
-_DIRECTION_TABLE = np.full(9, _IGNORE, np.uint8)
+_DIRECTION_TABLE = np.full(9, IGNORE, np.uint8)
 _DIRECTION_TABLE[(DIRECTION_VECTORS[:, 0] + 1) * 3 + DIRECTION_VECTORS[:, 1] + 1] = np.arange(NUM_DIRECTIONS)
 
 

@@ -17,7 +17,7 @@ from PIL import Image, PngImagePlugin
 from scipy.io import loadmat, savemat
 
 from openseg.errors import DataError
-from openseg.files import atomic_write, list_files, sample_key
+from openseg.files import atomic_write, index_files, list_files
 from openseg.segfix.directions import NUM_DIRECTIONS, directions_to_offsets, offsets_to_directions
 
 __all__ = ["OFFSET_SUFFIXES", "index_offsets", "read_offsets", "write_offsets"]
@@ -93,9 +93,4 @@ def index_offsets(folder: str | os.PathLike) -> dict[str, Path]:
     Raises:
         DataError: no folder, no offset file, or two files for one key.
     """
-    index: dict[str, Path] = {}
-    for path in list_files(folder, OFFSET_SUFFIXES):
-        other = index.setdefault(sample_key(path), path)
-        if other != path:
-            raise DataError(f"{path} and {other} are both offsets of '{sample_key(path)}'; remove one")
-    return index
+    return index_files(list_files(folder, OFFSET_SUFFIXES))

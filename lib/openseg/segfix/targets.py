@@ -16,16 +16,13 @@ import numpy as np
 from scipy.io import loadmat, savemat
 from scipy.ndimage import distance_transform_edt, find_objects
 
+from openseg.catalog import IGNORE
 from openseg.errors import DataError
 from openseg.files import atomic_write
 from openseg.segfix.directions import codes_to_directions
 
-__all__ = ["GENERATOR", "Targets", "make_targets", "read_targets", "write_targets"]
+__all__ = ["Targets", "make_targets", "read_targets", "write_targets"]
 
-GENERATOR = "lib/datasets/preprocess/cityscapes/dt_offset_generator.py"
-"""The program that makes the ground truth of a data set."""
-
-IGNORE = 255
 MAX_DEPTH = 250
 NO_ANGLE = 90
 """Code of 0 degrees, stored where there is no angle."""
@@ -111,6 +108,6 @@ def read_targets(path: str | os.PathLike) -> Targets:
         content = loadmat(path)
         return Targets(content["depth"], content["dir_deg"])
     except FileNotFoundError:
-        raise DataError(f"{path}: no SegFix ground truth; make it with {GENERATOR}") from None
+        raise DataError(f"{path}: no SegFix ground truth; make it with dt_offset_generator.py") from None
     except Exception as error:  # scipy raises whatever its parser meets in a damaged file
         raise DataError(f"{path}: not SegFix ground truth, or damaged ({error}); make it again") from None
