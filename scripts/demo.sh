@@ -30,6 +30,10 @@ source scripts/setup.sh
 setup_environment
 trap 'status=$?; [ ${status} -eq 0 ] || echo "stopped; run the same command again to continue" >&2' EXIT
 
+# Half the time on a CPU that computes in bf16; a GPU needs no help.
+precision=fp32
+if grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo; then precision=bf16; fi
+
 work="runs/demo/${kind}_${seed}"
 data="${work}/data"
 labels="${data}/seg_result/demo/hrnet_tiny_ocr_val/label"
@@ -45,7 +49,7 @@ train() { # train an experiment, or go on with one that was interrupted
   local config="$1" name="$2" mode=train
   if [ -f "${work}/checkpoints/demo/${name}_latest.pth" ]; then mode=resume; fi
   run main.py "${mode}" --config "${config}" --checkpoints "${work}/checkpoints" --runs "${work}/tensorboard" \
-    "data.root=${data}" "train.seed=${seed}" ${shrink[@]+"${shrink[@]}"}
+    "data.root=${data}" "train.seed=${seed}" "train.precision=${precision}" ${shrink[@]+"${shrink[@]}"}
 }
 
 run lib/datasets/preprocess/demo/demo_generator.py --out "${data}" --seed "${seed}" ${scenes[@]+"${scenes[@]}"}

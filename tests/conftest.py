@@ -53,7 +53,7 @@ def run():
     """Runs a program as a user would, from the checkout; returns the completed process."""
 
     def start(*arguments, **options):
-        environment = {**os.environ, "OMP_NUM_THREADS": "2", **options.pop("env", {})}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
         return subprocess.run(
             [sys.executable, *map(str, arguments)],
             cwd=options.pop("cwd", ROOT),

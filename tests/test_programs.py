@@ -44,7 +44,7 @@ def test_help_of_subcommands(run):
 
 @pytest.mark.slow
 def test_the_demo_runs_twice():
-    environment = {"VIRTUAL_ENV": sys.prefix, "OMP_NUM_THREADS": "2"}
+    environment = {"VIRTUAL_ENV": sys.prefix, "OMP_NUM_THREADS": "1"}
     folder = ROOT / "runs/demo" / f"quick_{os.getpid()}"
     try:
         for _ in range(2):
@@ -106,7 +106,7 @@ def test_the_launcher_pair_runs_every_mode(dataset, data_root, tmp_path):
         "BACKBONE": "hrnet_tiny",
         "PRETRAINED_MODEL": "",
     }
-    environment["OMP_NUM_THREADS"] = "2"
+    environment["OMP_NUM_THREADS"] = "1"
     folders = [ROOT / "checkpoints", ROOT / "runs", ROOT / "offset_pred"]
     shrink = [
         "--checkpoints",

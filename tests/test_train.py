@@ -26,8 +26,10 @@ def check_equal(first, second):
     assert a.content["iteration"] == b.content["iteration"]
     assert a.weights.keys() == b.weights.keys()
     assert all(torch.equal(a.weights[key], b.weights[key]) for key in a.weights)
-    momentum = [[state["momentum_buffer"] for state in c.content["optimizer"]["state"].values()] for c in (a, b)]
-    assert all(torch.equal(x, y) for x, y in zip(*momentum, strict=True))
+    states = [list(c.content["optimizer"]["state"].values()) for c in (a, b)]
+    assert states[0] and states[0][0]
+    for ours, theirs in zip(*states, strict=True):
+        assert all(torch.equal(torch.as_tensor(ours[key]), torch.as_tensor(theirs[key])) for key in theirs)
 
 
 def test_resuming_after_a_save_is_exact(arguments, command, monkeypatch):
@@ -66,7 +68,7 @@ def test_resuming_after_a_signal_to_the_whole_group_is_exact(number, overrides, 
     ]
 
     def start(command, folder):
-        environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             [
                 sys.executable,
@@ -120,8 +122,9 @@ def test_train_never_overwrites_and_resume_needs_a_training(arguments, command, 
 def test_resume_refuses_other_settings(command, overrides, one_line_error):
     options = ["--config", ROOT / CONFIGS["semantic"], *overrides]
     assert command("train", *options) == 0
-    for change, before in (("train.lr=0.123", "0.05"), ("train.seed=9", "304"), ("loss.type=ohem", "ce")):
-        one_line_error(command("resume", *options, change), change, before)
+    for change, before in (("train.lr=0.123", "0.005"), ("train.seed=9", "304"), ("loss.type=ohem", "ce")):
+        key, now = change.split("=")
+        one_line_error(command("resume", *options, change), f"{key}={before}", now)
 
 
 @pytest.mark.parametrize("interrupted", [True, False])

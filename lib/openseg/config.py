@@ -140,6 +140,10 @@ class TestConfig(_Section):
     window: Size | None = None
     window_stride: tuple[Positive, Positive] | None = Field(None, description="null: a third of the window")
 
+    min_direction_probability: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="SegFix: a boundary pixel whose direction is less sure stays where it is; 0 as the original"
+    )
+
     @model_validator(mode="after")
     def _stride_fits_window(self) -> TestConfig:
         if (

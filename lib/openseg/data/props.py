@@ -29,6 +29,7 @@ _CLOTHES: list[Color] = [
     (180, 140, 50),
     (90, 90, 96),
 ]
+_BRIGHT: list[Color] = [(226, 222, 60), (240, 128, 40), (70, 206, 222), (236, 90, 150)]
 _SKINS: list[Color] = [(224, 178, 150), (190, 140, 110), (120, 84, 64)]
 _HAIR: list[Color] = [(40, 30, 24), (96, 70, 44), (28, 28, 30)]
 _LEAVES: list[Color] = [(72, 98, 44), (58, 84, 48), (98, 112, 52), (124, 100, 44)]
@@ -96,7 +97,7 @@ class Props:
         kind = rng.random()
         tall = rng.uniform(5.5, 8.5) if kind < 0.4 else rng.uniform(2.8, 3.8)
         canvas.shade([(x - 0.1, 0, z), (x + 0.1, 0, z), (x + 3 * self.sun_side, 0, z + 1.2)], self.shadow)
-        self._bar(x, z, 0, tall, rng.uniform(0.10, 0.18), color, POLE)
+        self._bar(x, z, 0, tall, rng.uniform(0.16, 0.28), color, POLE)
         if kind < 0.4:
             reach = -side * rng.uniform(1.0, 2.0)
             thick = max(0.09, 2.2 / self.camera.pixels(1.0, z))
@@ -108,14 +109,14 @@ class Props:
             self._sign(x, z, tall)
 
     def _traffic_light(self, x: float, z: float, top: float) -> None:
-        self.canvas.upright(_box(-0.2, 0.2, top - 0.95, top + 0.05), (x, z), (28, 30, 30), LIGHT)
+        self.canvas.upright(_box(-0.24, 0.24, top - 0.97, top + 0.07), (x, z), (28, 30, 30), LIGHT)
         on = int(self.rng.choice([0, 0, 1, 2, 2]))
         for i, lamp in enumerate([(226, 48, 40), (236, 176, 44), (60, 214, 120)]):
             self.canvas.disc((x, top - 0.13 - 0.31 * i, z), 0.125, lamp if i == on else dim(lamp, 0.25), LIGHT)
 
     def _sign(self, x: float, z: float, top: float) -> None:
         rng, canvas = self.rng, self.canvas
-        kind, r = int(rng.integers(4)), rng.uniform(0.32, 0.45)
+        kind, r = int(rng.integers(4)), rng.uniform(0.38, 0.55)
         if kind == 0:
             for scale, color in ((1.25, (196, 34, 38)), (0.8, (236, 234, 226))):
                 low, high = top - 0.6 * r * scale, top + 1.1 * r * scale
@@ -218,7 +219,8 @@ class Props:
     def _figure(self, x: float, z: float, tall: float, label: int, number: int, ground: float) -> None:
         """Legs, trunk, arms and head, in a random pose."""
         rng = self.rng
-        shirt, trousers, skin = pick(rng, _CLOTHES), pick(rng, _CLOTHES), pick(rng, _SKINS, 6)
+        shirt = pick(rng, _BRIGHT if label == RIDER else _CLOTHES)
+        trousers, skin = pick(rng, _CLOTHES), pick(rng, _SKINS, 6)
         hip, shoulder, neck = tall * 0.48, tall * 0.82, tall * 0.87
         stride = rng.uniform(0.02, 0.17) * tall
         wide = 0.125 * tall * rng.uniform(0.75, 1.1)

@@ -98,7 +98,7 @@ class _Street:
         overcast = rng.random() < 0.4
         self.sky_top: Color = vary(rng, (172, 178, 184) if overcast else (86, 132, 190), 10)
         self.sky_low: Color = vary(rng, (200, 202, 204) if overcast else (188, 206, 222), 8)
-        self.canvas = Canvas(camera, self.sky_low, rng.uniform(90, 260), rng)
+        self.canvas = Canvas(camera, self.sky_low, rng.uniform(180, 450), rng)
         self.shadow = rng.uniform(0.12, 0.25) if overcast else rng.uniform(0.3, 0.5)
         self.sun_side = int(rng.choice([-1, 1]))
         self.road = rng.uniform(3.6, 6.5)
@@ -240,7 +240,7 @@ class _Street:
                 for z in np.arange(_NEAR, rng.uniform(15, 45), 2.5):
                     place(self.props.fence, z + 2.5, beyond, z)
             spacing, z = rng.uniform(8, 20), rng.uniform(4, 12)
-            while z < 90:
+            while z < 34:
                 if rng.random() < 0.75:
                     place(self.props.pole, z, side * (kerb + rng.uniform(0.3, 0.7)), side)
                 z += spacing * rng.uniform(0.7, 1.3)
@@ -248,23 +248,23 @@ class _Street:
                 offset = rng.uniform(0.6, walk) if rng.random() < 0.5 else walk + rng.uniform(0.5, 6)
                 place(self.props.tree, rng.uniform(5, 70), side * (kerb + offset))
             z = rng.uniform(3.5, 14)
-            while z < 80:
+            while z < 45:
                 if rng.random() < 0.55:
                     place(self.props.car, z, side * (kerb - rng.uniform(0.95, 1.15)), side)
                 z += rng.uniform(5.6, 9)
             for _ in range(int(rng.integers(1, 6))):
                 place(
                     self.props.person,
-                    rng.uniform(4, 14) if rng.random() < 0.6 else rng.uniform(14, 45),
+                    rng.uniform(4, 12) if rng.random() < 0.7 else rng.uniform(12, 24),
                     side * (kerb + rng.uniform(0.4, walk)),
                 )
             for _ in range(int(rng.integers(0, 3))):
-                place(self.props.bicycle, rng.uniform(4, 18), side * (kerb + rng.uniform(0.4, walk)))
+                place(self.props.bicycle, rng.uniform(4, 14), side * (kerb + rng.uniform(0.4, walk)))
         for _ in range(int(rng.integers(0, 3))):
             lane = int(rng.choice([-1, 1]))
-            place(self.props.car, rng.uniform(8, 60), lane * kerb * rng.uniform(0.25, 0.4), lane)
+            place(self.props.car, rng.uniform(8, 45), lane * kerb * rng.uniform(0.25, 0.4), lane)
         for _ in range(int(rng.integers(0, 4))):
-            place(self.props.rider, rng.uniform(5, 25), rng.uniform(-0.75, 0.75) * kerb)
+            place(self.props.rider, rng.uniform(5, 18), rng.uniform(-0.75, 0.75) * kerb)
         if rng.random() < 0.3:
             place(self.props.person, rng.uniform(6, 20), rng.uniform(-0.8, 0.8) * kerb)
         return things

@@ -128,12 +128,13 @@ def predict_offsets(
         DataError: the folder holds offsets that no such call wrote.
     """
     model.eval()
+    test = experiment.test
     made_by = {
         **made_by,
         "images": str(images[0].parent.resolve()),
         "suffix": suffix,
         "threshold": experiment.loss.mask_threshold,
-        "test": experiment.test.model_dump(mode="json"),
+        "test": test.model_dump(mode="json"),
         "normalization": experiment.normalization.model_dump(mode="json"),
     }
     existing = claim_folder(out_dir, made_by, OFFSET_SUFFIXES)
@@ -142,9 +143,9 @@ def predict_offsets(
         logger.info("%d of %d offset files are there already", len(images) - len(todo), len(images))
     for item in progress(iterate_images(ImageSet(todo), experiment.data.workers, False), len(todo), "offsets"):
         probability, logits = _segfix_pass(model, experiment, _on(device, item["image"]))
-        directions = logits[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
-        boundary = (probability[0] > experiment.loss.mask_threshold).cpu().numpy()
-        offsets = directions_to_offsets(directions) * boundary[..., None]
+        sureness, directions = logits[0].softmax(dim=0).max(dim=0)
+        moves = (probability[0] > experiment.loss.mask_threshold) & (sureness >= test.min_direction_probability)
+        offsets = directions_to_offsets(directions.to(torch.uint8).cpu().numpy()) * moves.cpu().numpy()[..., None]
         write_offsets(out_dir / f"{item['path'].stem}{suffix}", offsets)
 
 

@@ -99,6 +99,7 @@ _MAY_CHANGE = (
     "train.log_interval",
     "test.window",
     "test.window_stride",
+    "test.min_direction_probability",
 )
 
 

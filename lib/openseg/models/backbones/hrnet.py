@@ -31,7 +31,7 @@ HRNET_SPECS: dict[str, HRNetSpec] = {
     "hrnet18": HRNetSpec(18),
     "hrnet32": HRNetSpec(32),
     "hrnet48": HRNetSpec(48),
-    "hrnet_tiny": HRNetSpec(12, stage_modules=(1, 1, 1), branch_blocks=2, stem_blocks=1),
+    "hrnet_tiny": HRNetSpec(10, stage_modules=(1, 1, 1), branch_blocks=2, stem_blocks=1),
 }
 
 
