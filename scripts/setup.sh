@@ -3,7 +3,7 @@
 # changed. "setup_environment test" adds the test extra.
 
 setup_environment() {
-  local extra="${1:-}" target stamp wanted
+  local extra="${1:-}" target base stamp wanted
   if [ -n "${VIRTUAL_ENV:-}" ]; then
     PYTHON="${VIRTUAL_ENV}/bin/python"
   elif [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-base}" != base ]; then
@@ -15,7 +15,8 @@ setup_environment() {
   PYTHON="$(cd "$(dirname "${PYTHON}")" && pwd)/$(basename "${PYTHON}")"
   export PYTHON
   target=".${extra:+[${extra}]}"
-  stamp="$(dirname "$(dirname "${PYTHON}")")/.openseg-installed${extra:+-${extra}}"
+  base="$(dirname "$(dirname "${PYTHON}")")/.openseg-installed"
+  stamp="${base}${extra:+-${extra}}"
   wanted="$(pwd) $(cat pyproject.toml requirements.txt | cksum)"
   if [ "$(cat "${stamp}" 2>/dev/null)" = "${wanted}" ]; then return; fi
   echo "installing openseg ${target} into ${PYTHON%/bin/python} (PyTorch is large, this takes minutes)"
@@ -23,6 +24,7 @@ setup_environment() {
     echo "error: the installation failed, see above; mend it and run again" >&2
     exit 2
   }
+  echo "${wanted}" >"${base}" # an extra includes the base
   echo "${wanted}" >"${stamp}"
 }
 
