@@ -10,6 +10,7 @@ from openseg.config import Normalization
 from openseg.inference import argmax_labels, predict_boundary, window_starts
 from openseg.models import SegFixOutput
 from openseg.models.layers import resize_logits
+from openseg.segfix import directions_to_offsets
 
 
 @pytest.mark.parametrize(
@@ -43,5 +44,8 @@ def test_boundary_prediction_equals_the_original(key, window, monkeypatch):
 
     monkeypatch.setattr("openseg.inference.normalize", lambda images, _: images)
     probability, logits = predict_boundary(toy, torch.from_numpy(expected["x"]), Normalization(), window)
-    np.testing.assert_allclose(probability.numpy(), expected[f"{key}_maskprob"][:, 1], atol=1e-5)
+    np.testing.assert_allclose(probability.numpy(), expected[f"{key}_maskprob"][:, 0], atol=1e-5)
     np.testing.assert_allclose(logits.numpy(), expected[f"{key}_dirlogit"], atol=1e-5)
+    moves = (probability[0] > 0.5).numpy()[..., None]
+    offsets = directions_to_offsets(logits[0].argmax(dim=0).to(torch.uint8).numpy()) * moves
+    np.testing.assert_array_equal(offsets, expected[f"{key}_offset_hw2"])

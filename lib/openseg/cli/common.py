@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from openseg.errors import ConfigError, Interrupted, OpensegError
+from openseg.progress import progress
 
 if TYPE_CHECKING:
     import torch
@@ -69,14 +70,9 @@ def run_command(command: Callable[[], int | None], debug: bool) -> int:
     except KeyboardInterrupt:
         print("interrupted; what was written is whole", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except OpensegError as error:
-        if debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_ERROR
     except BrokenPipeError:
         return EXIT_ERROR
-    except OSError as error:
+    except (OpensegError, OSError) as error:
         if debug:
             raise
         print(f"error: {error}", file=sys.stderr)
@@ -124,16 +120,15 @@ def pick_device(name: str) -> torch.device:
 
 def run_parallel(work: Callable[[Any], None], items: Sequence[Any], what: str, workers: int) -> None:
     """``work(item)`` for every item in ``workers`` processes, with a progress bar; the first failure is raised."""
-    bar = tqdm(total=len(items), desc=what, disable=None, leave=False, dynamic_ncols=True)
     if workers <= 1 or len(items) <= 1:
-        for item in items:
+        for item in progress(items, len(items), what):
             work(item)
-            bar.update()
         return
+    chunk = max(min(len(items) // (8 * workers), 64), 1)
     with ProcessPoolExecutor(workers, initializer=_ignore_interrupts) as pool:
         try:
-            for _ in pool.map(work, items, chunksize=max(min(len(items) // (8 * workers), 64), 1)):
-                bar.update()
+            for _ in progress(pool.map(work, items, chunksize=chunk), len(items), what):
+                pass
         except BrokenProcessPool:
             raise OpensegError(f"{what}: a worker process died, perhaps out of memory; use fewer --workers") from None
         except BaseException:

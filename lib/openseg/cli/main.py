@@ -45,8 +45,7 @@ def _val(arguments: argparse.Namespace) -> None:
     from openseg.engine.evaluate import evaluate_semantic
     from openseg.report.tables import write_scores
 
-    experiment, model, device, _ = _load(arguments)
-    _require_task(experiment, "semantic", "offsets")
+    experiment, model, device, _ = _load(arguments, "semantic", "offsets")
     pairs = list_pairs(experiment.data_dir / experiment.data.val_split)
     out_dir = _out_dir(arguments, experiment, "val")
     scores = evaluate_semantic(model, experiment, pairs, device, out_dir, distances=(1, 3, 5))
@@ -58,8 +57,7 @@ def _test(arguments: argparse.Namespace) -> None:
     from openseg.data.folder import list_images
     from openseg.engine.evaluate import predict_images
 
-    experiment, model, device, _ = _load(arguments)
-    _require_task(experiment, "semantic", "offsets")
+    experiment, model, device, _ = _load(arguments, "semantic", "offsets")
     images = list_images(experiment.data_dir / arguments.split)
     out_dir = _out_dir(arguments, experiment, f"{arguments.split}_ss")
     predict_images(model, experiment, images, device, out_dir)
@@ -71,8 +69,7 @@ def _offsets(arguments: argparse.Namespace) -> None:
     from openseg.engine.evaluate import predict_offsets
     from openseg.files import file_hash
 
-    experiment, model, device, path = _load(arguments)
-    _require_task(experiment, "segfix", "val")
+    experiment, model, device, path = _load(arguments, "segfix", "val")
     images = list_images(arguments.images or experiment.data_dir / arguments.split)
     default = f"offset_pred/{arguments.split}/semantic/{experiment.data.dataset}/offset_{experiment.model.backbone}"
     out_dir = Path(arguments.out or default)
@@ -96,25 +93,25 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     write_scores(Path(arguments.json) if arguments.json else None, results)
 
 
-def _load(arguments: argparse.Namespace) -> tuple:
-    """Experiment, network in eval mode, its device, and the checkpoint's path."""
+def _load(arguments: argparse.Namespace, task: str, other: str) -> tuple:
+    """Experiment, network in eval mode, its device, and the checkpoint's path; ``other`` is the command of other tasks.
+
+    Raises:
+        ConfigError: the experiment is of another task.
+    """
     from openseg.engine.checkpoints import find_checkpoint
+    from openseg.errors import ConfigError
     from openseg.models.weights import load_model
 
     experiment = experiment_of(arguments)
+    if experiment.task != task:
+        raise ConfigError(f"{experiment.name} is an experiment of task {experiment.task}; use the command '{other}'")
     root = Path(arguments.checkpoints)
     path = Path(arguments.checkpoint) if arguments.checkpoint else find_checkpoint(experiment, root)
     device = pick_device(arguments.device)
     model, report = load_model(experiment, path)
     print(f"{path}: {report}")
     return experiment, model.to(device), device, path
-
-
-def _require_task(experiment: object, task: str, other: str) -> None:
-    from openseg.errors import ConfigError
-
-    if experiment.task != task:
-        raise ConfigError(f"{experiment.name} is an experiment of task {experiment.task}; use the command '{other}'")
 
 
 def _out_dir(arguments: argparse.Namespace, experiment: object, what: str) -> Path:

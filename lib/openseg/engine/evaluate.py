@@ -15,10 +15,10 @@ from openseg.catalog import get_catalog
 from openseg.config import Experiment
 from openseg.data.folder import Pair
 from openseg.data.loaders import ImageSet, ValSet, iterate_images
-from openseg.engine.scoring import progress
 from openseg.files import claim_folder, write_image, write_label
 from openseg.inference import predict_boundary, predict_labels
 from openseg.metrics import LabelScores
+from openseg.progress import progress
 from openseg.segfix.directions import directions_to_offsets
 from openseg.segfix.offsets import OFFSET_SUFFIXES, write_offsets
 

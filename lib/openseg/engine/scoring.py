@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-from tqdm import tqdm
 
 from openseg.catalog import get_catalog
 from openseg.errors import DataError
 from openseg.files import read_label
 from openseg.metrics import LabelScores
+from openseg.progress import progress
 
-__all__ = ["progress", "score_files"]
-
-
-def progress(items: Iterable, total: int, what: str) -> Iterable:
-    """A progress bar on a terminal, nothing in a pipe."""
-    return tqdm(items, total=total, desc=what, disable=None, leave=False, dynamic_ncols=True)
+__all__ = ["score_files"]
 
 
 def score_files(
