@@ -3,18 +3,19 @@
 import numpy as np
 import pytest
 
-from openseg.catalog import CATALOG, IGNORE, get_catalog
+from openseg.catalog import CATALOG_NAMES, IGNORE, get_catalog
 from openseg.errors import ConfigError, DataError
 
 
-@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("name", CATALOG_NAMES)
 def test_ids_survive_both_ways(name):
     catalog = get_catalog(name)
     ids = np.array(catalog.ids, np.uint8)
     np.testing.assert_array_equal(catalog.encode(ids), np.arange(catalog.num_classes))
     np.testing.assert_array_equal(catalog.decode(catalog.encode(ids)), ids)
     assert (catalog.encode(np.array([*catalog.ignored_ids, IGNORE], np.uint8)) == IGNORE).all()
-    assert len(set(catalog.colors)) == len(set(catalog.classes)) == catalog.num_classes
+    assert len(catalog.colors) == len(set(catalog.classes)) == len(set(catalog.ids)) == catalog.num_classes
+    assert all(0 <= value <= 255 for color in catalog.colors for value in color)
     assert (catalog.encode(catalog.decode(np.array([IGNORE], np.uint8))) == IGNORE).all()
 
 
@@ -33,3 +34,13 @@ def test_in_a_prediction_whatever_is_no_class_is_a_miss():
 def test_unknown_data_set_names_the_nearest():
     with pytest.raises(ConfigError, match="cityscapes"):
         get_catalog("city_scapes")
+
+
+def test_published_class_counts_and_left_and_right():
+    counts = {"cityscapes": 19, "pascal_context": 59, "lip": 20, "coco_stuff": 171, "ade20k": 150, "camvid": 11}
+    assert {name: get_catalog(name).num_classes for name in counts} == counts
+    lip = get_catalog("lip")
+    for index, flipped in enumerate(lip.flipped_classes):
+        name = lip.classes[index] if index < 20 else ""
+        other = name.replace("Left", "?").replace("Right", "Left").replace("?", "Right")
+        assert (lip.classes[flipped] if index < 20 else flipped) == (other if index < 20 else index)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openseg.config import AugmentConfig, Normalization, load_experiment
-from openseg.data.folder import list_pairs
+from openseg.data.folder import list_pairs, list_split
 from openseg.data.loaders import TrainSet, iterate_training
 from openseg.data.transforms import FILL, augment, normalize
 from openseg.errors import DataError
@@ -77,8 +77,7 @@ def test_padding_is_exactly_zero_and_channels_are_swapped():
 def stream(data_root, overrides, start, workers):
     config = "configs/demo/segfix_hrnet_tiny.yaml"
     experiment = load_experiment(config, [*overrides, "train.max_iters=6", f"data.workers={workers}"])
-    split = experiment.data_dir / "train"
-    dataset = TrainSet(experiment, list_pairs(split), split / experiment.data.offset_gt)
+    dataset = TrainSet(experiment, list_split(experiment, "train"))
     return list(iterate_training(dataset, start, pin=False))
 
 

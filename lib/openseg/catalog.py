@@ -1,22 +1,22 @@
-"""Facts of the data sets: class names, colours, file ids and training ids.
+"""Facts of the data sets: class names, colours, file ids and training ids; one YAML file each in ``catalogs/``.
 
 On disk a label map holds the data set's own ids. In the loader, the networks and the metrics it holds training ids
 ``0..K-1`` and ``IGNORE``. Both ways are one table look-up.
-
-Sources: Cityscapes (Cordts et al., CVPR 2016; ids and colours of the official label list), CamVid (Brostow et al.,
-2008/2009; the 11 classes of the SegNet release).
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
+import yaml
 
 from openseg.errors import ConfigError, DataError, nearest_names
 
-__all__ = ["CATALOG", "IGNORE", "Catalog", "get_catalog"]
+__all__ = ["CATALOG_NAMES", "IGNORE", "Catalog", "get_catalog"]
 
 IGNORE = 255
 """Training id of pixels that count neither in the loss nor in a score."""
@@ -29,23 +29,27 @@ class Catalog:
     """What is known of one data set.
 
     Attributes:
-        name: folder name below the data root.
+        name: as experiments call it.
+        folder: below the data root.
         classes: class names in the order of training ids.
         colors: RGB of each class.
         ids: file id of each class.
         ignored_ids: file ids that are no class; they become ``IGNORE``. 255 always is one.
         void_id: the file id written for ``IGNORE``.
         thing_ids: file ids of countable classes (their instance maps hold ``id * 1000 + number``).
+        flip_pairs: training ids of classes that change places in a mirrored image, such as left and right arm.
         class_weights: weights of the cross-entropy, or None for equal ones.
     """
 
     name: str
+    folder: str
     classes: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
     ids: tuple[int, ...]
     ignored_ids: tuple[int, ...] = ()
     void_id: int = IGNORE
     thing_ids: tuple[int, ...] = ()
+    flip_pairs: tuple[tuple[int, int], ...] = ()
     class_weights: tuple[float, ...] | None = field(default=None, repr=False)
 
     @property
@@ -63,6 +67,14 @@ class Catalog:
     def _decode_table(self) -> np.ndarray:
         table = np.full(256, self.void_id, np.uint8)
         table[: self.num_classes] = self.ids
+        return table
+
+    @cached_property
+    def flipped_classes(self) -> np.ndarray:
+        """Training id of each class in a mirrored image, ``uint8[256]``; ``IGNORE`` stays."""
+        table = np.arange(256, dtype=np.uint8)
+        for left, right in self.flip_pairs:
+            table[[left, right]] = right, left
         return table
 
     def encode(self, labels: np.ndarray, source: object = "label map") -> np.ndarray:
@@ -100,84 +112,8 @@ class Catalog:
         return table[train_ids]
 
 
-_CITYSCAPES = (
-    (7, "road", (128, 64, 128), 0.8373),
-    (8, "sidewalk", (244, 35, 232), 0.9180),
-    (11, "building", (70, 70, 70), 0.8660),
-    (12, "wall", (102, 102, 156), 1.0345),
-    (13, "fence", (190, 153, 153), 1.0166),
-    (17, "pole", (153, 153, 153), 0.9969),
-    (19, "traffic light", (250, 170, 30), 0.9754),
-    (20, "traffic sign", (220, 220, 0), 1.0489),
-    (21, "vegetation", (107, 142, 35), 0.8786),
-    (22, "terrain", (152, 251, 152), 1.0023),
-    (23, "sky", (70, 130, 180), 0.9539),
-    (24, "person", (220, 20, 60), 0.9843),
-    (25, "rider", (255, 0, 0), 1.1116),
-    (26, "car", (0, 0, 142), 0.9037),
-    (27, "truck", (0, 0, 70), 1.0865),
-    (28, "bus", (0, 60, 100), 1.0955),
-    (31, "train", (0, 80, 100), 1.0865),
-    (32, "motorcycle", (0, 0, 230), 1.1529),
-    (33, "bicycle", (119, 11, 32), 1.0507),
-)
-# The weights are 1 / ln(1.1 + share of the class in train), divided by their mean.
-_CAMVID = (
-    (0, "sky", (128, 128, 128), 0.578),
-    (1, "building", (128, 0, 0), 0.478),
-    (2, "pole", (192, 192, 128), 1.345),
-    (3, "road", (128, 64, 128), 0.393),
-    (4, "pavement", (60, 40, 222), 1.027),
-    (5, "tree", (128, 128, 0), 0.767),
-    (6, "sign symbol", (192, 128, 128), 1.322),
-    (7, "fence", (64, 64, 128), 1.327),
-    (8, "car", (64, 0, 128), 0.941),
-    (9, "pedestrian", (64, 64, 0), 1.387),
-    (10, "bicyclist", (0, 128, 192), 1.434),
-)
-
-
-# 1 / ln(1.05 + share of the class in 120 rendered scenes), divided by the mean of the classes that are rendered. The
-# classes that are not have the largest weight; no pixel ever asks for it.
-_DEMO_WEIGHTS = (
-    *(0.22, 0.76, 0.25, 1.54, 1.17, 1.32, 1.48, 1.48, 0.73, 1.35),
-    *(0.45, 1.31, 1.44, 0.74, 1.54, 1.54, 1.54, 1.54, 1.28),
-)
-
-
-def _cityscapes(name: str, class_weights: tuple[float, ...] | None = None) -> Catalog:
-    ids, classes, colors, weights = zip(*_CITYSCAPES, strict=True)
-    return Catalog(
-        name=name,
-        classes=classes,
-        colors=colors,
-        ids=ids,
-        ignored_ids=tuple(sorted(set(range(34)) - set(ids))),
-        void_id=IGNORE,
-        thing_ids=tuple(range(24, 34)),
-        class_weights=class_weights or weights,
-    )
-
-
-def _camvid() -> Catalog:
-    ids, classes, colors, weights = zip(*_CAMVID, strict=True)
-    return Catalog(
-        name="camvid",
-        classes=classes,
-        colors=colors,
-        ids=ids,
-        ignored_ids=(11,),
-        void_id=11,
-        class_weights=weights,
-    )
-
-
-CATALOG: dict[str, Catalog] = {
-    "cityscapes": _cityscapes("cityscapes"),
-    "camvid": _camvid(),
-    # Rendered street scenes (openseg.data.scenes) in the ids of Cityscapes.
-    "demo": _cityscapes("demo", _DEMO_WEIGHTS),
-}
+_FOLDER = Path(__file__).parent / "catalogs"
+CATALOG_NAMES = tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 
 
 def get_catalog(name: str) -> Catalog:
@@ -186,6 +122,26 @@ def get_catalog(name: str) -> Catalog:
     Raises:
         ConfigError: unknown name; the message lists the nearest ones.
     """
-    if name not in CATALOG:
-        raise ConfigError(f"unknown data set '{name}'; {nearest_names(name, CATALOG)}")
-    return CATALOG[name]
+    if name not in CATALOG_NAMES:
+        raise ConfigError(f"unknown data set '{name}'; {nearest_names(name, CATALOG_NAMES)}")
+    return _read_catalog(name)
+
+
+@functools.cache
+def _read_catalog(name: str) -> Catalog:
+    facts = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    classes = facts.pop("classes")
+    ids = tuple(entry["id"] for entry in classes)
+    weights = tuple(entry["weight"] for entry in classes if "weight" in entry)
+    pairs = facts.pop("flip_pairs", ())
+    return Catalog(
+        name=name,
+        folder=facts.pop("folder", name),
+        classes=tuple(entry["name"] for entry in classes),
+        colors=tuple(tuple(entry["color"]) for entry in classes),
+        ids=ids,
+        void_id=facts.pop("void_id", IGNORE),
+        flip_pairs=tuple((ids.index(left), ids.index(right)) for left, right in pairs),
+        class_weights=weights or None,
+        **{key: tuple(values) for key, values in facts.items()},
+    )

@@ -24,7 +24,9 @@ __all__ = [
     "Experiment",
     "LossConfig",
     "ModelConfig",
+    "MultiScale",
     "Normalization",
+    "SingleScale",
     "TestConfig",
     "TrainConfig",
     "load_experiment",
@@ -53,12 +55,18 @@ class Normalization(_Section):
 
 
 class DataConfig(_Section):
-    """Where samples come from: ``<root>/<dataset>/<split>/{image,label}``."""
+    """Where samples come from: ``<root>/<folder of the data set>/<split>/{image,label}``.
+
+    ``short_side`` or ``size`` brings every image to that size first, in training and in prediction; predicted logits
+    are resized back to the image's own size.
+    """
 
     dataset: str
     root: Path = Path("data")
-    train_split: str = "train"
+    train_split: str = Field("train", description="several are joined by +, such as train+val")
     val_split: str = "val"
+    short_side: Annotated[int, Field(ge=32)] | None = Field(None, description="pixels of the shorter side")
+    size: Size | None = Field(None, description="height, width that every image is stretched to")
     offset_gt: str = Field("offset_gt/dt_offset", description="SegFix ground truth, a folder inside the split")
     workers: Annotated[int, Field(ge=0)] = 2
 
@@ -75,6 +83,8 @@ class DataConfig(_Section):
 class AugmentConfig(_Section):
     """Random changes of a training sample, in this order: resize, crop, flip, brightness."""
 
+    flip_first: bool = Field(False, description="flip before everything else instead of after the crop")
+
     crop_size: Size = Field((512, 1024), description="height, width in pixels")
     scale_range: Range | None = Field((0.5, 2.0), description="null: no random resize")
     aspect_range: Range = Field((0.9, 1.1), description="width / height is multiplied by a draw from this range")
@@ -87,9 +97,15 @@ class ModelConfig(_Section):
 
     backbone: str = "hrnet48"
     head: str = "ocr"
+    output_stride: Literal[8, 16] | None = Field(None, description="of a ResNet; null: 8")
+    multi_grid: tuple[Positive, ...] | None = Field(
+        None, description="of a ResNet: dilation factors of the blocks of the last stage; null: all 1"
+    )
     head_channels: Positive = 512
-    key_channels: Positive = 256
+    key_channels: Positive = Field(256, description="of queries and keys in attention")
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    aux_channels: Positive | None = Field(None, description="of the auxiliary head; null: as many as it reads")
+    aux_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     head_activation: Literal["relu", "leaky_relu"] = Field(
         "relu", description="leaky_relu (slope 0.01) is what the files released for torch 0.4 were trained with"
     )
@@ -97,13 +113,16 @@ class ModelConfig(_Section):
 
 
 class LossConfig(_Section):
-    """Training loss; ``segfix`` belongs to ``task: segfix``."""
+    """Training loss; ``segfix`` belongs to ``task: segfix``. OHEM picks among the main logits' pixels only."""
 
     type: Literal["ce", "ohem", "segfix"] = "ce"
     aux_weight: Annotated[float, Field(ge=0)] = 0.4
     class_weights: bool = Field(False, description="use the weights of the data set's catalog entry")
     ohem_threshold: float = 0.9
     ohem_min_kept: Positive = 100_000
+    ohem_keep_first_pixel: bool = Field(
+        False, description="always keep the batch's first pixel, as later versions of the original do"
+    )
     mask_weight: float = 1.0
     direction_weight: float = 1.0
     mask_threshold: float = 0.5
@@ -132,11 +151,31 @@ class TrainConfig(_Section):
     channels_last: bool = False
 
 
+class SingleScale(_Section):
+    """How a semantic network predicts in mode ``ss``."""
+
+    scales: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+    flip: bool = Field(False, description="add the logits of the mirrored image")
+    pad_to: Positive = Field(1, description="pad images on the right and below to multiples of this many pixels")
+
+
+class MultiScale(SingleScale):
+    """How a semantic network predicts in mode ``ms``: the sum of the logits of all scales, mirrored and not."""
+
+    scales: tuple[Annotated[float, Field(gt=0)], ...] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+    flip: bool = True
+
+
 class TestConfig(_Section):
-    """Prediction. ``window`` null: the whole image in one pass."""
+    """Prediction: ``ss`` and ``ms`` of semantic networks, the rest of SegFix.
+
+    ``window`` null: the whole image in one pass.
+    """
 
     __test__ = False  # the name starts with Test; pytest should not collect it
 
+    ss: SingleScale = SingleScale()
+    ms: MultiScale = MultiScale()
     window: Size | None = None
     window_stride: tuple[Positive, Positive] | None = Field(None, description="null: a third of the window")
 
@@ -174,10 +213,18 @@ class Experiment(_Section):
             raise ValueError(f"task '{self.task}' and loss.type '{self.loss.type}' do not belong together")
         return self
 
+    @model_validator(mode="after")
+    def _one_size(self) -> Experiment:
+        if self.data.short_side and self.data.size:
+            raise ValueError("data.short_side and data.size exclude each other")
+        if self.task == "segfix" and (self.data.short_side or self.data.size):
+            raise ValueError("a SegFix network works at the images' own size; remove data.short_side and data.size")
+        return self
+
     @property
     def data_dir(self) -> Path:
-        """Folder of the data set: ``<root>/<dataset>``."""
-        return self.data.root / self.data.dataset
+        """Folder of the data set below the data root."""
+        return self.data.root / get_catalog(self.data.dataset).folder
 
     def dump(self) -> dict[str, Any]:
         """The resolved experiment as plain types (what a checkpoint stores)."""

@@ -7,18 +7,29 @@ border, and what overlaps is averaged (mask probabilities and raw direction logi
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
-from openseg.config import Normalization
+from openseg.catalog import get_catalog
+from openseg.config import Experiment, Normalization, SingleScale
 from openseg.data.transforms import normalize
-from openseg.models import SegFixOutput
+from openseg.models import SegFixOutput, SegmentorOutput
 from openseg.models.layers import resize_logits
 
-__all__ = ["argmax_labels", "predict_boundary", "predict_labels", "window_starts"]
+__all__ = [
+    "argmax_cubic",
+    "argmax_labels",
+    "predict_boundary",
+    "predict_labels",
+    "predict_logits",
+    "window_starts",
+]
 
 _BAND_ROWS = 128
+_CUBIC_CLASSES = 16
 
 
 def argmax_labels(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -42,10 +53,71 @@ def argmax_labels(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.cat(bands, dim=1)
 
 
-def predict_labels(model: nn.Module, images: Tensor, normalization: Normalization) -> Tensor:
-    """Training ids ``uint8[B, H, W]`` of ``images: uint8[B, 3, H, W]`` in one pass at full size."""
-    output = model(normalize(images, normalization))
-    return argmax_labels(output.logits.float(), tuple(images.shape[-2:]))
+def argmax_cubic(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Class of each pixel, ``uint8[B, H, W]``, after a cubic resize (A = -0.75, half-pixel centres: OpenCV's rule).
+
+    A few classes are resized at a time.
+    """
+    best = labels = None
+    for first in range(0, logits.shape[1], _CUBIC_CLASSES):
+        part = F.interpolate(logits[:, first : first + _CUBIC_CLASSES], size=size, mode="bicubic", align_corners=False)
+        values, classes = part.max(dim=1)
+        if best is None or labels is None:
+            best, labels = values, classes.to(torch.uint8)
+        else:
+            labels = torch.where(values > best, (classes + first).to(torch.uint8), labels)
+            best = torch.maximum(best, values)
+    return labels
+
+
+def predict_logits(
+    model: Callable[..., SegmentorOutput], inputs: Tensor, mode: SingleScale, flipped_classes: Tensor | None = None
+) -> Tensor:
+    """Logits ``float[B, K, H, W]`` at the size of ``inputs``: the sum over the mode's scales, mirrored and not.
+
+    Args:
+        inputs: normalised images ``float[B, 3, H, W]``.
+        flipped_classes: ``int64[K]``, the class that each one becomes in a mirrored image.
+    """
+    size = tuple(inputs.shape[-2:])
+    total = None
+    for scale in mode.scales:
+        scaled = resize_logits(inputs, (int(size[0] * scale), int(size[1] * scale)))
+        logits = model(scaled, aux=False).logits.float()
+        if mode.flip:
+            mirrored = model(scaled.flip(3), aux=False).logits.float().flip(3)
+            logits = logits + (mirrored if flipped_classes is None else mirrored[:, flipped_classes])
+        # In two steps as the original, whose networks resize to their input's size themselves.
+        logits = resize_logits(resize_logits(logits, tuple(scaled.shape[-2:])), size)
+        total = logits if total is None else total + logits
+    return total
+
+
+def predict_labels(
+    model: Callable[..., SegmentorOutput],
+    images: Tensor,
+    experiment: Experiment,
+    mode: Literal["ss", "ms"],
+    size: tuple[int, int],
+) -> Tensor:
+    """Training ids ``uint8[B, *size]`` of ``images: uint8[B, 3, H, W]``, each predicted whole.
+
+    Logits are made at the images' size, and brought to ``size`` by a cubic resize where it is another one.
+    """
+    how = experiment.test.ms if mode == "ms" else experiment.test.ss
+    inputs = normalize(images, experiment.normalization)
+    height, width = inputs.shape[-2:]
+    if how == SingleScale() and size == (height, width):
+        return argmax_labels(model(inputs, aux=False).logits.float(), size)
+    padded = F.pad(inputs, (0, -width % how.pad_to, 0, -height % how.pad_to))
+    flipped = None
+    catalog = get_catalog(experiment.data.dataset)
+    if catalog.flip_pairs:
+        flipped = torch.from_numpy(catalog.flipped_classes[: catalog.num_classes]).long().to(images.device)
+    logits = predict_logits(model, padded, how, flipped)[..., :height, :width]
+    if size == (height, width):
+        return logits.argmax(dim=1).to(torch.uint8)
+    return argmax_cubic(logits, size)
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:

@@ -34,12 +34,18 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None)
 
 
 def ohem_cross_entropy(
-    logits: Tensor, labels: Tensor, threshold: float, min_kept: int, weights: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    threshold: float,
+    min_kept: int,
+    weights: Tensor | None = None,
+    keep_first_pixel: bool = False,
 ) -> Tensor:
     """Cross-entropy of the hard pixels only (online hard example mining, as in the OC family).
 
     A pixel is hard when the probability of its true class is strictly below ``max(threshold, p)``, p being the
     ``min_kept``-th smallest such probability; the mean is over the number of hard pixels, also with class weights.
+    ``keep_first_pixel`` counts the batch's first pixel as hard whatever it is, ignored ones with a loss of 0.
     """
     logits = logits.float()
     losses = F.cross_entropy(logits, labels.long(), weights, ignore_index=IGNORE, reduction="none")
@@ -49,9 +55,11 @@ def ohem_cross_entropy(
     if probability.numel() == 0:
         return logits.sum() * 0.0
     kth = min(min_kept, probability.numel() - 1) + 1
-    hard = probability < probability.kthvalue(kth).values.clamp_min(threshold)
-    kept = losses[valid] * hard
-    return kept.sum() / hard.sum().clamp_min(1)
+    hard = torch.zeros_like(valid)
+    hard[valid] = probability < probability.kthvalue(kth).values.clamp_min(threshold)
+    if keep_first_pixel:
+        hard.view(-1)[0] = True
+    return (losses * hard).sum() / hard.sum().clamp_min(1)
 
 
 class SegmentationLoss:
@@ -65,7 +73,9 @@ class SegmentationLoss:
         labels, config = batch["label"], self.config
         logits = resize_logits(output.logits.float(), labels.shape[-2:])
         if config.type == "ohem":
-            main = ohem_cross_entropy(logits, labels, config.ohem_threshold, config.ohem_min_kept, self.weights)
+            main = ohem_cross_entropy(
+                logits, labels, config.ohem_threshold, config.ohem_min_kept, self.weights, config.ohem_keep_first_pixel
+            )
         else:
             main = cross_entropy(logits, labels, self.weights)
         terms = {"loss": main, "main": main.detach()}

@@ -9,13 +9,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from openseg.catalog import CATALOG, get_catalog
+from openseg.catalog import CATALOG_NAMES, get_catalog
 from openseg.cli.common import HelpFormatter, existing_dir, run_command, run_parallel
 from openseg.cli.profile import data_root
 from openseg.errors import DataError
 from openseg.files import IMAGE_SUFFIXES, atomic_write, claim_folder, list_files, read_label, write_json
 
-__all__ = ["camvid", "demo", "segfix_targets"]
+__all__ = ["camvid", "demo", "instance_targets", "segfix_targets"]
 
 
 def _parser(description: str) -> argparse.ArgumentParser:
@@ -73,38 +73,52 @@ def _camvid(arguments: argparse.Namespace) -> None:
 
 def segfix_targets(argv: Sequence[str] | None = None) -> int:
     """SegFix ground truth of label folders."""
-    parser = _parser("Make SegFix ground truth from label maps.")
-    parser.add_argument("--datadir", metavar="DIR", help="folder with <split>/label (default: $DATA_ROOT/cityscapes)")
+    return _targets_command(argv, "label", "offset_gt/dt_offset")
+
+
+def instance_targets(argv: Sequence[str] | None = None) -> int:
+    """SegFix ground truth of folders of instance maps."""
+    return _targets_command(argv, "instance", "offset_gt/dt_offset_inst_w_stuff")
+
+
+def _targets_command(argv: Sequence[str] | None, kind: str, outname: str) -> int:
+    parser = _parser(f"Make SegFix ground truth from {kind} maps.")
+    parser.add_argument("--datadir", metavar="DIR", help=f"folder with <split>/{kind} (default: $DATA_ROOT/cityscapes)")
     parser.add_argument("--split", nargs="+", default=["train", "val"], help="default: train val")
     parser.add_argument(
-        "--dataset", choices=sorted(CATALOG), help="whose ids the labels hold (default: the folder's name)"
+        "--dataset", choices=CATALOG_NAMES, help="whose ids the labels hold (default: the folder's name)"
     )
-    parser.add_argument("--outname", default="offset_gt/dt_offset", help="folder inside the split")
+    parser.add_argument("--outname", default=outname, help="folder inside the split")
     arguments = parser.parse_args(argv)
-    return run_command(lambda: _segfix_targets(arguments), arguments.debug)
+    return run_command(lambda: _make_targets(arguments, kind), arguments.debug)
 
 
-def _segfix_targets(arguments: argparse.Namespace) -> None:
-    root = existing_dir(arguments.datadir or data_root() / "cityscapes", "a data set with <split>/label")
+def _make_targets(arguments: argparse.Namespace, kind: str) -> None:
+    root = existing_dir(arguments.datadir or data_root() / "cityscapes", f"a data set with <split>/{kind}")
     dataset = get_catalog(arguments.dataset or root.resolve().name).name
     for split in arguments.split:
         out = root / split / arguments.outname
-        labels = list_files(root / split / "label", (".png",))
-        kept = claim_folder(out, {"dataset": dataset}, (".mat",))
-        todo = [path for path in labels if f"{path.stem}.mat" not in kept or _is_older(out / f"{path.stem}.mat", path)]
-        run_parallel(functools.partial(_write_targets, dataset, out), todo, f"SegFix {split}", arguments.workers)
-        print(f"{split}: {len(todo)} of {len(labels)} written to {out}")
+        maps = list_files(root / split / kind, (".png",))
+        kept = claim_folder(out, {"dataset": dataset} | ({"maps": kind} if kind != "label" else {}), (".mat",))
+        todo = [path for path in maps if f"{path.stem}.mat" not in kept or _is_older(out / f"{path.stem}.mat", path)]
+        work = functools.partial(_write_targets, dataset, kind, out)
+        run_parallel(work, todo, f"SegFix {split}", arguments.workers)
+        print(f"{split}: {len(todo)} of {len(maps)} written to {out}")
 
 
 def _is_older(made: Path, source: Path) -> bool:
     return made.stat().st_mtime < source.stat().st_mtime
 
 
-def _write_targets(dataset: str, out: Path, label: Path) -> None:
-    from openseg.segfix.targets import make_targets, write_targets
+def _write_targets(dataset: str, kind: str, out: Path, path: Path) -> None:
+    from openseg.segfix.targets import make_instance_targets, make_targets, write_targets
 
-    train_ids = get_catalog(dataset).encode(read_label(label), label)
-    write_targets(out / f"{label.stem}.mat", make_targets(train_ids))
+    catalog, values = get_catalog(dataset), read_label(path)
+    if kind == "instance":
+        targets = make_instance_targets(values, catalog.ids)
+    else:
+        targets = make_targets(catalog.encode(values, path))
+    write_targets(out / f"{path.stem}.mat", targets)
 
 
 def demo(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from openseg.catalog import CATALOG, IGNORE, Catalog, get_catalog
+from openseg.catalog import CATALOG_NAMES, IGNORE, Catalog, get_catalog
 from openseg.cli.common import HelpFormatter, existing_dir, run_command, run_parallel
 from openseg.cli.profile import data_root
 from openseg.data.folder import pair_files
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scale", type=int, default=2, help="pixels a step (default: 2, for 1024x2048; 1 for ~480x360)"
     )
-    parser.add_argument("--dataset", choices=sorted(CATALOG), default="cityscapes", help="default: cityscapes")
+    parser.add_argument("--dataset", choices=CATALOG_NAMES, default="cityscapes", help="default: cityscapes")
     parser.add_argument("--data-root", metavar="DIR", help="default: DATA_ROOT of config.profile")
     parser.add_argument("--eval-ids-only", action="store_true", help="ids outside the evaluated classes become 255")
     parser.add_argument(

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from openseg.config import Experiment
 from openseg.errors import DataError
 from openseg.files import IMAGE_SUFFIXES, index_files, list_files
 
-__all__ = ["Pair", "list_images", "list_pairs", "pair_files"]
+__all__ = ["Pair", "list_images", "list_pairs", "list_split", "pair_files"]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One sample: its key, its image, and its label map."""
+    """One sample: its key, its image, its label map and, for SegFix, its ground truth."""
 
     key: str
     image: Path
     label: Path
+    targets: Path | None = None
 
 
 def pair_files(wanted: Iterable[Path], others: Iterable[Path], what: str) -> dict[str, tuple[Path, Path]]:
@@ -72,3 +74,31 @@ def list_pairs(split_dir: str | os.PathLike) -> list[Pair]:
     labels = list_files(split_dir / "label", IMAGE_SUFFIXES)
     pairs = pair_files(images, labels, "label")
     return [Pair(key, image, label) for key, (image, label) in sorted(pairs.items())]
+
+
+def list_split(experiment: Experiment, split: str) -> list[Pair]:
+    """The samples that an experiment reads of ``split``, or of several joined by ``+``; see ``list_pairs``.
+
+    Raises:
+        DataError: also where SegFix ground truth is missing; the message says how to make it.
+    """
+    pairs: list[Pair] = []
+    for name in split.split("+"):
+        folder = experiment.data_dir / name
+        found = list_pairs(folder)
+        pairs += _with_targets(experiment, name, found) if experiment.task == "segfix" else found
+    return pairs
+
+
+def _with_targets(experiment: Experiment, split: str, pairs: list[Pair]) -> list[Pair]:
+    folder = experiment.data_dir / split / experiment.data.offset_gt
+    pairs = [replace(pair, targets=folder / f"{pair.label.stem}.mat") for pair in pairs]
+    missing = [pair.label.stem for pair in pairs if pair.targets is None or not pair.targets.is_file()]
+    if missing:
+        program = "instance_dt_offset_generator" if "_inst" in experiment.data.offset_gt else "dt_offset_generator"
+        raise DataError(
+            f"{folder}: no SegFix ground truth of {len(missing)} of {len(pairs)} labels ({missing[0]}); make it with "
+            f"python lib/datasets/preprocess/cityscapes/{program}.py --datadir {experiment.data_dir} "
+            f"--split {split} --dataset {experiment.data.dataset}"
+        )
+    return pairs

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from openseg.catalog import Catalog, get_catalog
 from openseg.config import Experiment
 from openseg.data.folder import Pair
-from openseg.data.transforms import augment
+from openseg.data.transforms import augment, fit_image
 from openseg.errors import DataError, OpensegError
 from openseg.files import read_image, read_label
 from openseg.segfix.targets import Targets, read_targets
@@ -42,12 +42,12 @@ def read_pair(pair: Pair, catalog: Catalog) -> tuple[np.ndarray, np.ndarray]:
     return image, label
 
 
-def check_pairs(pairs: Sequence[Pair], catalog: Catalog, targets_dir: Path | None, limit: int = 8) -> None:
+def check_pairs(pairs: Sequence[Pair], catalog: Catalog, limit: int = 8) -> None:
     """Read a few samples spread over the split, so that a wrong data set fails before any training."""
     for pair in pairs[:: max(len(pairs) // limit, 1)]:
         _, label = read_pair(pair, catalog)
-        if targets_dir is not None:
-            read_pair_targets(targets_dir, pair, label)
+        if pair.targets is not None:
+            read_pair_targets(pair.targets, pair, label)
 
 
 class _Guarded(Dataset):
@@ -66,10 +66,9 @@ class _Guarded(Dataset):
 class TrainSet(_Guarded):
     """Training samples by draw number."""
 
-    def __init__(self, experiment: Experiment, pairs: Sequence[Pair], targets_dir: Path | None) -> None:
+    def __init__(self, experiment: Experiment, pairs: Sequence[Pair]) -> None:
         self.experiment = experiment
         self.pairs = pairs
-        self.targets_dir = targets_dir
         self.catalog = get_catalog(experiment.data.dataset)
 
     def load(self, index: int) -> dict[str, Any]:
@@ -78,12 +77,19 @@ class TrainSet(_Guarded):
         pair = self.pairs[_permutation(seed, epoch, len(self.pairs))[position]]
         image, label = read_pair(pair, self.catalog)
         maps = {"label": label}
-        if self.targets_dir is not None:
-            targets = read_pair_targets(self.targets_dir, pair, label)
+        if pair.targets is not None:
+            targets = read_pair_targets(pair.targets, pair, label)
             maps |= {"depth": targets.depth, "angle_code": targets.angle_code}
-        sample = augment(image, maps, self.experiment.augment, np.random.default_rng([seed, index]))
+        sample = augment(
+            image,
+            maps,
+            self.experiment.augment,
+            np.random.default_rng([seed, index]),
+            self.experiment.data,
+            self.catalog.flipped_classes,
+        )
         item: dict[str, Any] = {"image": sample.image.transpose(2, 0, 1), "window": np.array(sample.window)}
-        if self.targets_dir is None:
+        if pair.targets is None:
             item["label"] = sample.maps["label"]
         else:
             targets = Targets(sample.maps["depth"], sample.maps["angle_code"])
@@ -93,9 +99,8 @@ class TrainSet(_Guarded):
         return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in item.items()}
 
 
-def read_pair_targets(targets_dir: Path, pair: Pair, label: np.ndarray) -> Targets:
-    """SegFix ground truth of a sample: ``<targets_dir>/<label file's stem>.mat``."""
-    path = targets_dir / f"{pair.label.stem}.mat"
+def read_pair_targets(path: Path, pair: Pair, label: np.ndarray) -> Targets:
+    """SegFix ground truth of a sample."""
     targets = read_targets(path)
     if targets.depth.shape != label.shape:
         raise DataError(f"{path}: size {targets.depth.shape} differs from {pair.label} {label.shape}; make it again")
@@ -108,12 +113,14 @@ def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 class ValSet(_Guarded):
-    """Whole images with their training ids, in order; for SegFix with its ground truth as well."""
+    """Whole images, resized as the experiment says, with their training ids at their own size, in order.
 
-    def __init__(self, experiment: Experiment, pairs: Sequence[Pair], targets_dir: Path | None = None) -> None:
+    For SegFix with its ground truth as well.
+    """
+
+    def __init__(self, experiment: Experiment, pairs: Sequence[Pair]) -> None:
         self.experiment = experiment
         self.pairs = pairs
-        self.targets_dir = targets_dir
         self.catalog = get_catalog(experiment.data.dataset)
 
     def __len__(self) -> int:
@@ -122,17 +129,18 @@ class ValSet(_Guarded):
     def load(self, index: int) -> dict[str, Any]:
         pair = self.pairs[index]
         image, label = read_pair(pair, self.catalog)
-        item = {"pair": pair, "image": torch.from_numpy(image.transpose(2, 0, 1)), "label": label}
-        if self.targets_dir is not None:
-            targets = read_pair_targets(self.targets_dir, pair, label)
+        item = {"pair": pair, "image": _fitted(image, self.experiment), "label": label}
+        if pair.targets is not None:
+            targets = read_pair_targets(pair.targets, pair, label)
             item["mask"], item["direction"] = targets.mask_and_direction(label, self.experiment.loss.max_distance)
         return item
 
 
 class ImageSet(_Guarded):
-    """Images without labels, in order."""
+    """Images without labels, resized as the experiment says, and their own (height, width); in order."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, experiment: Experiment, paths: Sequence[Path]) -> None:
+        self.experiment = experiment
         self.paths = paths
 
     def __len__(self) -> int:
@@ -140,7 +148,11 @@ class ImageSet(_Guarded):
 
     def load(self, index: int) -> dict[str, Any]:
         image = read_image(self.paths[index])
-        return {"path": self.paths[index], "image": torch.from_numpy(image.transpose(2, 0, 1))}
+        return {"path": self.paths[index], "image": _fitted(image, self.experiment), "size": image.shape[:2]}
+
+
+def _fitted(image: np.ndarray, experiment: Experiment) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(fit_image(image, experiment.data).transpose(2, 0, 1)))
 
 
 def _init_worker(_: int) -> None:

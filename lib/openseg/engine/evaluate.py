@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -45,19 +45,22 @@ def evaluate_semantic(
     device: torch.device,
     out_dir: Path | None = None,
     distances: Sequence[int] = (),
+    mode: Literal["ss", "ms"] = "ss",
 ) -> LabelScores:
-    """Predict every image whole, at its own size, and score it; one image is in memory at a time.
+    """Predict every image whole and score it at its own size; one image is in memory at a time.
 
     Args:
         out_dir: where ``label/<image name>.png`` (the data set's ids) and ``vis/`` (colours) go; None writes nothing.
         distances: of the boundary F-score, in pixels; empty leaves it out.
+        mode: single-scale or multi-scale, see ``experiment.test``.
     """
     model.eval()
     catalog = get_catalog(experiment.data.dataset)
     scores = LabelScores(catalog.classes, distances)
     items = iterate_images(ValSet(experiment, pairs), experiment.data.workers, device.type == "cuda")
     for item in progress(items, len(pairs), "validate"):
-        labels = predict_labels(model, _on(device, item["image"]), experiment.normalization)[0].cpu().numpy()
+        size = item["label"].shape
+        labels = predict_labels(model, _on(device, item["image"]), experiment, mode, size)[0].cpu().numpy()
         scores.update(labels, item["label"])
         if out_dir is not None:
             _write_prediction(out_dir, item["pair"].image, labels, experiment)
@@ -66,13 +69,18 @@ def evaluate_semantic(
 
 @torch.inference_mode()
 def predict_images(
-    model: nn.Module, experiment: Experiment, images: Sequence[Path], device: torch.device, out_dir: Path
+    model: nn.Module,
+    experiment: Experiment,
+    images: Sequence[Path],
+    device: torch.device,
+    out_dir: Path,
+    mode: Literal["ss", "ms"] = "ss",
 ) -> None:
     """Write the labels of images that have no truth: ``label/`` and ``vis/`` below ``out_dir``."""
     model.eval()
-    items = iterate_images(ImageSet(images), experiment.data.workers, device.type == "cuda")
+    items = iterate_images(ImageSet(experiment, images), experiment.data.workers, device.type == "cuda")
     for item in progress(items, len(images), "predict"):
-        labels = predict_labels(model, _on(device, item["image"]), experiment.normalization)[0].cpu().numpy()
+        labels = predict_labels(model, _on(device, item["image"]), experiment, mode, item["size"])[0].cpu().numpy()
         _write_prediction(out_dir, item["path"], labels, experiment)
 
 
@@ -84,12 +92,12 @@ def _write_prediction(out_dir: Path, image: Path, labels: np.ndarray, experiment
 
 @torch.inference_mode()
 def evaluate_segfix(
-    model: nn.Module, experiment: Experiment, pairs: Sequence[Pair], targets_dir: Path, device: torch.device
+    model: nn.Module, experiment: Experiment, pairs: Sequence[Pair], device: torch.device
 ) -> dict[str, float]:
     """Score a SegFix network on whole images: F-score of the boundary mask, accuracy of the direction on it."""
     model.eval()
     counts = dict.fromkeys(("hit", "predicted", "true", "right"), 0)
-    items = iterate_images(ValSet(experiment, pairs, targets_dir), experiment.data.workers, device.type == "cuda")
+    items = iterate_images(ValSet(experiment, pairs), experiment.data.workers, device.type == "cuda")
     for item in progress(items, len(pairs), "validate"):
         probability, logits = _segfix_pass(model, experiment, _on(device, item["image"]))
         boundary = (probability[0] > experiment.loss.mask_threshold).cpu().numpy()
@@ -141,7 +149,8 @@ def predict_offsets(
     todo = [path for path in images if f"{path.stem}{suffix}" not in existing]
     if len(todo) < len(images):
         logger.info("%d of %d offset files are there already", len(images) - len(todo), len(images))
-    for item in progress(iterate_images(ImageSet(todo), experiment.data.workers, False), len(todo), "offsets"):
+    items = iterate_images(ImageSet(experiment, todo), experiment.data.workers, device.type == "cuda")
+    for item in progress(items, len(todo), "offsets"):
         probability, logits = _segfix_pass(model, experiment, _on(device, item["image"]))
         sureness, directions = logits[0].softmax(dim=0).max(dim=0)
         moves = (probability[0] > experiment.loss.mask_threshold) & (sureness >= test.min_direction_probability)
@@ -153,12 +162,11 @@ def evaluate_network(
     model: nn.Module,
     experiment: Experiment,
     pairs: Sequence[Pair],
-    targets_dir: Path | None,
     device: torch.device,
 ) -> tuple[dict[str, float], float]:
     """Scores of a network by name, and the one by which the best checkpoint is chosen."""
-    if targets_dir is not None:
-        scores: dict[str, Any] = evaluate_segfix(model, experiment, pairs, targets_dir, device)
+    if experiment.task == "segfix":
+        scores: dict[str, Any] = evaluate_segfix(model, experiment, pairs, device)
         return scores, scores["mask F"] * scores["direction accuracy"]
     summary = evaluate_semantic(model, experiment, pairs, device).summary()
     return summary, summary["mIoU"]

@@ -97,9 +97,7 @@ _MAY_CHANGE = (
     "train.val_interval",
     "train.save_interval",
     "train.log_interval",
-    "test.window",
-    "test.window_stride",
-    "test.min_direction_probability",
+    "test.",
 )
 
 
@@ -124,7 +122,7 @@ def read_resumable(path: Path, experiment: Experiment) -> Checkpoint:
         )
     before, now = _flatten(checkpoint.content["experiment"]), _flatten(experiment.dump())
     for key in now:
-        if key not in _MAY_CHANGE and key in before and before[key] != now[key]:
+        if not key.startswith(_MAY_CHANGE) and key in before and before[key] != now[key]:
             raise CheckpointError(
                 f"{path}: was trained with {key}={before[key]}, now it is {now[key]}; resume with the former, "
                 "or start a new training under another name"

@@ -17,13 +17,13 @@ from tqdm import tqdm
 
 from openseg.catalog import get_catalog
 from openseg.config import Experiment
-from openseg.data.folder import Pair, list_pairs
+from openseg.data.folder import Pair, list_split
 from openseg.data.loaders import TrainSet, ValSet, check_pairs, iterate_training
-from openseg.data.transforms import normalize
+from openseg.data.transforms import fit_image, normalize
 from openseg.engine.checkpoints import best_path, latest_path
 from openseg.engine.evaluate import evaluate_network
 from openseg.engine.state import Training, build_training, read_resumable
-from openseg.errors import CheckpointError, DataError, Interrupted, OpensegError
+from openseg.errors import CheckpointError, Interrupted, OpensegError
 from openseg.inference import predict_labels
 from openseg.losses import build_loss
 from openseg.models.weights import load_backbone, load_weights, read_checkpoint, with_activation
@@ -39,21 +39,6 @@ def poly_lr(iteration: int, max_iters: int, power: float, warmup_iters: int = 0)
     """Factor of the base learning rate at an iteration, counted from 0, with a linear warm-up."""
     warmup = min((iteration + 1) / warmup_iters, 1.0) if warmup_iters else 1.0
     return warmup * (1 - iteration / max_iters) ** power
-
-
-def _targets_dir(experiment: Experiment, split: str, pairs: list[Pair]) -> Path | None:
-    """The folder of a split's SegFix ground truth, checked; None for a semantic network."""
-    if experiment.task != "segfix":
-        return None
-    folder = experiment.data_dir / split / experiment.data.offset_gt
-    missing = [pair.label.stem for pair in pairs if not (folder / f"{pair.label.stem}.mat").is_file()]
-    if missing:
-        raise DataError(
-            f"{folder}: no SegFix ground truth of {len(missing)} of {len(pairs)} labels ({missing[0]}); make it with "
-            f"python lib/datasets/preprocess/cityscapes/dt_offset_generator.py --datadir {experiment.data_dir} "
-            f"--split {split} --dataset {experiment.data.dataset}"
-        )
-    return folder
 
 
 def _require_new(experiment: Experiment, root: Path) -> None:
@@ -111,10 +96,9 @@ def train(
     if not resume:
         _require_new(experiment, checkpoint_root)
     catalog, data = get_catalog(experiment.data.dataset), experiment.data
-    pairs = {split: list_pairs(experiment.data_dir / split) for split in (data.train_split, data.val_split)}
-    targets = {split: _targets_dir(experiment, split, pairs[split]) for split in pairs}
+    pairs = {split: list_split(experiment, split) for split in (data.train_split, data.val_split)}
     for split in pairs:
-        check_pairs(pairs[split], catalog, targets[split])
+        check_pairs(pairs[split], catalog)
     checkpoint = None
     if resume:
         checkpoint = read_resumable(latest, experiment)
@@ -134,9 +118,9 @@ def train(
     if training.finished and not training.validation_due:
         logger.info("%s: training is complete (%d iterations)", experiment.name, training.iteration)
         return training
-    dataset = TrainSet(experiment, pairs[data.train_split], targets[data.train_split])
+    dataset = TrainSet(experiment, pairs[data.train_split])
     with _writer(run_dir, training.iteration) as writer, _stop_on_signal() as received:
-        run = _Run(training, pairs[data.val_split], targets[data.val_split], writer, received)
+        run = _Run(training, pairs[data.val_split], writer, received)
         run.validate_if_due()  # the checkpoint may be of just before a validation
         run.loop(dataset)
     return training
@@ -163,7 +147,6 @@ class _Run:
 
     training: Training
     val_pairs: list[Pair]
-    val_targets: Path | None
     writer: SummaryWriter | None
     received: list[int]
 
@@ -205,16 +188,14 @@ class _Run:
         training = self.training
         if not training.validation_due:
             return False
-        scores, criterion = evaluate_network(
-            training.model, training.experiment, self.val_pairs, self.val_targets, training.device
-        )
+        scores, criterion = evaluate_network(training.model, training.experiment, self.val_pairs, training.device)
         training.scores, training.validated = scores, training.iteration
         text = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
         logger.info("%s  validation at %d:  %s", training.experiment.name, training.iteration, text)
         if self.writer is not None:
             for name, value in scores.items():
                 self.writer.add_scalar(f"val/{name}", value, training.iteration)
-            if self.val_targets is None:
+            if training.experiment.task == "semantic":
                 _write_panels(training, self.val_pairs, self.writer)
         if criterion > training.best:
             training.best = criterion
@@ -269,7 +250,8 @@ def _write_panels(training: Training, pairs: list[Pair], writer: SummaryWriter) 
     for index in range(len(dataset)):
         item = dataset.load(index)
         image = item["image"][None].to(training.device)
-        labels = predict_labels(training.model, image, training.experiment.normalization)[0].cpu().numpy()
+        labels = predict_labels(training.model, image, training.experiment, "ss", item["label"].shape)[0].cpu().numpy()
         panels = [catalog.colorize(values) for values in (item["label"], labels)]
+        panels = [fit_image(panel, training.experiment.data) for panel in panels]
         row = torch.cat([item["image"], *[torch.from_numpy(x.transpose(2, 0, 1)) for x in panels]], dim=2)
         writer.add_image(f"val/{item['pair'].key}", row, training.iteration)

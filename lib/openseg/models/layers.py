@@ -17,17 +17,19 @@ def activation(name: str) -> nn.Module:
     ]()
 
 
-def conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int = 1, bias: bool = False) -> list[nn.Module]:
+def conv_bn(
+    in_channels: int, out_channels: int, kernel: int, stride: int = 1, bias: bool = False, dilation: int = 1
+) -> list[nn.Module]:
     """A same-padded convolution and its batch norm."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=bias)
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2 * dilation, dilation, bias=bias)
     return [conv, nn.BatchNorm2d(out_channels)]
 
 
 def conv_bn_act(
-    in_channels: int, out_channels: int, kernel: int, act: str = "relu", bias: bool = True
+    in_channels: int, out_channels: int, kernel: int, act: str = "relu", bias: bool = True, dilation: int = 1
 ) -> list[nn.Module]:
     """Convolution, then batch norm and activation as one entry: the key layout of the original's plain-BN files."""
-    conv, norm = conv_bn(in_channels, out_channels, kernel, bias=bias)
+    conv, norm = conv_bn(in_channels, out_channels, kernel, bias=bias, dilation=dilation)
     return [conv, nn.Sequential(norm, activation(act))]
 
 

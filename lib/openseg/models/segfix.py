@@ -10,7 +10,6 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from openseg.models.layers import conv_bn_act, init_weights
-from openseg.models.segmentor import concatenate_branches
 from openseg.segfix.directions import NUM_DIRECTIONS
 
 __all__ = ["SegFix", "SegFixOutput"]
@@ -31,7 +30,7 @@ class SegFix(nn.Module):
     def __init__(self, backbone: nn.Module, act: str) -> None:
         super().__init__()
         self.backbone = backbone
-        channels = sum(backbone.channels)
+        channels = backbone.head_channels[1]
         self.direction_head = self._head(channels, NUM_DIRECTIONS, act)
         self.mask_head = self._head(channels, 2, act)
         init_weights(self.direction_head)
@@ -43,5 +42,5 @@ class SegFix(nn.Module):
         return nn.Sequential(*hidden, nn.Conv2d(HIDDEN_CHANNELS, outputs, 1, bias=False))
 
     def forward(self, images: Tensor) -> SegFixOutput:
-        features = concatenate_branches(self.backbone(images))
+        _, features = self.backbone.head_inputs(self.backbone(images))
         return SegFixOutput(self.mask_head(features), self.direction_head(features))

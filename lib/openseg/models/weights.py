@@ -36,16 +36,39 @@ __all__ = [
 
 INPLACE_ABN_EPS = 1e-5
 
-# The original's head names -> ours; backbone keys are the same.
+# The original's head names -> ours, the first prefix that fits; backbone keys are the same.
+_ATTENTION = {"f_pixel.": "query.", "f_object.": "key.", "f_down.": "value.", "f_up.": "out."}
+_SELF_ATTENTION = {"f_query.": "query.", "f_key.": "key.", "f_value.": "value.", "W.": "out."}
 _RENAMED = {
-    "aux_head.": "head.aux.",
+    # Base-OC
+    "oc_module_pre.": "head.pixels.",
+    **{f"oc_module.stages.0.{a}": f"head.attention.{b}" for a, b in _SELF_ATTENTION.items()},
+    "oc_module.conv_bn_dropout.": "head.fuse.",
+    "cls.": "head.classifier.",
+    "dsn.": "head.aux.",
+    # ISA
+    "isa_head.2.conv_bn.": "head.fuse.",
+    **{f"isa_head.2.stages.0.long_range_sa.{a}": f"head.long_range.{b}" for a, b in _SELF_ATTENTION.items()},
+    **{f"isa_head.2.stages.0.short_range_sa.{a}": f"head.short_range.{b}" for a, b in _SELF_ATTENTION.items()},
+    "isa_head.": "head.pixels.",
+    # OCR on ResNet and on HRNet
+    "conv_3x3.": "head.pixels.",
     "conv3x3.": "head.pixels.",
-    "ocr_distri_head.object_context_block.f_pixel.": "head.attention.query.",
-    "ocr_distri_head.object_context_block.f_object.": "head.attention.key.",
-    "ocr_distri_head.object_context_block.f_down.": "head.attention.value.",
-    "ocr_distri_head.object_context_block.f_up.": "head.attention.out.",
+    **{f"spatial_ocr_head.object_context_block.{a}": f"head.attention.{b}" for a, b in _ATTENTION.items()},
+    **{f"ocr_distri_head.object_context_block.{a}": f"head.attention.{b}" for a, b in _ATTENTION.items()},
+    "spatial_ocr_head.conv_bn_dropout.": "head.fuse.",
     "ocr_distri_head.conv_bn_dropout.": "head.fuse.",
+    # ASP-OCR
+    **{f"asp_ocr_head.context.2.object_context_block.{a}": f"head.attention.{b}" for a, b in _ATTENTION.items()},
+    "asp_ocr_head.context.": "head.pixels.",
+    **{f"asp_ocr_head.conv{i + 2}.": f"head.branches.{i}." for i in range(4)},
+    "asp_ocr_head.conv_bn_dropout.": "head.fuse.",
+    # shared
     "cls_head.": "head.classifier.",
+    "head.": "head.classifier.",
+    "dsn_head.3.": "head.aux.2.",  # a dropout took number 2
+    "dsn_head.": "head.aux.",
+    "aux_head.": "head.aux.",
     "dir_head.": "direction_head.",
 }
 
@@ -143,7 +166,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 def _from_state_dict(path: Path, state: dict[str, Tensor]) -> Checkpoint:
     heads = [key for key in state if not key.startswith("backbone.")]
-    if any(key.startswith(("head.", "direction_head.")) for key in heads):
+    if any(key.startswith(("head.classifier.", "direction_head.")) for key in heads):
         return Checkpoint(path, "weights", state, [], None, {})
     # Decided from the heads alone: backbones look the same in both layouts, but for a counter.
     has_norm = any(key.endswith(".running_mean") for key in heads)

@@ -19,7 +19,7 @@ from openseg.segfix.directions import (
 )
 from openseg.segfix.offsets import OFFSET_SUFFIXES, index_offsets, read_offsets, write_offsets
 from openseg.segfix.refine import refine
-from openseg.segfix.targets import Targets, make_targets, read_targets, write_targets
+from openseg.segfix.targets import Targets, make_instance_targets, make_targets, read_targets, write_targets
 
 __all__ = [
     "DIRECTION_VECTORS",
@@ -30,6 +30,7 @@ __all__ = [
     "codes_to_directions",
     "directions_to_offsets",
     "index_offsets",
+    "make_instance_targets",
     "make_targets",
     "offsets_to_directions",
     "read_offsets",

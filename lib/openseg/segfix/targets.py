@@ -8,6 +8,7 @@ which holds the nearest outside pixel of every inside pixel.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from openseg.errors import DataError
 from openseg.files import atomic_write
 from openseg.segfix.directions import codes_to_directions
 
-__all__ = ["Targets", "make_targets", "read_targets", "write_targets"]
+__all__ = ["Targets", "make_instance_targets", "make_targets", "read_targets", "write_targets"]
 
 MAX_DEPTH = 250
 NO_ANGLE = 90
@@ -61,9 +62,24 @@ def make_targets(labels: np.ndarray, min_pixels: int = MIN_REGION_PIXELS) -> Tar
     """Targets of a label map ``uint8[H, W]`` of training ids; ``IGNORE`` pixels and regions of fewer than
     ``min_pixels`` pixels get depth 0 and code 90, as the original did it.
     """
-    depth = np.zeros(labels.shape, np.uint8)
-    code = np.full(labels.shape, NO_ANGLE, np.uint8)
-    regions = np.where(labels == IGNORE, 0, labels.astype(np.int32) + 1)
+    return _region_targets(np.where(labels == IGNORE, 0, labels.astype(np.int32) + 1), min_pixels)
+
+
+def make_instance_targets(instances: np.ndarray, ids: Collection[int]) -> Targets:
+    """Targets of an instance map ``uint16[H, W]`` in the layout of Cityscapes.
+
+    Each distinct value is a region, also the smallest: ``id * 1000 + number`` of things, plain ids of stuff; the plain
+    ids that are not in ``ids`` (the evaluated classes) are one region together.
+    """
+    other = (instances < 256) & ~np.isin(instances, list(ids))
+    _, regions = np.unique(np.where(other, IGNORE, instances), return_inverse=True)
+    return _region_targets(regions.reshape(instances.shape).astype(np.int32) + 1, min_pixels=0)
+
+
+def _region_targets(regions: np.ndarray, min_pixels: int) -> Targets:
+    """Targets of ``regions: int32[H, W]``; 0 is no region."""
+    depth = np.zeros(regions.shape, np.uint8)
+    code = np.full(regions.shape, NO_ANGLE, np.uint8)
     for value, box in enumerate(find_objects(regions), start=1):
         if box is None:
             continue

@@ -1,20 +1,25 @@
 """HRNet: parallel branches of several resolutions that exchange features throughout.
 
 Paper: Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", TPAMI 2020.
-Key names are those of the authors' ImageNet files. Widths 18, 32 and 48 are the published ones; ``hrnet_tiny`` is
+Key names are those of the authors' ImageNet files. Widths 18, 32, 48 and 64 are the published ones; ``hrnet_tiny`` is
 the same code narrower and shorter, for the demo and the tests.
+
+HRNeXt (``hrnext20``; also known as HRNet2x or Higher-HRNet) has no second stride-2 convolution and one more branch: its
+finest map is at stride 2. It is the backbone of the stronger SegFix networks (ECCV 2020).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from openseg.models.layers import conv_bn, init_weights, resize_logits
 
-__all__ = ["HRNET_SPECS", "HRNet", "HRNetSpec"]
+__all__ = ["HRNET_SPECS", "HRNEXT_SPECS", "HRNeXt", "HRNet", "HRNetSpec"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,13 @@ HRNET_SPECS: dict[str, HRNetSpec] = {
     "hrnet18": HRNetSpec(18),
     "hrnet32": HRNetSpec(32),
     "hrnet48": HRNetSpec(48),
+    "hrnet64": HRNetSpec(64),
     "hrnet_tiny": HRNetSpec(10, stage_modules=(1, 1, 1), branch_blocks=2, stem_blocks=1),
+}
+HRNEXT_SPECS: dict[str, HRNetSpec] = {
+    "hrnext20": HRNetSpec(20),
+    "hrnet2x20": HRNetSpec(20),  # the later name of the same network
+    "hrnext_tiny": HRNetSpec(8, stage_modules=(1, 1, 1), branch_blocks=1, stem_blocks=1),
 }
 
 
@@ -72,9 +83,9 @@ class Bottleneck(nn.Module):
 class HRModule(nn.Module):
     """Residual blocks on every branch, then each branch receives the sum of all, resized to it."""
 
-    def __init__(self, widths: list[int], blocks: int) -> None:
+    def __init__(self, widths: list[int], blocks: int, block: Callable[[int], nn.Module]) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(nn.Sequential(*[BasicBlock(width) for _ in range(blocks)]) for width in widths)
+        self.branches = nn.ModuleList(nn.Sequential(*[block(width) for _ in range(blocks)]) for width in widths)
         self.fuse_layers = nn.ModuleList(
             nn.ModuleList(self._path(widths, source, target) for source in range(len(widths)))
             for target in range(len(widths))
@@ -108,7 +119,58 @@ class HRModule(nn.Module):
         return fused
 
 
-class HRNet(nn.Module):
+class _HighResolution(nn.Module):
+    """The stages that HRNet and HRNeXt share: each begins with a transition that adds one branch."""
+
+    channels: list[int]
+
+    def _add_stages(self, before: list[int], stages: list[list[int]], spec: HRNetSpec) -> None:
+        """Stages 2, 3, 4 with ``stages[i]`` channels on their branches, after branches of ``before`` channels."""
+        self.channels = stages[-1]
+        for number, widths in enumerate(stages, start=1):
+            self.add_module(f"transition{number}", _transition(before, widths))
+            before = widths
+        for number, (widths, count) in enumerate(zip(stages, spec.stage_modules, strict=True), start=2):
+            modules = [HRModule(widths, spec.branch_blocks, BasicBlock) for _ in range(count)]
+            self.add_module(f"stage{number}", nn.Sequential(*modules))
+
+    def _run_stages(self, features: list[Tensor]) -> list[Tensor]:
+        for number in (2, 3, 4):
+            features = _widen(self.get_submodule(f"transition{number - 1}"), features)
+            features = self.get_submodule(f"stage{number}")(features)
+        return features
+
+    @property
+    def head_channels(self) -> tuple[int, int]:
+        """Channels of what ``head_inputs`` gives."""
+        return sum(self.channels), sum(self.channels)
+
+    @staticmethod
+    def head_inputs(features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """What the auxiliary and the main head read: all maps resized to the finest one and concatenated, for both."""
+        size = features[0].shape[-2:]
+        joined = torch.cat([features[0], *[resize_logits(x, size) for x in features[1:]]], dim=1)
+        return joined, joined
+
+
+def _transition(before: list[int], after: list[int]) -> nn.ModuleList:
+    layers: list[nn.Module] = []
+    for i, width in enumerate(after):
+        if i >= len(before):  # a new branch starts from the coarsest one
+            down = nn.Sequential(*conv_bn(before[-1], width, 3, stride=2), nn.ReLU(inplace=True))
+            layers.append(nn.Sequential(down))
+        elif before[i] != width:
+            layers.append(nn.Sequential(*conv_bn(before[i], width, 3), nn.ReLU(inplace=True)))
+        else:
+            layers.append(nn.Identity())
+    return nn.ModuleList(layers)
+
+
+def _widen(transition: nn.ModuleList, features: list[Tensor]) -> list[Tensor]:
+    return [layer(features[min(i, len(features) - 1)]) for i, layer in enumerate(transition)]
+
+
+class HRNet(_HighResolution):
     """HRNet without its classification head.
 
     ``forward(images: float[B, 3, H, W])`` gives four maps at strides 4, 8, 16, 32 with ``channels`` channels.
@@ -117,42 +179,35 @@ class HRNet(nn.Module):
     def __init__(self, spec: HRNetSpec) -> None:
         super().__init__()
         widths = [spec.width * 2**i for i in range(4)]
-        self.channels = widths
         self.conv1, self.bn1 = conv_bn(3, 64, 3, stride=2)
         self.conv2, self.bn2 = conv_bn(64, 64, 3, stride=2)
-        blocks = [Bottleneck(64 if i == 0 else 256, 64) for i in range(spec.stem_blocks)]
-        self.layer1 = nn.Sequential(*blocks)
-        self.transition1 = self._transition([256], widths[:2])
-        self.transition2 = self._transition(widths[:2], widths[:3])
-        self.transition3 = self._transition(widths[:3], widths)
-        for number, modules in enumerate(spec.stage_modules, start=2):
-            stage = [HRModule(widths[:number], spec.branch_blocks) for _ in range(modules)]
-            setattr(self, f"stage{number}", nn.Sequential(*stage))
+        self.layer1 = nn.Sequential(*[Bottleneck(64 if i == 0 else 256, 64) for i in range(spec.stem_blocks)])
+        self._add_stages([256], [widths[:2], widths[:3], widths], spec)
         init_weights(self)
-
-    @staticmethod
-    def _transition(before: list[int], after: list[int]) -> nn.ModuleList:
-        layers: list[nn.Module] = []
-        for i, width in enumerate(after):
-            if i >= len(before):  # a new branch starts from the coarsest one
-                down = nn.Sequential(*conv_bn(before[-1], width, 3, stride=2), nn.ReLU(inplace=True))
-                layers.append(nn.Sequential(down))
-            elif before[i] != width:
-                layers.append(nn.Sequential(*conv_bn(before[i], width, 3), nn.ReLU(inplace=True)))
-            else:
-                layers.append(nn.Identity())
-        return nn.ModuleList(layers)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        features = [self.layer1(x)]
-        for transition, stage in (
-            (self.transition1, self.stage2),
-            (self.transition2, self.stage3),
-            (self.transition3, self.stage4),
-        ):
-            features = stage(
-                [layer(features[min(i, len(features) - 1)]) for i, layer in enumerate(transition)],
-            )
-        return features
+        return self._run_stages([self.layer1(x)])
+
+
+class HRNeXt(_HighResolution):
+    """HRNeXt without its classification head.
+
+    ``forward(images: float[B, 3, H, W])`` gives five maps at strides 2, 4, 8, 16, 32 with ``channels`` channels.
+    """
+
+    def __init__(self, spec: HRNetSpec) -> None:
+        super().__init__()
+        widths = [spec.width * 2**i for i in range(5)]
+        before = [128, 256]
+        self.conv1, self.bn1 = conv_bn(3, 64, 3, stride=2)
+        self.transition0 = _transition([64], before)
+        module = HRModule(before, spec.stem_blocks, lambda width: Bottleneck(width, width // Bottleneck.expansion))
+        self.stage1 = nn.Sequential(module)
+        self._add_stages(before, [widths[:3], widths[:4], widths], spec)
+        init_weights(self)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
+        return self._run_stages(self.stage1(_widen(self.transition0, [x])))

@@ -10,9 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from openseg.models.layers import conv_bn_act, init_weights
+from openseg.config import ModelConfig
+from openseg.models.heads.attention import aux_classifier, init_head, project_twice
+from openseg.models.layers import conv_bn_act
 
-__all__ = ["OCRHead", "ObjectAttention", "gather_objects"]
+__all__ = ["ASPOCRHead", "OCRHead", "ObjectAttention", "gather_objects"]
+
+_RATES = (12, 24, 36)
 
 
 def gather_objects(features: Tensor, logits: Tensor) -> Tensor:
@@ -29,12 +33,8 @@ class ObjectAttention(nn.Module):
 
     def __init__(self, channels: int, key_channels: int, act: str) -> None:
         super().__init__()
-        self.query = nn.Sequential(
-            *conv_bn_act(channels, key_channels, 1, act), *conv_bn_act(key_channels, key_channels, 1, act)
-        )
-        self.key = nn.Sequential(
-            *conv_bn_act(channels, key_channels, 1, act), *conv_bn_act(key_channels, key_channels, 1, act)
-        )
+        self.query = project_twice(channels, key_channels, act)
+        self.key = project_twice(channels, key_channels, act)
         self.value = nn.Sequential(*conv_bn_act(channels, key_channels, 1, act))
         self.out = nn.Sequential(*conv_bn_act(key_channels, channels, 1, act))
 
@@ -46,27 +46,52 @@ class ObjectAttention(nn.Module):
 
 
 class OCRHead(nn.Module):
-    """OCR on one feature map.
+    """OCR on one feature map, with the coarse segmentation made from another or the same one.
 
-    ``forward(features: float[B, C, h, w])`` gives ``(logits, aux_logits)``, both ``[B, K, h, w]``. The auxiliary
-    logits are the coarse segmentation, so evaluation needs them as well.
+    ``forward(aux_features: float[B, A, h, w], features: float[B, C, h, w])`` gives ``(logits, aux_logits)``, both
+    ``[B, K, h, w]``. The auxiliary logits are the coarse segmentation, so they are always computed.
     """
 
-    def __init__(
-        self, in_channels: int, num_classes: int, channels: int, key_channels: int, dropout: float, act: str
-    ) -> None:
+    def __init__(self, in_channels: tuple[int, int], num_classes: int, config: ModelConfig) -> None:
         super().__init__()
-        self.aux = nn.Sequential(*conv_bn_act(in_channels, in_channels, 3, act), nn.Conv2d(in_channels, num_classes, 1))
-        self.pixels = nn.Sequential(*conv_bn_act(in_channels, channels, 3, act))
-        self.attention = ObjectAttention(channels, key_channels, act)
-        self.fuse = nn.Sequential(*conv_bn_act(2 * channels, channels, 1, act), nn.Dropout2d(dropout))
+        channels, act = config.head_channels, config.head_activation
+        self.aux = aux_classifier(in_channels[0], num_classes, config.aux_channels, config.aux_dropout, act)
+        self.pixels = nn.Sequential(*conv_bn_act(in_channels[1], channels, 3, act))
+        self.attention = ObjectAttention(channels, config.key_channels, act)
+        self.fuse = nn.Sequential(*conv_bn_act(2 * channels, channels, 1, act), nn.Dropout2d(config.dropout))
         self.classifier = nn.Conv2d(channels, num_classes, 1)
-        init_weights(self)
-        for layer in (self.aux[-1], self.classifier):
-            nn.init.normal_(layer.weight, std=0.01)
+        init_head(self)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        aux_logits = self.aux(features)
+    def forward(self, aux_features: Tensor, features: Tensor, aux: bool = True) -> tuple[Tensor, Tensor]:
+        aux_logits = self.aux(aux_features)
         pixels = self.pixels(features)
         context = self.attention(pixels, gather_objects(pixels, aux_logits))
         return self.classifier(self.fuse(torch.cat([context, pixels], dim=1))), aux_logits
+
+
+class ASPOCRHead(nn.Module):
+    """OCR as one branch of an atrous spatial pyramid, beside a 1x1 and three dilated 3x3 convolutions.
+
+    Inputs and outputs are those of ``OCRHead``.
+    """
+
+    def __init__(self, in_channels: tuple[int, int], num_classes: int, config: ModelConfig) -> None:
+        super().__init__()
+        channels, act = config.head_channels, config.head_activation
+        self.aux = aux_classifier(in_channels[0], num_classes, config.aux_channels, config.aux_dropout, act)
+        self.pixels = nn.Sequential(*conv_bn_act(in_channels[1], channels, 3, act))
+        self.attention = ObjectAttention(channels, config.key_channels, act)
+        branches = [conv_bn_act(in_channels[1], channels, 1, act)]
+        branches += [conv_bn_act(in_channels[1], channels, 3, act, dilation=rate) for rate in _RATES]
+        self.branches = nn.ModuleList(nn.Sequential(*branch) for branch in branches)
+        width = channels * (1 + len(branches))
+        self.fuse = nn.Sequential(*conv_bn_act(width, channels, 1, act), nn.Dropout2d(config.dropout))
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
+        init_head(self)
+
+    def forward(self, aux_features: Tensor, features: Tensor, aux: bool = True) -> tuple[Tensor, Tensor]:
+        aux_logits = self.aux(aux_features)
+        pixels = self.pixels(features)
+        context = self.attention(pixels, gather_objects(pixels, aux_logits))
+        pyramid = torch.cat([context, *[branch(features) for branch in self.branches]], dim=1)
+        return self.classifier(self.fuse(pyramid)), aux_logits
