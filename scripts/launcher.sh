@@ -2,12 +2,15 @@
 # sources this file, which then runs the mode given on the command line:
 #
 #   CONFIG            experiment file
-#   NAME              checkpoints are checkpoints/<dataset>/${NAME}_<id>_latest.pth
-#   DATASET           folder below $DATA_ROOT
+#   NAME              checkpoints are checkpoints/<data set>/${NAME}_<id>_latest.pth
+#   DATASET           the data set, as the catalog calls it
+#   DATA_FOLDER       its folder below $DATA_ROOT (default: DATASET)
 #   TASK              semantic or segfix
+#   PUBLISHED_ID      the id that the published file has (default 1)
 #   BACKBONE          another backbone than the experiment's (optional)
 #   PRETRAINED_MODEL  ImageNet weights of the backbone, for train (optional; empty: random weights)
-#   SEGFIX_SCALE      pixels a step of the segfix mode (default 2)
+#   SEGFIX_SCALE      pixels a step of the segfix mode (empty: the data set has no such mode)
+#   OFFSETS           folder of SegFix offsets below offset_pred/<split>/, for TASK=segfix
 #
 # Everything after the mode's own arguments goes to main.py or segfix.py as it is, e.g. train.max_iters=100.
 set -euo pipefail
@@ -17,24 +20,30 @@ launcher="scripts/${caller#*scripts/}"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source config.profile
 
+DATA_FOLDER="${DATA_FOLDER:-${DATASET}}"
+
 usage() {
   echo "usage: bash ${launcher} MODE [ID] [...]"
   echo
-  echo "  train ID [key=value ...]      train; refuses to overwrite checkpoints/${DATASET}/${NAME}_<ID>_latest.pth"
-  echo "  resume ID [key=value ...]     continue an interrupted training"
+  echo "  train ID [key=value ...]         train; refuses to overwrite checkpoints/${DATASET}/${NAME}_<ID>_latest.pth"
+  echo "  resume ID [key=value ...]        continue an interrupted training"
   if [ "${TASK}" = semantic ]; then
-    echo "  val ID [key=value ...]        predict and score the validation split, single scale"
-    echo "  test ID [ss] [key=value ...]  predict \$DATA_ROOT/${DATASET}/test, single scale"
-    echo "  segfix ID [val|test] [...]    sharpen the labels of val or test with SegFix offsets"
+    echo "  val ID [ss|ms] [key=value ...]   predict and score the validation split (ms: several scales and mirrored)"
+    echo "  test ID [ss|ms] [key=value ...]  predict \$DATA_ROOT/${DATA_FOLDER}/test"
+    if [ -n "${SEGFIX_SCALE:-}" ]; then
+      echo "  segfix ID [val|test] [...]       sharpen the labels of val or test with SegFix offsets"
+    fi
   else
-    echo "  segfix_pred_val ID [...]      predict the offsets of the validation split"
-    echo "  segfix_pred_test ID [...]     predict the offsets of the test split"
+    echo "  segfix_pred_val ID [...]         predict the offsets of the validation split"
+    echo "  segfix_pred_test ID [...]        predict the offsets of the test split"
+    echo "  segfix_simple_pred_val ID [...]  the same, each image in one pass instead of windows"
+    echo "  segfix_simple_pred_test ID [...]"
   fi
-  echo "  help                          show this"
+  echo "  help                             show this"
   echo
-  echo "ID names one run of the experiment: 1 for a published file, which goes to checkpoints/${DATASET}/ or"
-  echo "~/checkpoints/${DATASET}/. The experiment is ${CONFIG}, the data is \$DATA_ROOT/${DATASET}"
-  echo "(now ${DATA_ROOT}/${DATASET}). Set PYTHON and DATA_ROOT in config.profile or the environment."
+  echo "ID names one run of the experiment: ${PUBLISHED_ID:-1} for a published file, which goes to checkpoints/${DATASET}/ or"
+  echo "~/checkpoints/${DATASET}/. The experiment is ${CONFIG}, the data is \$DATA_ROOT/${DATA_FOLDER}"
+  echo "(now ${DATA_ROOT}/${DATA_FOLDER}). Set PYTHON and DATA_ROOT in config.profile or the environment."
 }
 
 fail() {
@@ -46,7 +55,7 @@ mode="${1:-help}"
 case "${mode}" in
   help | -h | --help) usage; exit 0 ;;
 esac
-[ $# -ge 2 ] || fail "mode ${mode} needs an ID, for example: bash ${launcher} ${mode} 1"
+[ $# -ge 2 ] || fail "mode ${mode} needs an ID, for example: bash ${launcher} ${mode} ${PUBLISHED_ID:-1}"
 id="$2"
 shift 2
 
@@ -54,6 +63,21 @@ run_main() {
   local command="$1"
   shift
   "${PYTHON}" main.py "${command}" --config "${CONFIG}" "${overrides[@]}" "$@"
+}
+
+predict() { # val or test, with the scale mode that may come first
+  local command="$1" scales=ss
+  shift
+  case "${1:-}" in
+    ss | ms) scales="$1"; shift ;;
+  esac
+  run_main "${command}" --mode "${scales}" "$@"
+}
+
+offsets() { # a split, a suffix of the folder
+  local split="$1" folder="offset_pred/$1/${OFFSETS}$2"
+  shift 2
+  run_main offsets --split "${split}" --out "${folder}" "$@"
 }
 
 overrides=("name=${NAME}_${id}" "data.root=${DATA_ROOT}")
@@ -66,13 +90,9 @@ fi
 result="${DATA_ROOT}/seg_result/${DATASET}/${NAME}_${id}"
 case "${TASK}:${mode}" in
   *:train | *:resume) run_main "${mode}" "$@" ;;
-  semantic:val) run_main val "$@" ;;
-  semantic:test)
-    if [ "${1:-ss}" = ms ]; then fail "multi-scale testing is not available yet; use: bash ${launcher} test ${id} ss"; fi
-    if [ "${1:-}" = ss ]; then shift; fi
-    run_main test "$@"
-    ;;
+  semantic:val | semantic:test) predict "${mode}" "$@" ;;
   semantic:segfix)
+    [ -n "${SEGFIX_SCALE:-}" ] || fail "there is no SegFix network of ${DATASET}; see docs/segfix.md for how to train one"
     split="${1:-val}"
     if [ $# -gt 0 ]; then shift; fi
     case "${split}" in
@@ -81,10 +101,12 @@ case "${TASK}:${mode}" in
       *) fail "segfix ${id} takes val or test, not ${split}" ;;
     esac
     [ -d "${labels}" ] || fail "no labels in ${labels}; make them with: bash ${launcher} ${split} ${id}"
-    "${PYTHON}" segfix.py --input "${labels}" --split "${split}" --dataset "${DATASET}" --scale "${SEGFIX_SCALE:-2}" "$@"
+    "${PYTHON}" segfix.py --input "${labels}" --split "${split}" --dataset "${DATASET}" --scale "${SEGFIX_SCALE}" "$@"
     ;;
-  segfix:segfix_pred_val) run_main offsets --split val "$@" ;;
-  segfix:segfix_pred_test) run_main offsets --split test "$@" ;;
+  segfix:segfix_pred_val) offsets val "" "$@" ;;
+  segfix:segfix_pred_test) offsets test "" "$@" ;;
+  segfix:segfix_simple_pred_val) offsets val _simple test.window=null "$@" ;;
+  segfix:segfix_simple_pred_test) offsets test _simple test.window=null "$@" ;;
   *)
     usage >&2
     fail "unknown mode ${mode}"

@@ -1,48 +1,219 @@
-"""What every network must do: any size, training and evaluation, save and load."""
+"""What every network must do, whatever its backbone and head: each class below inherits all of it."""
+
+import copy
 
 import pytest
 import torch
 
+import openseg
 from openseg.config import load_experiment
 from openseg.errors import ConfigError
 from openseg.losses import build_loss
-from openseg.models import build_model
+from openseg.models import BACKBONES, build_model
+from openseg.models.inference import prepare_for_inference
+from openseg.models.weights import load_weights, read_checkpoint, write_weights
 
-CONFIGS = {"ocr": "configs/demo/hrnet_tiny_ocr.yaml", "segfix": "configs/demo/segfix_hrnet_tiny.yaml"}
-
-
-@pytest.fixture(params=CONFIGS)
-def experiment(request):
-    return load_experiment(CONFIGS[request.param])
+SEMANTIC = "configs/demo/hrnet_tiny_ocr.yaml"
+SEGFIX = "configs/demo/segfix_hrnet_tiny.yaml"
 
 
-@pytest.mark.parametrize("size", [(32, 32), (33, 47), (64, 96)])
-def test_every_size_gives_finite_logits_at_stride_4(experiment, size):
-    torch.manual_seed(0)
-    model = build_model(experiment).eval()
-    images = torch.randn(2, 3, *size)
-    with torch.inference_mode():
-        first, second = model(images), model(images)
-    for a, b in zip(first, second, strict=True):
-        assert a.shape[0] == 2 and tuple(a.shape[-2:]) == tuple((length + 3) // 4 for length in size)
-        assert torch.isfinite(a).all() and torch.equal(a, b)
+def same(outputs, expected, **tolerance):
+    for a, b in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(a, b, **(tolerance or {"rtol": 0, "atol": 0}))
 
 
-def test_training_step_reaches_every_parameter(experiment):
-    torch.manual_seed(0)
-    model = build_model(experiment).train()
-    shape = (2, 64, 64)
-    batch = {
-        "label": torch.randint(0, 19, shape, dtype=torch.uint8),
-        "mask": torch.randint(0, 2, shape, dtype=torch.uint8),
-        "direction": torch.randint(0, 8, shape, dtype=torch.uint8),
-    }
-    build_loss(experiment, torch.device("cpu"))(model(torch.randn(2, 3, 64, 64)), batch)["loss"].backward()
-    without = [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
-    assert without == []
+class NetworkContract:
+    config: str
+    overrides: tuple[str, ...] = ()
+    stride = 4
+
+    @pytest.fixture
+    def experiment(self):
+        return load_experiment(self.config, self.overrides)
+
+    @pytest.fixture
+    def model(self, experiment):
+        torch.manual_seed(0)
+        return build_model(experiment)
+
+    def expected_size(self, size):
+        return tuple((length + self.stride - 1) // self.stride for length in size)
+
+    @pytest.mark.parametrize("size", [(32, 32), (33, 47), (70, 96)])
+    def test_every_size_gives_finite_equal_outputs(self, model, size):
+        images = torch.randn(2, 3, *size)
+        with torch.inference_mode():
+            first, second = model.eval()(images), model(images)
+        same(first, second)
+        for values in first:
+            assert values.shape[0] == 2 and tuple(values.shape[-2:]) == self.expected_size(size)
+            assert torch.isfinite(values).all()
+
+    @pytest.mark.parametrize("batch", [1, 2])
+    def test_a_training_step_reaches_every_parameter(self, experiment, model, batch):
+        shape = (batch, 70, 64)
+        targets = {"label": (19, 255), "mask": (2, 255), "direction": (8, 255)}
+        labels = {key: torch.randint(0, count, shape, dtype=torch.uint8) for key, (count, _) in targets.items()}
+        with torch.no_grad():  # Base-OC starts without context, so nothing before it would have a gradient
+            for name, parameter in model.named_parameters():
+                if name.endswith("attention.out.weight"):
+                    parameter.normal_(std=0.01)
+        output = model.train()(torch.randn(batch, 3, *shape[1:]))
+        build_loss(experiment, torch.device("cpu"))(output, labels)["loss"].backward()
+        without = [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+        assert without == []
+
+    @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+    def test_saved_and_loaded_it_is_the_same(self, experiment, model, suffix, tmp_path):
+        images = torch.randn(1, 3, 40, 56)
+        write_weights(tmp_path / f"model{suffix}", model, experiment)
+        loaded = openseg.load_model(self.config, tmp_path / f"model{suffix}", self.overrides)
+        with torch.inference_mode():
+            same(loaded(images), model.eval()(images))
+
+    def test_made_ready_for_inference_it_is_the_same_function(self, model):
+        images = torch.randn(1, 3, 40, 56)
+        with torch.no_grad():
+            for module in model.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):  # statistics and scales that a fold must not forget
+                    module.running_mean.normal_(std=0.1)
+                    module.running_var.uniform_(0.5, 1.5)
+                    module.weight.uniform_(-1, 1)
+                    module.bias.normal_(std=0.1)
+        fast = prepare_for_inference(copy.deepcopy(model))
+        assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fast.modules())
+        with torch.inference_mode():
+            same(fast(images), model.eval()(images), rtol=1e-4, atol=1e-5)
+
+    def test_it_can_be_exported(self, model):
+        images = torch.randn(1, 3, 40, 56)
+        program = torch.export.export(model.eval(), (images,))
+        with torch.inference_mode():
+            same(program.module()(images), model(images), rtol=1e-5, atol=1e-6)
 
 
-def test_unknown_backbone_names_the_nearest():
-    experiment = load_experiment(CONFIGS["ocr"], ["model.backbone=hrnet_48"])
-    with pytest.raises(ConfigError, match="hrnet48"):
-        build_model(experiment)
+class SemanticContract(NetworkContract):
+    config = SEMANTIC
+
+    def test_without_auxiliary_logits_the_main_ones_stay(self, model):
+        images = torch.randn(1, 3, 40, 56)
+        with torch.inference_mode():
+            assert torch.equal(model.eval()(images).logits, model(images, aux=False).logits)
+
+
+class OnResNet:
+    stride = 8
+
+    def expected_size(self, size):
+        for length_of in (lambda n: (n + 1) // 2, lambda n: n // 2 + 1, lambda n: (n + 1) // 2):  # stem, pool, layer2
+            size = tuple(length_of(length) for length in size)
+        return size
+
+
+RESNET = ("model.backbone=resnet_tiny", "model.aux_channels=32", "model.aux_dropout=0.05")
+
+
+class TestFCNOnHRNet(SemanticContract):
+    overrides = ("model.head=fcn",)
+
+
+class TestBaseOCOnHRNet(SemanticContract):
+    overrides = ("model.head=base_oc",)
+
+
+class TestISAOnHRNet(SemanticContract):
+    overrides = ("model.head=isa",)
+
+
+class TestOCROnHRNet(SemanticContract):
+    pass
+
+
+class TestASPOCROnHRNet(SemanticContract):
+    overrides = ("model.head=asp_ocr", "model.head_activation=leaky_relu")
+
+
+class TestOCROnHRNeXt(SemanticContract):
+    overrides = ("model.backbone=hrnext_tiny",)
+    stride = 2
+
+
+class TestFCNOnResNet(OnResNet, SemanticContract):
+    overrides = (*RESNET, "model.head=fcn")
+
+
+class TestBaseOCOnResNet(OnResNet, SemanticContract):
+    overrides = (*RESNET, "model.head=base_oc")
+
+
+class TestISAOnResNet(OnResNet, SemanticContract):
+    overrides = (*RESNET, "model.head=isa")
+
+
+class TestOCROnResNet(OnResNet, SemanticContract):
+    overrides = (*RESNET, "model.head=ocr")
+
+
+class TestASPOCROnResNet(OnResNet, SemanticContract):
+    overrides = (*RESNET, "model.head=asp_ocr")
+
+
+class TestSegFixOnHRNet(NetworkContract):
+    config = SEGFIX
+
+
+class TestSegFixOnHRNeXt(NetworkContract):
+    config = SEGFIX
+    overrides = ("model.backbone=hrnext_tiny",)
+    stride = 2
+
+
+class TestSegFixOnResNet(OnResNet, NetworkContract):
+    config = SEGFIX
+    overrides = ("model.backbone=resnet_tiny",)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_backbones_give_what_they_say(name):
+    """Names, channels and strides; on no memory, since some are large."""
+    experiment = load_experiment(SEMANTIC, [f"model.backbone={name}"])
+    with torch.device("meta"):
+        backbone = build_model(experiment).backbone.eval()
+        maps = backbone(torch.empty(1, 3, 97, 129))
+        aux, main = backbone.head_inputs(maps)
+    assert [x.shape[1] for x in maps] == backbone.channels
+    assert (aux.shape[1], main.shape[1]) == backbone.head_channels
+    stride = 8 if name.startswith("resnet") else 2 if name in ("hrnext20", "hrnet2x20", "hrnext_tiny") else 4
+    assert tuple(main.shape[-2:]) == (-(-97 // stride), -(-129 // stride))
+
+
+def test_output_stride_16_and_multi_grid():
+    experiment = load_experiment(SEMANTIC, [*RESNET, "model.output_stride=16"])
+    with torch.device("meta"):
+        assert build_model(experiment).eval()(torch.empty(1, 3, 97, 129)).logits.shape[-2:] == (7, 9)
+    overrides = ["model.backbone=resnet50", "model.multi_grid=[1, 2, 4]"]
+    with torch.device("meta"):
+        layer4 = build_model(load_experiment(SEMANTIC, overrides)).backbone.layer4
+    assert [block.conv2.dilation[0] for block in layer4] == [2, 8, 16]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model.backbone=hrnet_48"], "hrnet48"),
+        (["model.head=orc"], "ocr"),
+        (["model.output_stride=16"], "hrnet_tiny"),
+        (["model.backbone=resnet101", "model.multi_grid=[1, 2]"], "3 blocks"),
+    ],
+)
+def test_impossible_networks_are_named(overrides, words):
+    with pytest.raises(ConfigError, match=words):
+        build_model(load_experiment(SEMANTIC, overrides))
+
+
+def test_another_backbone_is_refused(tmp_path):
+    experiment = load_experiment(SEMANTIC)
+    write_weights(tmp_path / "a.pth", build_model(experiment), experiment)
+    other = build_model(load_experiment(SEMANTIC, RESNET))
+    with pytest.raises(openseg.errors.CheckpointError, match="does not fit"):
+        load_weights(other, read_checkpoint(tmp_path / "a.pth"))

@@ -1,18 +1,25 @@
-"""Files that are no checkpoint of this network are refused, and nothing in them runs."""
+"""Checkpoints of every layout load; files that are none of this network are refused, and nothing in them runs."""
 
 import pickle
+import random
 
+import numpy as np
 import pytest
 import torch
+import torchvision
+from conftest import ROOT
 
+import openseg
 from openseg.config import load_experiment
 from openseg.errors import CheckpointError
-from openseg.models import build_model
+from openseg.models import build_backbone, build_model
 from openseg.models.weights import load_backbone, load_weights, read_checkpoint
+
+TINY = ROOT / "configs/demo/hrnet_tiny_ocr.yaml"
 
 
 def tiny(*overrides):
-    return build_model(load_experiment("configs/demo/hrnet_tiny_ocr.yaml", overrides))
+    return build_model(load_experiment(TINY, overrides))
 
 
 class Payload:
@@ -22,7 +29,7 @@ class Payload:
 
 def write_garbage(path, kind):
     if kind == "html":
-        path.write_text("<!DOCTYPE html><html>quota exceeded</html>")
+        path.write_text("\n<!DOCTYPE html><html>quota exceeded</html>")
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "code":
@@ -41,6 +48,33 @@ def test_garbage_is_refused_by_name(kind, tmp_path, capsys):
     with pytest.raises(CheckpointError, match=r"file\.pth"):
         read_checkpoint(path)
     assert "ran" not in capsys.readouterr().out
+
+
+def test_a_web_page_is_called_one(tmp_path):
+    write_garbage(tmp_path / "file.pth", "html")
+    with pytest.raises(CheckpointError, match="web page"):
+        read_checkpoint(tmp_path / "file.pth")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".legacy.pth", ".safetensors"])
+def test_damage_anywhere_is_one_error(suffix, tmp_path):
+    path = tmp_path / f"file{suffix}"
+    state = {"conv1.weight": torch.randn(8, 3, 3, 3), "head.classifier.weight": torch.randn(4, 8, 1, 1)}
+    if suffix == ".safetensors":
+        openseg.models.weights.safetensors.torch.save_file(state, path)
+    else:
+        torch.save({"state_dict": state}, path, _use_new_zipfile_serialization="legacy" not in suffix)
+    whole, rng = path.read_bytes(), random.Random(0)
+    for _ in range(60):
+        damaged = bytearray(whole[: rng.randrange(len(whole))] if rng.random() < 0.5 else whole)
+        for _ in range(rng.randrange(3)):
+            if damaged:
+                damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        try:  # what flips only a weight's bits cannot be noticed
+            read_checkpoint(path)
+        except CheckpointError as error:
+            assert path.name in str(error)
 
 
 def test_another_network_is_refused_and_changes_nothing(tmp_path):
@@ -66,6 +100,161 @@ def test_imagenet_file_fills_the_backbone_and_its_classifier_is_left_out(counter
     assert report.unexpected == ["classifier.weight"]
     filled = model.backbone.state_dict()
     assert all(torch.equal(filled[key], value) for key, value in state.items())
+
+
+def write_released(path, numpy_module="numpy._core.multiarray", value=None):
+    """A file as torch 0.4 wrote them: not zipped, with the best score as a NumPy scalar."""
+    state = {f"module.{key}": value for key, value in tiny().state_dict().items() if "num_batches" not in key}
+    content = {"config_dict": {"max_performance": np.float64(0.5) if value is None else value}, "state_dict": state}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b"numpy._core.multiarray", numpy_module.encode()))
+
+
+@pytest.mark.parametrize("module", ["numpy._core.multiarray", "numpy.core.multiarray"])
+def test_a_legacy_file_with_a_numpy_score_loads(module, tmp_path):
+    write_released(tmp_path / "old.pth", module)
+    assert b"scalar" in (tmp_path / "old.pth").read_bytes()
+    assert len(read_checkpoint(tmp_path / "old.pth").weights) > 100
+
+
+@pytest.mark.parametrize("value", [np.int64(3), np.arange(3), np.array([tiny], dtype=object)], ids=str)
+def test_nothing_else_of_numpy_is_let_in(value, tmp_path):
+    write_released(tmp_path / "old.pth", value=value)
+    with pytest.raises(CheckpointError, match="refused"):
+        read_checkpoint(tmp_path / "old.pth")
+
+
+def released_tiny(tmp_path):
+    """A network of ours in the layout of the released files, with negative gammas."""
+    from openseg.models.layouts import _ORIGINAL
+
+    model = tiny("model.head_activation=leaky_relu").eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    names = {
+        ours: theirs for theirs, ours in _ORIGINAL.items() if theirs.startswith(("aux_", "conv3x3", "ocr", "cls_"))
+    }
+    state = {}
+    for key, value in model.state_dict().items():
+        prefix, _, leaf = key.rpartition(".")
+        if leaf == "num_batches_tracked":
+            continue
+        if f"{prefix}.running_mean" in model.state_dict():
+            value = 1e-5 - value if leaf == "weight" else value
+            key = key if key.startswith("backbone.") else f"{prefix.removesuffix('.0')}.{leaf}"
+        ours = next((ours for ours in names if key.startswith(ours)), "")
+        state[f"module.{names.get(ours, '')}{key[len(ours) :]}"] = value
+    torch.save({"config_dict": {}, "state_dict": state}, tmp_path / "released.pth")
+    return model, tmp_path / "released.pth"
+
+
+def test_a_released_file_is_fine_tuned_saved_and_loaded(tmp_path, command, overrides, data_root):
+    model, path = released_tiny(tmp_path)
+    assert command("train", "--config", TINY, *overrides, "train.max_iters=1", "--weights", path) == 0
+    latest = tmp_path / "checkpoints/demo/hrnet_tiny_ocr_latest.pth"
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        before, released = model(images).logits, openseg.load_model(TINY, path)(images).logits
+        torch.testing.assert_close(released, before)
+        tuned = openseg.load_model(TINY, latest)
+        assert not torch.allclose(tuned(images).logits, before)
+        again = tmp_path / "again.safetensors"
+        assert command("convert", latest, again) == 0
+        assert torch.equal(openseg.load_model(TINY, again)(images).logits, tuned(images).logits)
+    activations = [type(m).__name__ for m in tuned.head.modules() if "ReLU" in type(m).__name__]
+    assert set(activations) == {"LeakyReLU"}  # also after training: the checkpoint keeps what the file decided
+
+
+def test_another_activation_or_normalization_is_a_conflict(tmp_path):
+    _, path = released_tiny(tmp_path)
+    with pytest.raises(CheckpointError, match=r"set model\.head_activation=leaky_relu"):
+        openseg.load_model(TINY, path, ["model.head_activation=relu"])
+    assert openseg.load_model(TINY, path, ["model.head_activation=leaky_relu"])
+    experiment = load_experiment(TINY)
+    openseg.models.weights.write_weights(tmp_path / "ours.pth", tiny(), experiment)
+    with pytest.raises(CheckpointError, match="normalization") as error:
+        openseg.load_model(TINY, tmp_path / "ours.pth", ["normalization.order=rgb"])
+    mend = str(error.value).split('"')[1]
+    assert openseg.load_model(TINY, tmp_path / "ours.pth", ["normalization.order=rgb", mend])
+
+
+def test_other_classes_only_with_partial(tmp_path):
+    experiment = load_experiment(TINY, ["data.dataset=camvid"])
+    source = build_model(experiment)
+    openseg.models.weights.write_weights(tmp_path / "camvid.pth", source, experiment)
+    model = tiny()
+    classifier = model.head.classifier.weight.clone()
+    report = load_weights(model, read_checkpoint(tmp_path / "camvid.pth"), partial=True)
+    assert sorted(key.split(" ")[0] for key in report.misshapen) == sorted(
+        f"head.{layer}.{leaf}" for layer in ("aux.2", "classifier") for leaf in ("weight", "bias")
+    )
+    assert torch.equal(model.head.classifier.weight, classifier)
+    assert torch.equal(model.head.pixels[0].weight, source.head.pixels[0].weight)
+    torch.save({"head.classifier.weight": classifier}, tmp_path / "little.pth")
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_weights(model, read_checkpoint(tmp_path / "little.pth"), partial=True)
+
+
+def resnet_like_torchvision(stem):
+    model = torchvision.models.resnet50()
+    state = model.state_dict()
+    if stem is None:
+        return state
+    stem_keys = {"conv1.weight", *(key for key in state if key.startswith("bn1."))}
+    widths = (3, *stem)
+    rest = {key: value for key, value in state.items() if key not in stem_keys}
+    for i in range(3):
+        rest[f"conv{i + 1}.weight"] = torch.randn(widths[i + 1], widths[i], 3, 3)
+        rest |= {
+            f"bn{i + 1}.{leaf}": torch.rand(widths[i + 1]) for leaf in ("weight", "bias", "running_mean", "running_var")
+        }
+    rest["layer1.0.conv1.weight"] = torch.randn(64, stem[-1], 1, 1)
+    rest["layer1.0.downsample.0.weight"] = torch.randn(256, stem[-1], 1, 1)
+    return rest
+
+
+def mmlab_names(state):
+    names = dict(zip(("conv1.", "bn1.", "conv2.", "bn2.", "conv3.", "bn3."), (0, 1, 3, 4, 6, 7), strict=True))
+    return {
+        next((f"stem.{i}.{key[len(name) :]}" for name, i in names.items() if key.startswith(name)), key): value
+        for key, value in state.items()
+    }
+
+
+STEMS = {"resnet50": (64, 64, 128), "resnet50_v1c": (32, 32, 64), "resnet50_v1b": None}
+
+
+@pytest.mark.parametrize("name", STEMS)
+def test_imagenet_resnets_fit_the_stem_of_their_kind(name, tmp_path):
+    state = resnet_like_torchvision(STEMS[name])
+    torch.save(mmlab_names(state) if name.endswith("_v1c") else state, tmp_path / "imagenet.pth")
+    config = load_experiment(TINY, [f"model.backbone={name}"]).model
+    backbone = build_backbone(config)
+    report = load_backbone(backbone, tmp_path / "imagenet.pth")
+    assert sorted(report.unexpected) == ["fc.bias", "fc.weight"]
+    assert torch.equal(backbone.resinit.conv1.weight, state["conv1.weight"])
+    assert torch.equal(backbone.layer4[2].conv3.weight, state["layer4.2.conv3.weight"])
+    other = next(each for each in STEMS if each != name)
+    with pytest.raises(CheckpointError, match=r"its stem is that of the ResNets named") as error:
+        load_backbone(build_backbone(config.model_copy(update={"backbone": other})), tmp_path / "imagenet.pth")
+    assert (name[8:] or "without a suffix") in str(error.value)
+
+
+def test_convert_recognises_the_experiment(command, tmp_path, capsys, one_line_error):
+    _, path = released_tiny(tmp_path)
+    assert command("convert", path, tmp_path / "out.pth") == 0
+    out = capsys.readouterr().out
+    assert "configs/demo/hrnet_tiny_ocr.yaml" in out and "layout inplace_abn" in out and "leaky_relu" in out
+    one_line_error(command("convert", path, tmp_path / "out.pth"), "out.pth", "already")
+    one_line_error(command("convert", path, tmp_path / "out.zip"), "out.zip", ".safetensors")
+    torch.save({"head.classifier.weight": torch.zeros(3, 4, 1, 1)}, tmp_path / "strange.pth")
+    one_line_error(command("convert", tmp_path / "strange.pth", tmp_path / "x.pth"), "no experiment", "--config")
+    assert sorted(each.name for each in tmp_path.glob("*.pth")) == ["out.pth", "released.pth", "strange.pth"]
+
+
+def test_importing_the_package_costs_no_torch(run):
+    assert run("-c", "import sys, openseg; sys.exit('torch' in sys.modules)").returncode == 0
 
 
 def test_imagenet_file_of_another_backbone_is_refused(tmp_path):

@@ -106,10 +106,18 @@ class ModelConfig(_Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
     aux_channels: Positive | None = Field(None, description="of the auxiliary head; null: as many as it reads")
     aux_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    head_activation: Literal["relu", "leaky_relu"] = Field(
-        "relu", description="leaky_relu (slope 0.01) is what the files released for torch 0.4 were trained with"
+    aux_kernel: Literal[1, 3] = Field(3, description="of the auxiliary head's first convolution")
+    head_activation: Literal["relu", "leaky_relu"] | None = Field(
+        None,
+        description="null: that of the checkpoint, relu in fresh training; leaky_relu (slope 0.01) is what the files "
+        "released for torch 0.4 were trained with",
     )
     pretrained: Path | None = Field(None, description="ImageNet weights of the backbone; null: random")
+
+    @property
+    def activation(self) -> str:
+        """The heads' activation, resolved."""
+        return self.head_activation or "relu"
 
 
 class LossConfig(_Section):
@@ -174,6 +182,7 @@ class TestConfig(_Section):
 
     __test__ = False  # the name starts with Test; pytest should not collect it
 
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: faster, on a few pixels another class")
     ss: SingleScale = SingleScale()
     ms: MultiScale = MultiScale()
     window: Size | None = None

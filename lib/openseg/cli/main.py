@@ -1,4 +1,4 @@
-"""``main.py``: train, resume, val, test, offsets, evaluate, config."""
+"""``main.py``: train, resume, val, test, offsets, evaluate, convert, config."""
 
 from __future__ import annotations
 
@@ -37,18 +37,19 @@ def _train(arguments: argparse.Namespace) -> None:
     run_dir = Path(arguments.runs) / experiment.data.dataset / experiment.name
     resume = arguments.command == "resume"
     weights = None if resume or arguments.weights is None else Path(arguments.weights)
-    train(experiment, pick_device(arguments.device), Path(arguments.checkpoints), run_dir, resume, weights)
+    partial = not resume and arguments.partial
+    train(experiment, pick_device(arguments.device), Path(arguments.checkpoints), run_dir, resume, weights, partial)
 
 
 def _val(arguments: argparse.Namespace) -> None:
-    from openseg.data.folder import list_pairs
+    from openseg.data.folder import list_split
     from openseg.engine.evaluate import evaluate_semantic
     from openseg.report.tables import write_scores
 
     experiment, model, device, _ = _load(arguments, "semantic", "offsets")
-    pairs = list_pairs(experiment.data_dir / experiment.data.val_split)
-    out_dir = _out_dir(arguments, experiment, "val")
-    scores = evaluate_semantic(model, experiment, pairs, device, out_dir, distances=(1, 3, 5))
+    pairs = list_split(experiment, experiment.data.val_split)
+    out_dir = _out_dir(arguments, experiment, "val" if arguments.mode == "ss" else "val_ms")
+    scores = evaluate_semantic(model, experiment, pairs, device, out_dir, (1, 3, 5), arguments.mode)
     write_scores(out_dir / "scores.json", {experiment.name: scores})
     print(f"labels: {out_dir / 'label'}\nscores: {out_dir / 'scores.json'}")
 
@@ -59,8 +60,8 @@ def _test(arguments: argparse.Namespace) -> None:
 
     experiment, model, device, _ = _load(arguments, "semantic", "offsets")
     images = list_images(experiment.data_dir / arguments.split)
-    out_dir = _out_dir(arguments, experiment, f"{arguments.split}_ss")
-    predict_images(model, experiment, images, device, out_dir)
+    out_dir = _out_dir(arguments, experiment, f"{arguments.split}_{arguments.mode}")
+    predict_images(model, experiment, images, device, out_dir, arguments.mode)
     print(f"labels: {out_dir / 'label'}")
 
 
@@ -93,14 +94,23 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     write_scores(Path(arguments.json) if arguments.json else None, results)
 
 
+def _convert(arguments: argparse.Namespace) -> None:
+    from openseg.cli.convert import convert
+
+    convert(arguments.source, arguments.target, arguments.config, arguments.overrides)
+
+
 def _load(arguments: argparse.Namespace, task: str, other: str) -> tuple:
     """Experiment, network in eval mode, its device, and the checkpoint's path; ``other`` is the command of other tasks.
 
     Raises:
         ConfigError: the experiment is of another task.
     """
+    import torch
+
     from openseg.engine.checkpoints import find_checkpoint
     from openseg.errors import ConfigError
+    from openseg.models.inference import prepare_for_inference
     from openseg.models.weights import load_model
 
     experiment = experiment_of(arguments)
@@ -111,7 +121,8 @@ def _load(arguments: argparse.Namespace, task: str, other: str) -> tuple:
     device = pick_device(arguments.device)
     model, report = load_model(experiment, path)
     print(f"{path}: {report}")
-    return experiment, model.to(device), device, path
+    dtype = torch.bfloat16 if experiment.test.precision == "bf16" else torch.float32
+    return experiment, prepare_for_inference(model, dtype).to(device), device, path
 
 
 def _out_dir(arguments: argparse.Namespace, experiment: object, what: str) -> Path:
@@ -156,11 +167,18 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--runs", default="runs", metavar="DIR", help="root of the TensorBoard events")
         if name == "train":
             sub.add_argument("--weights", metavar="PTH", help="start from these weights of the whole network")
+            sub.add_argument("--partial", action="store_true", help="take of --weights what fits this network")
         add_device(sub)
-    sub = add("val", _val, "Predict the validation split at single scale, write labels and print scores.")
-    add_network(sub, "<data root>/seg_result/<dataset>/<name>_val")
-    sub = add("test", _test, "Predict a split without truth and write labels.")
-    add_network(sub, "<data root>/seg_result/<dataset>/<name>_<split>_ss")
+
+    def add_mode(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--mode", choices=("ss", "ms"), default="ss", help="single or multi-scale (default: ss)")
+
+    sub = add("val", _val, "Predict the validation split, write labels and print scores.")
+    add_network(sub, "<data root>/seg_result/<dataset>/<name>_val, or _val_ms")
+    add_mode(sub)
+    sub = add("test", _test, "Predict a split without truth and write labels for its test server.")
+    add_network(sub, "<data root>/seg_result/<dataset>/<name>_<split>_<mode>")
+    add_mode(sub)
     sub.add_argument("--split", default="test", help="default: test")
     sub = add("offsets", _offsets, "Predict SegFix offsets of the images of a split or a folder.")
     add_network(sub, "offset_pred/<split>/semantic/<dataset>/offset_<backbone>")
@@ -179,6 +197,11 @@ def _parser() -> argparse.ArgumentParser:
         help="of the boundary F-score, in pixels (default: 1,3,5)",
     )
     sub.add_argument("--json", metavar="FILE", help="also write the scores here")
+    sub = add("convert", _convert, "Write a checkpoint of any known layout in ours, and say what it holds.")
+    sub.add_argument("source", metavar="IN", help="a checkpoint of the whole network")
+    sub.add_argument("target", metavar="OUT", help=".pth or .safetensors")
+    sub.add_argument("--config", metavar="YAML", help="its experiment (default: the one of configs/ that it fits)")
+    sub.add_argument("overrides", nargs="*", metavar="key.sub=value", help="replace values of the experiment")
     sub = add("config", _config, "Print the resolved experiment.")
     add_experiment(sub)
     return parser

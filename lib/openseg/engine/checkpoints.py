@@ -34,8 +34,10 @@ def find_checkpoint(experiment: Experiment, root: Path) -> Path:
     """
     folders = [folder / experiment.data.dataset for folder in (root, Path.home() / "checkpoints")]
     name = latest_path(experiment, root).name
-    # The published SegFix file of the semantic row carries its iterations in its name.
+    # The published SegFix file on HRNet-W48 carries its iterations in its name, and HRNeXt was renamed to HRNet2x.
     names = [name, name.replace("_segfix_loss_", "_segfix_loss_iter80000_")]
+    for old, new in (("hrnext20", "hrnet2x20"), ("hrnet2x20", "hrnext20")):
+        names += [each.replace(old, new) for each in names if old in each]
     for path in (folder / each for folder in folders for each in names):
         if path.is_file():
             return path

@@ -26,7 +26,7 @@ from openseg.engine.state import Training, build_training, read_resumable
 from openseg.errors import CheckpointError, Interrupted, OpensegError
 from openseg.inference import predict_labels
 from openseg.losses import build_loss
-from openseg.models.weights import load_backbone, load_weights, read_checkpoint, with_activation
+from openseg.models.weights import fit_experiment, load_backbone, load_weights, read_checkpoint
 
 __all__ = ["poly_lr", "train"]
 
@@ -77,6 +77,7 @@ def train(
     run_dir: Path | None = None,
     resume: bool = False,
     weights: Path | None = None,
+    partial: bool = False,
 ) -> Training:
     """Train an experiment to its last iteration, validating and saving on the way.
 
@@ -84,6 +85,7 @@ def train(
         run_dir: where TensorBoard events go; None writes none.
         resume: continue from ``<name>_latest.pth``; on a CPU the result equals an uninterrupted run bit for bit.
         weights: a checkpoint of any layout to start from (fine-tuning).
+        partial: take of ``weights`` what fits this network.
 
     Raises:
         CheckpointError: nothing to resume, something would be overwritten, or weights that do not fit.
@@ -105,13 +107,13 @@ def train(
     elif weights is not None:
         checkpoint = read_checkpoint(weights)
     if checkpoint is not None:
-        experiment = with_activation(experiment, checkpoint)
+        experiment = fit_experiment(experiment, checkpoint)
     training = build_training(experiment, device, checkpoint_root)
     if checkpoint is not None and resume:
         training.restore(checkpoint)
         logger.info("resumed %s at iteration %d", latest, training.iteration)
     elif checkpoint is not None:
-        logger.info("%s: %s", weights, load_weights(training.model, checkpoint))
+        logger.info("%s: %s", weights, load_weights(training.model, checkpoint, partial))
     elif experiment.model.pretrained is not None:
         report = load_backbone(training.model.backbone, experiment.model.pretrained)
         logger.info("%s: %s", experiment.model.pretrained, report)

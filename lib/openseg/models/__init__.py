@@ -74,7 +74,7 @@ def build_model(experiment: Experiment) -> nn.Module:
     model = experiment.model
     backbone = build_backbone(model)
     if experiment.task == "segfix":
-        return SegFix(backbone, model.head_activation)
+        return SegFix(backbone, model.activation)
     _require_known(model.head, HEADS, "model.head")
     num_classes = get_catalog(experiment.data.dataset).num_classes
     return Segmentor(backbone, HEADS[model.head](backbone.head_channels, num_classes, model))

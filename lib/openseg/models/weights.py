@@ -1,76 +1,41 @@
-"""Any known checkpoint layout -> ours, with a report of what happened to each key.
+"""Checkpoint files of any known layout -> our networks, with a report of what happened to each key.
 
-Layouts:
-    openseg      what this project writes: ``{"format": "openseg", "weights": ..., "experiment": ..., ...}``.
-    inplace_abn  the original's files for torch 0.4: BN and activation are one module, ``|weight| + 1e-5`` is the gamma,
-                 heads use leaky ReLU (0.01). This is what was released.
-    plain_bn     the original's later files: plain BN, heads use ReLU.
-    weights      a bare state dict in our own key names.
-
-The last three may be prefixed with ``module.`` and sit in ``{"state_dict": ...}`` beside a ``config_dict``.
+A file is one of ours (``{"format": "openseg", "weights": ..., ...}`` or ``.safetensors``) or a state dict in one of the
+layouts of ``layouts``, which may be prefixed with ``module.`` and sit in ``{"state_dict": ...}`` beside other things.
 """
 
 from __future__ import annotations
 
+import json
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from openseg.config import Experiment
+from openseg.config import Experiment, Normalization
 from openseg.errors import CheckpointError
+from openseg.files import atomic_write
 from openseg.models import build_model
+from openseg.models.backbones.resnet import ResNet
+from openseg.models.layouts import Converted, convert_backbone, convert_state
 
 __all__ = [
     "Checkpoint",
     "KeyReport",
+    "fit_experiment",
+    "fits",
     "load_backbone",
     "load_model",
     "load_weights",
     "read_checkpoint",
-    "with_activation",
+    "write_weights",
 ]
-
-INPLACE_ABN_EPS = 1e-5
-
-# The original's head names -> ours, the first prefix that fits; backbone keys are the same.
-_ATTENTION = {"f_pixel.": "query.", "f_object.": "key.", "f_down.": "value.", "f_up.": "out."}
-_SELF_ATTENTION = {"f_query.": "query.", "f_key.": "key.", "f_value.": "value.", "W.": "out."}
-_RENAMED = {
-    # Base-OC
-    "oc_module_pre.": "head.pixels.",
-    **{f"oc_module.stages.0.{a}": f"head.attention.{b}" for a, b in _SELF_ATTENTION.items()},
-    "oc_module.conv_bn_dropout.": "head.fuse.",
-    "cls.": "head.classifier.",
-    "dsn.": "head.aux.",
-    # ISA
-    "isa_head.2.conv_bn.": "head.fuse.",
-    **{f"isa_head.2.stages.0.long_range_sa.{a}": f"head.long_range.{b}" for a, b in _SELF_ATTENTION.items()},
-    **{f"isa_head.2.stages.0.short_range_sa.{a}": f"head.short_range.{b}" for a, b in _SELF_ATTENTION.items()},
-    "isa_head.": "head.pixels.",
-    # OCR on ResNet and on HRNet
-    "conv_3x3.": "head.pixels.",
-    "conv3x3.": "head.pixels.",
-    **{f"spatial_ocr_head.object_context_block.{a}": f"head.attention.{b}" for a, b in _ATTENTION.items()},
-    **{f"ocr_distri_head.object_context_block.{a}": f"head.attention.{b}" for a, b in _ATTENTION.items()},
-    "spatial_ocr_head.conv_bn_dropout.": "head.fuse.",
-    "ocr_distri_head.conv_bn_dropout.": "head.fuse.",
-    # ASP-OCR
-    **{f"asp_ocr_head.context.2.object_context_block.{a}": f"head.attention.{b}" for a, b in _ATTENTION.items()},
-    "asp_ocr_head.context.": "head.pixels.",
-    **{f"asp_ocr_head.conv{i + 2}.": f"head.branches.{i}." for i in range(4)},
-    "asp_ocr_head.conv_bn_dropout.": "head.fuse.",
-    # shared
-    "cls_head.": "head.classifier.",
-    "head.": "head.classifier.",
-    "dsn_head.3.": "head.aux.2.",  # a dropout took number 2
-    "dsn_head.": "head.aux.",
-    "aux_head.": "head.aux.",
-    "dir_head.": "direction_head.",
-}
 
 
 @dataclass
@@ -79,6 +44,7 @@ class KeyReport:
 
     matched: list[str] = field(default_factory=list)
     renamed: list[str] = field(default_factory=list)
+    filled: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     misshapen: list[str] = field(default_factory=list)
@@ -89,6 +55,8 @@ class KeyReport:
 
     def __str__(self) -> str:
         parts = [f"{len(self.matched)} keys matched ({len(self.renamed)} renamed)"]
+        if self.filled:
+            parts.append(f"{len(self.filled)} biases that the file's network does not have are zero")
         for name in ("missing", "unexpected", "misshapen"):
             keys = getattr(self, name)
             if keys:
@@ -101,34 +69,66 @@ class Checkpoint:
     """A file, read and brought to our key names.
 
     Attributes:
-        layout: one of the names in the module docstring.
-        weights: key -> tensor, on the CPU, plain batch norm.
-        renamed: keys whose name was changed on the way.
-        head_activation: what the heads must use, or None where the file does not tell.
+        converted: its weights on the CPU, with plain batch norm, and what they ask of an experiment.
         content: everything else in one of our own files (optimizer, iteration, experiment, ...), else empty.
     """
 
     path: Path
-    layout: str
-    weights: dict[str, Tensor]
-    renamed: list[str]
-    head_activation: str | None
-    content: dict[str, Any]
+    converted: Converted
+    content: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        return self.converted.weights
+
+
+def _float64(dtype: np.dtype, data: bytes) -> float:
+    if dtype != np.float64:
+        raise pickle.UnpicklingError(f"a NumPy scalar of type {dtype}")
+    return float(np.frombuffer(data, dtype)[0])
+
+
+# The original's files hold the best score as a NumPy scalar; nothing else of NumPy is let in.
+_ALLOWED = [
+    (_float64, "numpy.core.multiarray.scalar"),
+    (_float64, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    type(np.dtype(np.float64)),
+]
 
 
 def _read(path: Path) -> Any:
-    """The content of a checkpoint file; no code in it is run (``weights_only``)."""
+    """The content of a checkpoint file; no code in it is run."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+        if path.suffix == ".safetensors":
+            with safetensors.safe_open(path, framework="pt") as file:
+                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
+                facts = json.loads((file.metadata() or {}).get("openseg", "null"))
+            return weights if facts is None else {**facts, "weights": weights}
+        with torch.serialization.safe_globals(_ALLOWED):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, IsADirectoryError):
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path}: refused: not a checkpoint, or one that holds more than tensors and plain values"
+            f"{path}: refused: not a checkpoint, or one that holds more than tensors and plain values{_hint(path)}"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # PyTorch raises whatever its parsers meet in a damaged file
         reason = (str(error).splitlines() or ["empty file"])[0]
-        raise CheckpointError(f"{path}: damaged or not a checkpoint ({reason}); download or copy it again") from None
+        raise CheckpointError(
+            f"{path}: damaged or not a checkpoint ({reason}); download or copy it again{_hint(path)}"
+        ) from None
+
+
+def _hint(path: Path) -> str:
+    """What the file is instead, where that is plain to see."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64).lstrip().lower()
+    except OSError:
+        return ""
+    page = start.startswith((b"<!doctype", b"<html"))
+    return "; it is a web page, such as a download service shows instead of the file" if page else ""
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
@@ -140,60 +140,30 @@ def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
             break
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path}: holds no state dict of tensors")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of any known layout of a whole network.
+    """Read a checkpoint of any layout.
 
     Raises:
-        CheckpointError: missing, damaged, not a checkpoint, or holding more than tensors and plain values.
+        CheckpointError: the file is missing, damaged, holds more than tensors and plain values, or is another network.
     """
     path = Path(path)
     content = _read(path)
     if isinstance(content, dict) and content.get("format") == "openseg":
-        if content.get("version") != 1:
-            raise CheckpointError(
-                f"{path}: written by a newer openseg (version {content.get('version')}); update openseg"
-            )
         try:
-            activation = content["experiment"]["model"]["head_activation"]
-            return Checkpoint(path, "openseg", content.pop("weights"), [], activation, content)
+            weights, experiment = content.pop("weights"), content["experiment"]
+            activation = experiment["model"]["head_activation"] or "relu"
+            normalization = experiment["normalization"]
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: an openseg checkpoint without {error}; it was not written whole") from None
-    return _from_state_dict(path, _state_dict(path, content))
-
-
-def _from_state_dict(path: Path, state: dict[str, Tensor]) -> Checkpoint:
-    heads = [key for key in state if not key.startswith("backbone.")]
-    if any(key.startswith(("head.classifier.", "direction_head.")) for key in heads):
-        return Checkpoint(path, "weights", state, [], None, {})
-    # Decided from the heads alone: backbones look the same in both layouts, but for a counter.
-    has_norm = any(key.endswith(".running_mean") for key in heads)
-    inplace = has_norm and not any(key.endswith(".num_batches_tracked") for key in heads)
-    weights, renamed = {}, []
-    for theirs, value in state.items():
-        prefix, _, leaf = theirs.rpartition(".")
-        ours = theirs
-        if inplace and f"{prefix}.running_mean" in state:
-            value = value.abs() + INPLACE_ABN_EPS if leaf == "weight" else value
-            if not theirs.startswith("backbone."):
-                ours = f"{prefix}.0.{leaf}"
-        ours = _rename(ours)
-        if ours != theirs:
-            renamed.append(ours)
-        weights[ours] = value
-    activation = None
-    if has_norm:
-        activation = "leaky_relu" if inplace else "relu"
-    return Checkpoint(path, "inplace_abn" if inplace else "plain_bn", weights, renamed, activation, {})
-
-
-def _rename(key: str) -> str:
-    for theirs, ours in _RENAMED.items():
-        if key.startswith(theirs):
-            return ours + key[len(theirs) :]
-    return key
+        settings = {"head_activation": activation}
+        return Checkpoint(path, Converted("openseg", weights, settings=settings, normalization=normalization), content)
+    try:
+        return Checkpoint(path, convert_state(_state_dict(path, content)))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
 
 
 def _match(weights: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], KeyReport]:
@@ -213,15 +183,27 @@ def _match(weights: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tens
     return usable, report
 
 
-def load_weights(model: nn.Module, checkpoint: Checkpoint) -> KeyReport:
-    """Copy ``checkpoint`` into ``model``, strictly: every weight must be there and fit.
+def fits(checkpoint: Checkpoint, experiment: Experiment) -> bool:
+    """Whether the weights are exactly those of the experiment's network; takes no memory for it."""
+    with torch.device("meta"):
+        return _match(checkpoint.weights, build_model(experiment))[1].complete
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint, partial: bool = False) -> KeyReport:
+    """Copy ``checkpoint`` into ``model``.
+
+    Strictly: every weight must be there and fit. With ``partial``, what fits is copied and the rest of the network
+    stays as it is, for instance the classifiers when the classes are others.
 
     Raises:
-        CheckpointError: keys are missing, unexpected or of another shape; ``model`` is unchanged.
+        CheckpointError: keys are missing, unexpected or of another shape, or with ``partial`` less than half of the
+            network fits; ``model`` is unchanged.
     """
-    usable, report = _match(checkpoint.weights, model)
-    report.renamed = checkpoint.renamed
-    if not report.complete:
+    converted = checkpoint.converted
+    usable, report = _match(converted.weights, model)
+    report.renamed, report.filled = converted.renamed, converted.filled
+    too_little = len(usable) * 2 < len(model.state_dict())
+    if too_little if partial else not report.complete:
         raise CheckpointError(
             f"{checkpoint.path}: does not fit this network: {report}; use the experiment that it was trained with"
         )
@@ -236,34 +218,69 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> KeyReport:
         CheckpointError: the file is no checkpoint, or lacks weights of this backbone.
     """
     path = Path(path)
-    state = _state_dict(path, _read(path))
-    usable, report = _match({key.removeprefix("backbone."): value for key, value in state.items()}, backbone)
+    state = convert_backbone(_state_dict(path, _read(path)), isinstance(backbone, ResNet))
+    usable, report = _match(state, backbone)
     if report.missing or report.misshapen:
-        raise CheckpointError(f"{path}: not the weights of this backbone: {report}")
+        hint = ""
+        stem = state.get("resinit.conv1.weight")
+        if stem is not None and isinstance(backbone, ResNet):
+            kind = "_v1b" if stem.shape[-1] == 7 else "_v1c" if stem.shape[0] == 32 else " without a suffix"
+            hint = f"; its stem is that of the ResNets named{' ...' if kind.startswith('_') else ''}{kind}"
+        raise CheckpointError(f"{path}: not the weights of this backbone: {report}{hint}")
     backbone.load_state_dict(usable, strict=False)
     return report
 
 
-def with_activation(experiment: Experiment, checkpoint: Checkpoint) -> Experiment:
-    """The experiment with the activation that the checkpoint's heads were trained with, where the file tells."""
-    if checkpoint.head_activation is None:
-        return experiment
-    model = experiment.model.model_copy(update={"head_activation": checkpoint.head_activation})
-    return experiment.model_copy(update={"model": model})
+def fit_experiment(experiment: Experiment, checkpoint: Checkpoint) -> Experiment:
+    """The experiment with the settings that the checkpoint's weights ask for, where it leaves them open.
+
+    Another activation or normalization than a file was trained with loads as well and silently costs accuracy.
+
+    Raises:
+        CheckpointError: the experiment says otherwise; the message holds the override that mends it.
+    """
+    converted, model = checkpoint.converted, experiment.model
+    settings = dict(converted.settings)
+    activation = settings.get("head_activation")
+    if activation and model.head_activation not in (None, activation):
+        raise CheckpointError(
+            f"{checkpoint.path}: its heads were trained with {activation}, the experiment says "
+            f"{model.head_activation}; set model.head_activation={activation}"
+        )
+    if converted.normalization is not None:
+        wanted = Normalization.model_validate(converted.normalization)
+        if wanted != experiment.normalization:
+            fields = wanted.model_dump(mode="json")
+            text = ", ".join(f"{key}: {value}" for key, value in fields.items())
+            raise CheckpointError(
+                f'{checkpoint.path}: was trained with another normalization; set "normalization={{{text}}}"'
+            )
+    backbone = settings.get("backbone")
+    if backbone and backbone.split("_")[0] != model.backbone.split("_")[0]:
+        raise CheckpointError(f"{checkpoint.path}: its backbone is {backbone}, the experiment's is {model.backbone}")
+    return experiment.model_copy(update={"model": model.model_copy(update=settings)})
 
 
 def load_model(experiment: Experiment, path: str | Path) -> tuple[nn.Module, KeyReport]:
     """Build the network of an experiment with the weights of a checkpoint, in eval mode on the CPU.
 
-    The file is read first: the activation of the heads is what its weights were trained with, whatever the
-    experiment says, since another one silently costs accuracy.
+    The file is read first, since it decides what the experiment leaves open, see ``fit_experiment``.
 
     Raises:
-        CheckpointError: the file is damaged or belongs to another network.
+        CheckpointError: the file is damaged, belongs to another network, or contradicts the experiment.
     """
     checkpoint = read_checkpoint(path)
-    model = build_model(with_activation(experiment, checkpoint)).eval()
-    stored = checkpoint.content.get("experiment", {}).get("normalization")
-    if stored is not None and stored != experiment.normalization.model_dump(mode="json"):
-        raise CheckpointError(f"{path}: was trained with another normalization, {stored}; set normalization to it")
+    model = build_model(fit_experiment(experiment, checkpoint)).eval()
     return model, load_weights(model, checkpoint)
+
+
+def write_weights(path: str | Path, model: nn.Module, experiment: Experiment) -> None:
+    """Write a network's weights and its experiment in our layout, as ``.pth`` or ``.safetensors``, atomically."""
+    path = Path(path)
+    facts = {"format": "openseg", "version": 1, "experiment": experiment.dump()}
+    weights = {key: value.contiguous() for key, value in model.state_dict().items()}
+    with atomic_write(path) as temporary:
+        if path.suffix == ".safetensors":
+            safetensors.torch.save_file(weights, temporary, metadata={"openseg": json.dumps(facts)})
+        else:
+            torch.save({**facts, "weights": weights}, temporary)

@@ -4,4 +4,5 @@ CONFIG=configs/camvid/segfix_hrnet18.yaml
 NAME=segfix_hrnet18
 DATASET=camvid
 TASK=segfix
+OFFSETS=semantic/camvid/offset_hrnet18
 source "$(dirname "${BASH_SOURCE[0]}")/../../launcher.sh"

@@ -7,4 +7,5 @@ CONFIG=configs/cityscapes/segfix_hrnet48.yaml
 NAME="segfix_hrnet_${BACKBONE}_segfix_loss"
 DATASET=cityscapes
 TASK=segfix
+OFFSETS="semantic/cityscapes/offset_${BACKBONE}"
 source "$(dirname "${BASH_SOURCE[0]}")/../../launcher.sh"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from openseg.config import ModelConfig
 from openseg.models.layers import conv_bn_act, init_weights
 
 __all__ = ["attend", "aux_classifier", "init_head", "project_twice"]
@@ -23,13 +24,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
 
 
-def aux_classifier(
-    in_channels: int, num_classes: int, channels: int | None, dropout: float, act: str, bias: bool = True
-) -> nn.Sequential:
-    """The auxiliary head: a 3x3 convolution to ``channels`` (None: as many as come in) and a classifier."""
-    channels = channels or in_channels
-    conv, norm_act = conv_bn_act(in_channels, channels, 3, act, bias)
-    norm_act.append(nn.Dropout2d(dropout))
+def aux_classifier(in_channels: int, num_classes: int, config: ModelConfig, bias: bool = True) -> nn.Sequential:
+    """The auxiliary head: a convolution to ``aux_channels`` (None: as many as come in) and a classifier."""
+    channels = config.aux_channels or in_channels
+    conv, norm_act = conv_bn_act(in_channels, channels, config.aux_kernel, config.activation, bias)
+    norm_act.append(nn.Dropout2d(config.aux_dropout))
     return nn.Sequential(conv, norm_act, nn.Conv2d(channels, num_classes, 1))
 
 

@@ -40,8 +40,8 @@ class FCNHead(nn.Module):
 
     def __init__(self, in_channels: tuple[int, int], num_classes: int, config: ModelConfig) -> None:
         super().__init__()
-        channels, act = config.head_channels, config.head_activation
-        self.aux = aux_classifier(in_channels[0], num_classes, config.aux_channels, config.aux_dropout, act)
+        channels, act = config.head_channels, config.activation
+        self.aux = aux_classifier(in_channels[0], num_classes, config)
         self.pixels = nn.Sequential(*conv_bn_act(in_channels[1], channels, 3, act), nn.Dropout2d(config.dropout))
         self.classifier = nn.Conv2d(channels, num_classes, 1)
         init_head(self)
@@ -55,8 +55,8 @@ class BaseOCHead(nn.Module):
 
     def __init__(self, in_channels: tuple[int, int], num_classes: int, config: ModelConfig) -> None:
         super().__init__()
-        channels, act = config.head_channels, config.head_activation
-        self.aux = aux_classifier(in_channels[0], num_classes, config.aux_channels, config.aux_dropout, act)
+        channels, act = config.head_channels, config.activation
+        self.aux = aux_classifier(in_channels[0], num_classes, config)
         self.pixels = nn.Sequential(*conv_bn_act(in_channels[1], channels, 3, act))
         self.attention = SelfAttention(channels, config.key_channels, act)
         self.fuse = nn.Sequential(*conv_bn_act(2 * channels, channels, 1, act), nn.Dropout2d(config.dropout))

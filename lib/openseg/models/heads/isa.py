@@ -55,8 +55,8 @@ class ISAHead(nn.Module):
 
     def __init__(self, in_channels: tuple[int, int], num_classes: int, config: ModelConfig) -> None:
         super().__init__()
-        channels, act = config.head_channels, config.head_activation
-        self.aux = aux_classifier(in_channels[0], num_classes, config.aux_channels, config.aux_dropout, act, bias=False)
+        channels, act = config.head_channels, config.activation
+        self.aux = aux_classifier(in_channels[0], num_classes, config, bias=False)
         self.pixels = nn.Sequential(*conv_bn_act(in_channels[1], channels, 3, act, bias=False))
         self.long_range = GroupedAttention(channels, config.key_channels, act, long_range=True)
         self.short_range = GroupedAttention(channels, config.key_channels, act, long_range=False)

@@ -54,8 +54,8 @@ class OCRHead(nn.Module):
 
     def __init__(self, in_channels: tuple[int, int], num_classes: int, config: ModelConfig) -> None:
         super().__init__()
-        channels, act = config.head_channels, config.head_activation
-        self.aux = aux_classifier(in_channels[0], num_classes, config.aux_channels, config.aux_dropout, act)
+        channels, act = config.head_channels, config.activation
+        self.aux = aux_classifier(in_channels[0], num_classes, config)
         self.pixels = nn.Sequential(*conv_bn_act(in_channels[1], channels, 3, act))
         self.attention = ObjectAttention(channels, config.key_channels, act)
         self.fuse = nn.Sequential(*conv_bn_act(2 * channels, channels, 1, act), nn.Dropout2d(config.dropout))
@@ -77,8 +77,8 @@ class ASPOCRHead(nn.Module):
 
     def __init__(self, in_channels: tuple[int, int], num_classes: int, config: ModelConfig) -> None:
         super().__init__()
-        channels, act = config.head_channels, config.head_activation
-        self.aux = aux_classifier(in_channels[0], num_classes, config.aux_channels, config.aux_dropout, act)
+        channels, act = config.head_channels, config.activation
+        self.aux = aux_classifier(in_channels[0], num_classes, config)
         self.pixels = nn.Sequential(*conv_bn_act(in_channels[1], channels, 3, act))
         self.attention = ObjectAttention(channels, config.key_channels, act)
         branches = [conv_bn_act(in_channels[1], channels, 1, act)]

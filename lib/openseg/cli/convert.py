@@ -1,0 +1,65 @@
+"""``main.py convert``: a checkpoint of any known layout -> ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from openseg.config import Experiment, load_experiment
+from openseg.errors import CheckpointError, OpensegError
+from openseg.models.weights import Checkpoint, fit_experiment, fits, load_weights, read_checkpoint, write_weights
+
+__all__ = ["convert"]
+
+_CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+
+
+def convert(source: str, target: str, config: str | None, overrides: Sequence[str]) -> None:
+    """Write ``source`` as ``target`` (``.pth`` or ``.safetensors``) with the experiment that it belongs to.
+
+    Raises:
+        CheckpointError: unknown layout, no or another experiment, or ``target`` exists.
+    """
+    from openseg.models import build_model
+
+    out = Path(target)
+    if out.suffix not in (".pth", ".pt", ".safetensors"):
+        raise CheckpointError(f"{target}: write to a .pth or a .safetensors file")
+    if out.exists():
+        raise CheckpointError(f"{target}: is there already; move it away, or write to another file")
+    checkpoint = read_checkpoint(source)
+    experiment = load_experiment(config, overrides) if config else _recognise(checkpoint, overrides)
+    experiment = fit_experiment(experiment, checkpoint)
+    model = build_model(experiment)
+    report = load_weights(model, checkpoint)
+    write_weights(out, model, experiment)
+    print(f"{source}: layout {checkpoint.converted.layout}, experiment {experiment.name}: {report}")
+    print(f"heads: {experiment.model.activation}; normalization: {experiment.normalization.model_dump(mode='json')}")
+    print(f"written: {target}")
+
+
+def _recognise(checkpoint: Checkpoint, overrides: Sequence[str]) -> Experiment:
+    """The experiment of ``configs/`` that the weights fit; of several, the one that the file's name begins with."""
+    if "experiment" in checkpoint.content:
+        return Experiment.model_validate(checkpoint.content["experiment"])
+    normalization = checkpoint.converted.normalization
+    if normalization is not None:
+        overrides = [*overrides, f"normalization={json.dumps(normalization)}"]
+    fitting = []
+    for path in sorted(_CONFIGS.glob("*/*.yaml")):
+        try:
+            experiment = load_experiment(path, overrides)
+            if fits(checkpoint, fit_experiment(experiment, checkpoint)):
+                fitting.append((path, experiment))
+        except OpensegError:
+            continue
+    if not fitting:
+        raise CheckpointError(
+            f"{checkpoint.path}: layout {checkpoint.converted.layout}, but its weights fit no experiment of configs/ "
+            "as it is; name one and what differs, such as --config configs/cityscapes/hrnet48_ocr.yaml model.head=isa"
+        )
+    fitting.sort(key=lambda each: (not checkpoint.path.name.startswith(each[1].name), -len(each[1].name)))
+    path, experiment = fitting[0]
+    print(f"recognised as {path.relative_to(_CONFIGS.parent)}")
+    return experiment

@@ -1,0 +1,151 @@
+"""Every row of the model zoo: its experiment has the published settings, its launcher finds the published file."""
+
+import gzip
+import json
+import re
+
+import pytest
+from conftest import ROOT
+from recipe import GOLDENS
+
+from openseg.catalog import get_catalog
+from openseg.config import MultiScale, load_experiment
+from openseg.engine.checkpoints import find_checkpoint
+
+ROWS = json.loads(gzip.decompress((GOLDENS / "zoo.json.gz").read_bytes()))["rows"]
+HEADS = {
+    "base_ocnet": "base_oc",
+    "isanet": "isa",
+    "spatial_ocrnet": "ocr",
+    "spatial_asp_ocrnet": "asp_ocr",
+    "hrnet_w48_ocr": "ocr",
+}
+BACKBONES = {"deepbase_resnet101_dilated8": "resnet101", "hrnet48": "hrnet48", "hrnet2x20": "hrnext20"}
+LOSSES = {"fs_auxce_loss": "ce", "fs_auxohemce_loss": "ohem", "segfix_loss": "segfix"}
+
+
+def launcher_settings(row):
+    """What the row's launcher sets, by name."""
+    text = (ROOT / row["master"]["script"]).read_text()
+    values = dict(re.findall(r'^(\w+)="?(.*?)"?$', text, re.MULTILINE))
+    default = re.compile(r"\$\{(\w+):?-([^}]*)\}")
+    values = {key: default.sub(r"\2", value) for key, value in values.items()}
+    return {key: value.replace("${BACKBONE}", values.get("BACKBONE", "")) for key, value in values.items()}
+
+
+@pytest.fixture(params=ROWS, ids=lambda row: row["id"])
+def row(request):
+    return request.param
+
+
+@pytest.fixture
+def experiment(row):
+    return load_experiment(ROOT / launcher_settings(row)["CONFIG"])
+
+
+def size_hw(width_height):
+    return tuple(reversed(width_height))
+
+
+def test_optimisation(row, experiment):
+    settings, train = row["master"], experiment.train
+    assert settings["optimizer"] == train.optimizer and settings["momentum"] == train.momentum
+    assert not settings["nesterov"] and settings["weight_decay_on_bn_and_bias"] and not settings["warmup"]
+    assert train.warmup_iters == 0 and train.weight_decay == settings["weight_decay"]
+    assert settings["lr_policy"] == "lambda_poly" and train.poly_power == settings["poly_power"]
+    assert train.lr == settings["base_lr"] and train.head_lr_multiplier == settings["nbb_mult"]
+    assert train.max_iters == settings["max_iters"] and train.batch_size == settings["train_batch_size"]
+    assert train.val_interval == int(settings["val_trainer_test_interval"])
+    if "iterations" in row["published"]:
+        assert train.max_iters == row["published"]["iterations"]
+        assert train.batch_size == row["published"]["batch_size"]
+
+
+def test_data(row, experiment):
+    settings, data, catalog = row["master"], experiment.data, get_catalog(experiment.data.dataset)
+    assert data.dataset == row["dataset"] and catalog.folder == row["data_root_subdir"]
+    assert catalog.num_classes == settings["num_classes"]
+    labels = settings.get("label_list")
+    if labels:
+        assert [value for value in labels if value not in catalog.ignored_ids] == list(catalog.ids)
+    if settings["reduce_zero_label"]:
+        assert 0 in catalog.ignored_ids
+    assert data.train_split == ("train+val" if settings["include_val"] else "train")
+    if experiment.task == "segfix":
+        assert data.offset_gt == row["offset_gt_dir"]
+    order, scale = settings["input_channel_order"].lower(), settings["normalize"]["div_value"]
+    assert (experiment.normalization.order, experiment.normalization.scale) == (order, scale)
+    assert list(experiment.normalization.mean) == settings["normalize"]["mean"]
+    assert list(experiment.normalization.std) == settings["normalize"]["std"]
+
+
+def test_augmentation(row, experiment):
+    settings, augment, catalog = row["master"], experiment.augment, get_catalog(experiment.data.dataset)
+    steps = {name: values for step in settings["augmentation_in_order"] for name, values in step.items()}
+    expected = ["random_crop", "random_brightness"]
+    if augment.scale_range is not None:
+        expected.insert(0, "random_resize")
+        assert list(augment.scale_range) == steps["random_resize"]["scale_range"]
+        assert list(augment.aspect_range) == steps["random_resize"]["aspect_range"]
+    resize = {"min_side_length": experiment.data.short_side, "target_size": experiment.data.size}
+    resize = {key: value for key, value in resize.items() if value is not None}
+    if resize:
+        expected.insert(0, "resize")
+        assert {key: tuple(v) if isinstance(v, list) else v for key, v in steps["resize"].items()} == resize
+        assert {"resize": steps["resize"]} in settings["val_transforms"]
+    expected.insert(0 if augment.flip_first else -1, "random_hflip")
+    assert list(steps) == expected
+    assert size_hw(steps["random_crop"]["crop_size"]) == augment.crop_size == size_hw(settings["train_input_size_wh"])
+    assert steps["random_hflip"]["ratio"] == augment.flip
+    assert [tuple(pair) for pair in steps["random_hflip"]["swap_pair"]] == list(catalog.flip_pairs)
+    assert steps["random_brightness"] == {"ratio": 1.0, "shift_value": augment.brightness}
+
+
+def test_network_and_loss(row, experiment):
+    settings, model, loss = row["master"], experiment.model, experiment.loss
+    assert model.backbone == BACKBONES[settings["backbone"]]
+    assert set(model.multi_grid or [1]) == set(settings["multi_grid"] or [1]) and model.output_stride in (None, 8)
+    assert settings["bn_type_config"] == "inplace_abn" and model.head_activation == "leaky_relu"
+    assert loss.type == LOSSES[settings["loss_type"]]
+    if experiment.task == "segfix":
+        assert experiment.test.window == size_hw(settings["train_input_size_wh"])
+        assert experiment.test.window_stride == tuple(side // 3 for side in experiment.test.window)
+        assert loss.max_distance == row["env"]["dt_max_distance"] and loss.mask_weight == loss.direction_weight == 1
+        return
+    assert model.head == HEADS[settings["model_name"]]
+    assert settings["loss_weights"] == {"aux_loss": loss.aux_weight, "seg_loss": 1.0}
+    weights = get_catalog(experiment.data.dataset).class_weights if loss.class_weights else None
+    assert list(weights or ()) == (settings["ce_weight"] or [])
+    if loss.type == "ohem":
+        assert (loss.ohem_threshold, loss.ohem_min_kept) == (settings["ohem_thresh"], settings["ohem_min_kept"])
+
+
+def test_prediction(row, experiment):
+    settings, test, published = row["master"], experiment.test, row["published"]
+    if experiment.task == "segfix":
+        return
+    multi = published["multi_scale"]
+    assert (test.ms if multi else test.ss).flip == published["flip"]
+    scales = (settings["ms_test_cfg"] or {}).get("scale_search", MultiScale().scales)
+    assert test.ms.scales == tuple(scales) and test.ms.flip
+    padding = ((settings["ms_test_cfg"] or {}).get("data_transformer") or {}).get("fit_stride", 1)
+    assert test.ms.pad_to == padding
+    assert test.ss.pad_to == settings["val_collate"].get("fit_stride", 1)
+
+
+def test_the_launcher_has_its_modes_and_finds_the_published_file(row, experiment, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    launcher = launcher_settings(row)
+    number = row["script_id_needed_for_published_file"]
+    assert launcher.get("PUBLISHED_ID", "1") == number
+    assert launcher["DATASET"] == row["dataset"] and launcher["NAME"] == experiment.name
+    assert launcher.get("DATA_FOLDER", launcher["DATASET"]) == row["data_root_subdir"]
+    assert launcher["PRETRAINED_MODEL"] == row["master"]["pretrained"]
+    name = row["published_checkpoint_file"] or row["master"]["checkpoint_expected_for_id1"]
+    for root in (tmp_path / "here", tmp_path / "checkpoints"):
+        path = root / row["dataset"] / name
+        path.parent.mkdir(parents=True)
+        path.touch()
+        named = experiment.model_copy(update={"name": f"{launcher['NAME']}_{number}"})
+        assert find_checkpoint(named, tmp_path / "here") == path
+        path.unlink()
