@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from recipe import golden
+from torch.nn import functional as F
 
 from openseg.config import LossConfig
 from openseg.losses import SegFixLoss, SegmentationLoss, cross_entropy, ohem_cross_entropy
@@ -16,7 +17,7 @@ GOLDEN = golden("losses")
 LOGITS = torch.from_numpy(GOLDEN["logit"])
 LABELS = torch.from_numpy(np.where(GOLDEN["target"] < 0, 255, GOLDEN["target"]).astype(np.uint8))
 WEIGHTS = {"nw": None, "w": torch.from_numpy(GOLDEN["ce_weight"])}
-OHEM = [key for key in GOLDEN if key.startswith("fs_ohemce_SEEDVERSION")]
+OHEM = [key for key in GOLDEN if re.fullmatch(r"fs_(aux)?ohemce(_SEEDVERSION)?__n?w__t[\d.]+_k\d+", key)]
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
@@ -25,11 +26,29 @@ def test_cross_entropy(weights):
     assert loss.item() == pytest.approx(float(GOLDEN[f"fs_ce__{weights}"]), rel=1e-5)
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_labels_at_the_size_of_small_logits(weights):
+    small = torch.from_numpy(GOLDEN["aux_small"])
+    labels = F.interpolate(LABELS[:, None].float(), size=small.shape[-2:], mode="nearest")[:, 0].to(torch.uint8)
+    expected = float(GOLDEN[f"fs_ce__{weights}__smallpred_target_nearest"])
+    assert cross_entropy(small, labels, WEIGHTS[weights]).item() == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("key", OHEM)
 def test_ohem(key):
+    """SEEDVERSION is the default; the others were recorded with the first pixel always kept."""
     weights, threshold, kept = re.fullmatch(r".*__(n?w)__t([\d.]+)_k(\d+)", key).groups()
-    loss = ohem_cross_entropy(LOGITS, LABELS, float(threshold), int(kept), WEIGHTS[weights])
-    assert loss.item() == pytest.approx(float(GOLDEN[key]), rel=1e-5)
+    settings = {"ohem_threshold": float(threshold), "ohem_min_kept": int(kept)}
+    config = LossConfig(type="ohem", ohem_count_first_pixel="SEEDVERSION" not in key, **settings)
+    output = SegmentorOutput(LOGITS, torch.from_numpy(GOLDEN["aux"]) if "aux" in key else None)
+    terms = SegmentationLoss(config, WEIGHTS[weights])(output, {"label": LABELS})
+    assert terms["loss"].item() == pytest.approx(float(GOLDEN[key]), rel=1e-5)
+
+
+def test_gradient_of_ohem():
+    logits = LOGITS.clone().requires_grad_()
+    ohem_cross_entropy(logits, LABELS, 0.7, 50, WEIGHTS["w"], count_first_pixel=True).backward()
+    np.testing.assert_allclose(logits.grad.numpy(), GOLDEN["grad__fs_ohemce__w__t0.7_k50"], rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)

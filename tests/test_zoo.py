@@ -149,3 +149,55 @@ def test_the_launcher_has_its_modes_and_finds_the_published_file(row, experiment
         named = experiment.model_copy(update={"name": f"{launcher['NAME']}_{number}"})
         assert find_checkpoint(named, tmp_path / "here") == path
         path.unlink()
+
+
+def zoo_rows():
+    """The rows of MODEL_ZOO.md that name a script, as mappings from column to text."""
+    rows, header = [], []
+    for line in (ROOT / "MODEL_ZOO.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        if not cells or set(line) <= set("|-"):
+            header = header if cells else []
+        elif not header:
+            header = cells
+        else:
+            rows.append(dict(zip(header, cells, strict=True)))
+    return [row for row in rows if "Script" in row]
+
+
+def test_the_document_says_what_the_row_says(row, experiment):
+    script, published = f"`{row['master']['script']}`", row["published"]
+    mentions = [each for each in zoo_rows() if each["Script"] == script]
+    if len(mentions) > 1:
+        mentions = [each for each in mentions if (each["Multi-scale"] == "yes") == published["multi_scale"]]
+    (said,) = mentions
+    config = launcher_settings(row)["CONFIG"]
+    assert said["Experiment"] == f"`{config}`"
+    assert said["Train set"] == published["train_set"].replace("+", " + ")
+    assert (int(said["Iterations"]), int(said["Batch size"])) == (
+        experiment.train.max_iters,
+        experiment.train.batch_size,
+    )
+    name = row["published_checkpoint_file"] or row["master"]["checkpoint_expected_for_id1"]
+    assert said["Checkpoint name"] == f"`{name}`"
+    if "miou" in published:
+        assert float(said["mIoU"]) == published["miou"] and said["Test set"] == published["test_set"]
+        for column, key in (("OHEM", "ohem"), ("Multi-scale", "multi_scale"), ("Flip", "flip")):
+            assert (said[column] == "yes") == published[key]
+        if "miou_segfix" in published:
+            assert float(said["mIoU w/ SegFix"]) == published["miou_segfix"]
+
+
+def test_every_script_and_experiment_in_the_document_is_there():
+    for said in zoo_rows():
+        script = ROOT / said["Script"].strip("`")
+        assert f"CONFIG={said['Experiment'].strip('`')}\n" in script.read_text()
+    launchers = {str(path.relative_to(ROOT)) for path in ROOT.glob("scripts/*/**/run_*.sh")}
+    documented = {said["Script"].strip("`") for said in zoo_rows()}
+    assert documented == {path for path in launchers if "camvid" not in path}
+
+
+def test_no_published_link_is_lost():
+    text = (ROOT / "MODEL_ZOO.md").read_text()
+    links = (GOLDENS / "zoo_links.txt").read_text().split()
+    assert [link for link in links if link not in text] == []

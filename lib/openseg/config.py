@@ -128,8 +128,8 @@ class LossConfig(_Section):
     class_weights: bool = Field(False, description="use the weights of the data set's catalog entry")
     ohem_threshold: float = 0.9
     ohem_min_kept: Positive = 100_000
-    ohem_keep_first_pixel: bool = Field(
-        False, description="always keep the batch's first pixel, as later versions of the original do"
+    ohem_count_first_pixel: bool = Field(
+        False, description="count the batch's first pixel even if it is ignored, as later versions of the original do"
     )
     mask_weight: float = 1.0
     direction_weight: float = 1.0

@@ -39,26 +39,27 @@ def ohem_cross_entropy(
     threshold: float,
     min_kept: int,
     weights: Tensor | None = None,
-    keep_first_pixel: bool = False,
+    count_first_pixel: bool = False,
 ) -> Tensor:
     """Cross-entropy of the hard pixels only (online hard example mining, as in the OC family).
 
     A pixel is hard when the probability of its true class is strictly below ``max(threshold, p)``, p being the
     ``min_kept``-th smallest such probability; the mean is over the number of hard pixels, also with class weights.
-    ``keep_first_pixel`` counts the batch's first pixel as hard whatever it is, ignored ones with a loss of 0.
+    ``count_first_pixel`` counts the batch's first pixel among those that count even if it is ignored, with a loss of 0.
     """
     logits = logits.float()
     losses = F.cross_entropy(logits, labels.long(), weights, ignore_index=IGNORE, reduction="none")
     valid = labels != IGNORE
     true_class = torch.where(valid, labels, 0).long().unsqueeze(1)
+    if count_first_pixel:
+        valid = valid.clone()
+        valid.view(-1)[0] = True
     probability = logits.detach().softmax(dim=1).gather(1, true_class).squeeze(1)[valid]
     if probability.numel() == 0:
         return logits.sum() * 0.0
     kth = min(min_kept, probability.numel() - 1) + 1
     hard = torch.zeros_like(valid)
     hard[valid] = probability < probability.kthvalue(kth).values.clamp_min(threshold)
-    if keep_first_pixel:
-        hard.view(-1)[0] = True
     return (losses * hard).sum() / hard.sum().clamp_min(1)
 
 
@@ -74,7 +75,7 @@ class SegmentationLoss:
         logits = resize_logits(output.logits.float(), labels.shape[-2:])
         if config.type == "ohem":
             main = ohem_cross_entropy(
-                logits, labels, config.ohem_threshold, config.ohem_min_kept, self.weights, config.ohem_keep_first_pixel
+                logits, labels, config.ohem_threshold, config.ohem_min_kept, self.weights, config.ohem_count_first_pixel
             )
         else:
             main = cross_entropy(logits, labels, self.weights)

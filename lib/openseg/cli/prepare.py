@@ -12,6 +12,7 @@ from pathlib import Path
 from openseg.catalog import CATALOG_NAMES, get_catalog
 from openseg.cli.common import HelpFormatter, existing_dir, run_command, run_parallel
 from openseg.cli.profile import data_root
+from openseg.data.folder import pair_files
 from openseg.errors import DataError
 from openseg.files import IMAGE_SUFFIXES, atomic_write, claim_folder, list_files, read_label, write_json
 
@@ -98,10 +99,16 @@ def _make_targets(arguments: argparse.Namespace, kind: str) -> None:
     dataset = get_catalog(arguments.dataset or root.resolve().name).name
     for split in arguments.split:
         out = root / split / arguments.outname
-        maps = list_files(root / split / kind, (".png",))
+        # The network finds its ground truth by the labels' names, whatever the instance maps are called.
+        labels = list_files(root / split / "label", (".png",))
+        maps = {path.stem: path for path in labels}
+        if kind != "label":
+            instances = pair_files(labels, list_files(root / split / kind, (".png",)), f"{kind} map")
+            maps = {label.stem: path for label, path in instances.values()}
         kept = claim_folder(out, {"dataset": dataset} | ({"maps": kind} if kind != "label" else {}), (".mat",))
-        todo = [path for path in maps if f"{path.stem}.mat" not in kept or _is_older(out / f"{path.stem}.mat", path)]
-        work = functools.partial(_write_targets, dataset, kind, out)
+        jobs = [(path, out / f"{stem}.mat") for stem, path in maps.items()]
+        todo = [(path, target) for path, target in jobs if target.name not in kept or _is_older(target, path)]
+        work = functools.partial(_write_targets, dataset, kind)
         run_parallel(work, todo, f"SegFix {split}", arguments.workers)
         print(f"{split}: {len(todo)} of {len(maps)} written to {out}")
 
@@ -110,15 +117,16 @@ def _is_older(made: Path, source: Path) -> bool:
     return made.stat().st_mtime < source.stat().st_mtime
 
 
-def _write_targets(dataset: str, kind: str, out: Path, path: Path) -> None:
+def _write_targets(dataset: str, kind: str, job: tuple[Path, Path]) -> None:
     from openseg.segfix.targets import make_instance_targets, make_targets, write_targets
 
+    path, target = job
     catalog, values = get_catalog(dataset), read_label(path)
     if kind == "instance":
         targets = make_instance_targets(values, catalog.ids)
     else:
         targets = make_targets(catalog.encode(values, path))
-    write_targets(out / f"{path.stem}.mat", targets)
+    write_targets(target, targets)
 
 
 def demo(argv: Sequence[str] | None = None) -> int:

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.resnet import Bottleneck
 
 from openseg.models.layers import conv_bn, init_weights
 
@@ -71,6 +69,9 @@ class ResNet(nn.Module):
 
     def __init__(self, spec: ResNetSpec, output_stride: int = 8, multi_grid: tuple[int, ...] = ()) -> None:
         super().__init__()
+        import torchvision  # costs every command more than a second, and only ResNets need it
+        from torchvision.models.resnet import Bottleneck
+
         trunk = torchvision.models.ResNet(
             Bottleneck, list(spec.blocks), replace_stride_with_dilation=[False, output_stride == 8, True]
         )

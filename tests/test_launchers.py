@@ -1,0 +1,136 @@
+"""Every launcher runs its modes on tiny data with its experiment shrunk by overrides, as a new user would run it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from conftest import ROOT
+
+from openseg.catalog import CATALOG_NAMES, get_catalog
+from openseg.cli.prepare import instance_targets, segfix_targets
+from openseg.data.scenes import write_scene
+from openseg.files import read_label, write_label
+
+LAUNCHERS = sorted(path.relative_to(ROOT) for path in ROOT.glob("scripts/*/**/run_*.sh"))
+SHRINK = ["data.workers=0", "augment.crop_size=[64,64]", "train.max_iters=2", "train.batch_size=2"]
+SHRINK += ["train.precision=fp32", "train.warmup_iters=0"]
+SHRINK_SEMANTIC = ["test.ms.scales=[0.5, 1.0]", "model.head_channels=32", "model.key_channels=16"]
+SHRINK_SEMANTIC += ["model.aux_channels=32"]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Each data set of the catalog: two images to train, one to validate, one to test, in the set's own ids."""
+    root = tmp_path_factory.mktemp("data")
+    street = root / "street"
+    for index in range(3):
+        write_scene((street / ("val" if index == 2 else "train"), index), (80, 112), seed=5)
+    for name in CATALOG_NAMES:
+        catalog = get_catalog(name)
+        folder = root / catalog.folder
+        shutil.copytree(street, folder)
+        for path in folder.rglob("label/*.png"):
+            classes = get_catalog("demo").encode(read_label(path))
+            write_label(path, catalog.decode(classes % catalog.num_classes))
+        shutil.copytree(folder / "val/image", folder / "test/image")
+    for name in ("cityscapes", "camvid"):
+        assert segfix_targets(["--datadir", str(root / name)]) == 0
+    assert instance_targets(["--datadir", str(root / "cityscapes")]) == 0
+    return root
+
+
+def shrink(launcher):
+    """Overrides, and the environment, that make a launcher's network and images small."""
+    text = (ROOT / launcher).read_text()
+    tiny = "resnet_tiny" if "_r_" in launcher.name else "hrnext_tiny" if "_hx_" in launcher.name else "hrnet_tiny"
+    if "TASK=segfix" in text:
+        return [*SHRINK, "test.window=[64,64]", "test.window_stride=null"], {"BACKBONE": tiny}
+    fit = {"lip": ["data.size=[64,64]"]}
+    fit |= {name: ["data.short_side=64"] for name in ("ade20k", "coco_stuff", "pascal_context")}
+    return [*SHRINK, *SHRINK_SEMANTIC, f"model.backbone={tiny}", *fit.get(launcher.parts[1], [])], {}
+
+
+def launcher_runs(data, environment):
+    """Runs a launcher with an id that no real run has."""
+    number = f"test{os.getpid()}"
+    settings = {"PYTHON": sys.executable, "DATA_ROOT": str(data), "PRETRAINED_MODEL": "", "OMP_NUM_THREADS": "1"}
+
+    def launch(launcher, mode, *arguments):
+        command = ["bash", str(launcher), mode, number, *map(str, arguments)]
+        everything = {**os.environ, **settings, **environment}
+        result = subprocess.run(command, cwd=ROOT, env=everything, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+        return result.stdout
+
+    return launch
+
+
+def run_modes(launcher, data, folder):
+    overrides, environment = shrink(launcher)
+    launch = launcher_runs(data, environment)
+    places = ["--checkpoints", folder / "checkpoints"]
+    launch(launcher, "train", *overrides, *places, "--runs", folder / "runs")
+    assert "complete" in launch(launcher, "resume", *overrides, *places, "--runs", folder / "runs")
+    image = next((data / "cityscapes/val/image").iterdir()).stem
+    if "segfix" in launcher.parts:
+        for mode in ("segfix_pred_val", "segfix_pred_test", "segfix_simple_pred_val"):
+            launch(launcher, mode, *overrides, *places, "--out", folder / mode)
+            assert (folder / mode / f"{image}.png").is_file()
+        return
+    catalog = get_catalog(launcher.parts[1])
+    for mode, *scales in (
+        ("val",),
+        ("test", "ss"),
+        ("test", "ms"),
+        *([("val", "ms")] if catalog.name == "lip" else []),
+    ):
+        out = folder / "_".join([mode, *scales])
+        printed = launch(launcher, mode, *scales, *overrides, *places, "--out", out)
+        assert ("mIoU" in printed) == (mode == "val")
+        label = read_label(out / "label" / f"{image}.png")
+        assert label.shape == (80, 112)
+        assert set(label.flat) <= set(catalog.ids)
+
+
+@pytest.fixture(scope="module")
+def runs(request, data, tmp_path_factory):
+    """All wanted launchers, as many at a time as there are cores: what takes long is starting the processes."""
+    wanted = [item for item in request.session.items if item.originalname == "test_modes"]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        launchers = [item.callspec.params["launcher"] for item in wanted]
+        yield {each: pool.submit(run_modes, each, data, tmp_path_factory.mktemp("run")) for each in launchers}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS, ids=str)
+def test_modes(launcher, runs):
+    runs[launcher].result()
+
+
+@pytest.mark.parametrize("pair", ["camvid", "cityscapes"])
+def test_labels_are_sharpened_by_the_offsets_of_the_pair(pair, data, tmp_path):
+    """``segfix ID val`` and ``test`` after ``val`` and ``segfix_pred_*``, at the places that the launchers choose."""
+    semantic, segfix = {
+        "camvid": ("scripts/camvid/run_h_18_d_4_ocr.sh", "scripts/camvid/segfix/run_h_18_d_4_segfix.sh"),
+        "cityscapes": (
+            "scripts/cityscapes/hrnet/run_h_48_d_4_ocr.sh",
+            "scripts/cityscapes/segfix/run_h_48_d_4_segfix.sh",
+        ),
+    }[pair]
+    launch = launcher_runs(data, {"BACKBONE": "hrnet_tiny"})
+    places = ["--checkpoints", tmp_path / "checkpoints"]
+    for launcher in (semantic, segfix):
+        launch(launcher, "train", *SHRINK, *places, "--runs", tmp_path / "runs")
+    launch(semantic, "val", *SHRINK, *places)
+    launch(semantic, "test", *SHRINK, *places)
+    for split in ("val", "test"):
+        offsets = tmp_path / f"offsets_{split}"
+        launch(segfix, f"segfix_pred_{split}", *SHRINK, *places, "--out", offsets)
+        out = launch(semantic, "segfix", split, "--offset", offsets)
+        assert ("change" in out) == (split == "val")
+    for folder in ("checkpoints", "runs", "offset_pred"):
+        assert list((ROOT / folder).rglob(f"*test{os.getpid()}*")) == []
