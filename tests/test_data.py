@@ -1,15 +1,17 @@
 """Training samples: what the transforms promise, and that a draw is always the same sample."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openseg.config import AugmentConfig, Normalization, load_experiment
+from openseg.catalog import get_catalog
+from openseg.config import AugmentConfig, DataConfig, Normalization, load_experiment
 from openseg.data.folder import list_pairs, list_split
 from openseg.data.loaders import TrainSet, iterate_training
-from openseg.data.transforms import FILL, augment, normalize
+from openseg.data.transforms import FILL, augment, fit_image, fit_size, normalize
 from openseg.errors import DataError
 from openseg.files import write_image, write_label
 from openseg.segfix.directions import codes_to_directions
@@ -59,6 +61,27 @@ def test_a_flip_mirrors_everything():
     for vertical in (up, down):  # straight up and down stay
         exact = plain.maps["angle_code"] == {2: 45, 6: 135}[int(vertical[0])]
         assert (flipped[exact] == directions[exact]).all()
+
+
+@pytest.mark.parametrize(
+    ("fit", "size"), [({"short_side": 64}, (64, 80)), ({"size": (64, 64)}, (64, 64)), ({}, (40, 50))]
+)
+def test_images_are_brought_to_size_after_the_first_flip(fit, size):
+    """As PASCAL-Context, COCO-Stuff and ADE20K (short side) and LIP (stretched) are trained; left and right change."""
+    image, maps = sample_maps(np.random.default_rng(0), 40, 50)
+    maps = {"label": np.where(maps["label"] > 9, 14, 15).astype(np.uint8)}
+    data = DataConfig(dataset="lip", **fit)
+    config = AugmentConfig(crop_size=(96, 96), scale_range=None, flip=1, flip_first=True, brightness=0)
+    flipped = get_catalog("lip").flipped_classes
+    sample = augment(image, maps, config, np.random.default_rng(1), data, flipped)
+    top, left, height, width = sample.window
+    assert (height, width) == size == fit_size((40, 50), data)
+    inside = (slice(top, top + height), slice(left, left + width))
+    mirrored = np.ascontiguousarray(image[:, ::-1])
+    np.testing.assert_array_equal(sample.image[inside], fit_image(mirrored, data))
+    exchanged = np.where(maps["label"] == 14, 15, 14).astype(np.uint8)[:, ::-1]
+    expected = cv2.resize(np.ascontiguousarray(exchanged), size[::-1], interpolation=cv2.INTER_NEAREST)
+    np.testing.assert_array_equal(sample.maps["label"][inside], expected)
 
 
 def test_padding_is_exactly_zero_and_channels_are_swapped():
