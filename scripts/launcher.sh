@@ -4,10 +4,10 @@
 #   CONFIG            experiment file
 #   NAME              checkpoints are checkpoints/<data set>/${NAME}_<id>_latest.pth
 #   DATASET           the data set, as the catalog calls it
-#   DATA_FOLDER       its folder below $DATA_ROOT (default: DATASET)
+#   DATA_FOLDER       its folder below $DATA_ROOT
 #   TASK              semantic or segfix
-#   PUBLISHED_ID      the id that the published file has (default 1)
-#   BACKBONE          another backbone than the experiment's (optional)
+#   PUBLISHED_ID      the id that the published file has
+#   BACKBONE          of TASK=segfix: the backbone, which the environment may name
 #   PRETRAINED_MODEL  ImageNet weights of the backbone, for train (optional; empty: random weights)
 #   SEGFIX_SCALE      pixels a step of the segfix mode (empty: the data set has no such mode)
 #   OFFSETS           folder of SegFix offsets below offset_pred/<split>/, for TASK=segfix
@@ -15,12 +15,11 @@
 # Everything after the mode's own arguments goes to main.py or segfix.py as it is, e.g. train.max_iters=100.
 set -euo pipefail
 
-caller="${BASH_SOURCE[1]}"
-launcher="scripts/${caller#*scripts/}"
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+launcher="$(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd)/$(basename "${BASH_SOURCE[1]}")"
+launcher="${launcher#"${root}"/}"
+cd "${root}"
 source config.profile
-
-DATA_FOLDER="${DATA_FOLDER:-${DATASET}}"
 
 usage() {
   echo "usage: bash ${launcher} MODE [ID] [...]"
@@ -30,18 +29,18 @@ usage() {
   if [ "${TASK}" = semantic ]; then
     echo "  val ID [ss|ms] [key=value ...]   predict and score the validation split (ms: several scales and mirrored)"
     echo "  test ID [ss|ms] [key=value ...]  predict \$DATA_ROOT/${DATA_FOLDER}/test"
-    if [ -n "${SEGFIX_SCALE:-}" ]; then
+    if [ -n "${SEGFIX_SCALE}" ]; then
       echo "  segfix ID [val|test] [...]       sharpen the labels of val or test with SegFix offsets"
     fi
   else
-    echo "  segfix_pred_val ID [...]         predict the offsets of the validation split"
+    echo "  segfix_pred_val ID [file] [...]  predict the offsets of the validation split (with another checkpoint file)"
     echo "  segfix_pred_test ID [...]        predict the offsets of the test split"
     echo "  segfix_simple_pred_val ID [...]  the same, each image in one pass instead of windows"
     echo "  segfix_simple_pred_test ID [...]"
   fi
   echo "  help                             show this"
   echo
-  echo "ID names one run of the experiment: ${PUBLISHED_ID:-1} for a published file, which goes to checkpoints/${DATASET}/ or"
+  echo "ID names one run of the experiment: ${PUBLISHED_ID} for a published file, which goes to checkpoints/${DATASET}/ or"
   echo "~/checkpoints/${DATASET}/. The experiment is ${CONFIG}, the data is \$DATA_ROOT/${DATA_FOLDER}"
   echo "(now ${DATA_ROOT}/${DATA_FOLDER}). Set PYTHON and DATA_ROOT in config.profile or the environment."
 }
@@ -55,7 +54,7 @@ mode="${1:-help}"
 case "${mode}" in
   help | -h | --help) usage; exit 0 ;;
 esac
-[ $# -ge 2 ] || fail "mode ${mode} needs an ID, for example: bash ${launcher} ${mode} ${PUBLISHED_ID:-1}"
+[ $# -ge 2 ] || fail "mode ${mode} needs an ID, for example: bash ${launcher} ${mode} ${PUBLISHED_ID}"
 id="$2"
 shift 2
 
@@ -74,14 +73,21 @@ predict() { # val or test, with the scale mode that may come first
   run_main "${command}" --mode "${scales}" "$@"
 }
 
-offsets() { # a split, a suffix of the folder
-  local split="$1" folder="offset_pred/$1/${OFFSETS}$2"
+offsets() { # a split, a suffix of the folder; then a checkpoint file may come
+  local options=(--split "$1" --out "offset_pred/$1/${OFFSETS}$2")
   shift 2
-  run_main offsets --split "${split}" --out "${folder}" "$@"
+  case "${1:--}" in
+    -* | *=*) ;;
+    *) options+=(--checkpoint "$1"); shift ;;
+  esac
+  run_main offsets "${options[@]}" "$@"
 }
 
-overrides=("name=${NAME}_${id}" "data.root=${DATA_ROOT}")
-if [ -n "${BACKBONE:-}" ]; then overrides+=("model.backbone=${BACKBONE}"); fi
+overrides=("name=${NAME}_${id}" "data.root='${DATA_ROOT//\'/\'\'}'")
+if [ "${TASK}" = segfix ]; then overrides+=("model.backbone=${BACKBONE}"); fi
+case " $* " in
+  *" --weights"*) PRETRAINED_MODEL= ;; # they hold the backbone too
+esac
 if [ -n "${PRETRAINED_MODEL:-}" ] && [ "${mode}" = train ]; then
   [ -f "${PRETRAINED_MODEL}" ] || fail "ImageNet weights ${PRETRAINED_MODEL} are not there; put them there (pretrained_model/README.md), or start from random weights: PRETRAINED_MODEL= bash ${launcher} train ${id}"
   overrides+=("model.pretrained=${PRETRAINED_MODEL}")
@@ -92,7 +98,7 @@ case "${TASK}:${mode}" in
   *:train | *:resume) run_main "${mode}" "$@" ;;
   semantic:val | semantic:test) predict "${mode}" "$@" ;;
   semantic:segfix)
-    [ -n "${SEGFIX_SCALE:-}" ] || fail "there is no SegFix network of ${DATASET}; see docs/segfix.md for how to train one"
+    [ -n "${SEGFIX_SCALE}" ] || fail "there is no SegFix network of ${DATASET}; see docs/segfix.md for how to train one"
     split="${1:-val}"
     if [ $# -gt 0 ]; then shift; fi
     case "${split}" in

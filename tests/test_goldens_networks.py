@@ -1,14 +1,18 @@
 """Released checkpoints, in both layouts, give the original's outputs."""
 
+import copy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from recipe import GOLDENS, golden, golden_input, golden_state, manifest_names
 
 from openseg.config import load_experiment
-from openseg.models import build_model
+from openseg.models.inference import prepare_for_inference
 from openseg.models.layers import resize_logits
-from openseg.models.weights import fit_experiment, load_model, load_weights, read_checkpoint
+from openseg.models.layouts import convert_state
+from openseg.models.weights import Checkpoint, fit_experiment, fits, load_model
 
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-4}
 LAYOUTS = ("inplace_abn", "torchsyncbn")
@@ -20,6 +24,7 @@ CONFIGS = {
     "hrnet_w48_ocr_19": ["cityscapes/hrnet48_ocr"],
     "hrnet_w48_ocr_20": ["lip/hrnet48_ocr"],
     "hrnet_w48_ocr_59": ["pascal_context/hrnet48_ocr"],
+    "hrnet_w48_ocr_60": ["pascal_context/hrnet48_ocr", "data.dataset=pascal_context_60"],
     "hrnet_w48_ocr_150": ["ade20k/hrnet48_ocr"],
     "hrnet_w48_ocr_171": ["coco_stuff/hrnet48_ocr"],
     "segfix_hrnet18": ["cityscapes/segfix_hrnet48", "model.backbone=hrnet18"],
@@ -58,17 +63,31 @@ def outputs(model, images, step):
     with torch.inference_mode():
         output = model(images)
     if hasattr(output, "mask_logits"):
-        return {"mask": output.mask_logits, "dir": output.direction_logits}
-    full = {"seg": output.logits, "aux": output.aux_logits}
-    return {name: resize_logits(values, images.shape[-2:])[:, :, ::step, ::step] for name, values in full.items()}
+        named = {"mask": output.mask_logits, "dir": output.direction_logits}
+    else:
+        full = {"seg": output.logits, "aux": output.aux_logits}
+        named = {key: resize_logits(values, images.shape[-2:])[:, :, ::step, ::step] for key, values in full.items()}
+    return {name: values.cpu().numpy() for name, values in named.items()}
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_released_network(file, released):
-    expected = golden(file)
+def compare(model, expected, images):
+    for name, values in outputs(model, images, int(expected["stride"])).items():
+        np.testing.assert_allclose(values, expected[name], **TOLERANCE, err_msg=name)
+
+
+def model_of(file, released):
     network, layout = file.split("__")
-    suffix = next((part for part in LAYOUTS if layout.startswith(part)), layout)
-    model = released(f"{network}__{suffix}")
+    return released(f"{network}__{next(part for part in LAYOUTS if layout.startswith(part))}")
+
+
+def once_in_quick(file):
+    """One golden a network; the others take long and are left out of the quick run."""
+    return file if file.endswith("19__inplace_abn") else pytest.param(file, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("file", map(once_in_quick, FILES))
+def test_released_network(file, released):
+    expected, model = golden(file), model_of(file, released)
     images = golden_input(expected["input_shape"])
     with torch.inference_mode():
         maps = model.backbone(images)
@@ -77,20 +96,35 @@ def test_released_network(file, released):
     for i, values in enumerate(maps, start=count - len(maps)):
         assert tuple(values.shape) == tuple(expected[f"backbone{i}_shape"])
         np.testing.assert_allclose(values[0, :4, :4, :4].numpy(), expected[f"backbone{i}_sample"], **TOLERANCE)
-    for name, values in outputs(model, images, int(expected["stride"])).items():
-        np.testing.assert_allclose(values.numpy(), expected[name], **TOLERANCE, err_msg=f"{file} {name}")
+    compare(model, expected, images)
 
 
-@pytest.mark.parametrize("name", [name for name in manifest_names() if not (GOLDENS / f"{name}.npz").exists()])
-def test_every_manifest_fits_its_experiment(name, tmp_path):
-    """The manifests without recorded outputs: names and shapes."""
+@pytest.mark.slow
+@pytest.mark.parametrize("file", [file for file in FILES if file.endswith("__inplace_abn")])
+def test_released_network_made_ready_for_inference(file, released):
+    """As ``val``, ``test`` and ``offsets`` run it."""
+    expected = golden(file)
+    compare(
+        prepare_for_inference(copy.deepcopy(model_of(file, released))), expected, golden_input(expected["input_shape"])
+    )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("file", FILES)
+def test_released_network_on_a_gpu(file, released, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    expected = golden(file)
+    compare(copy.deepcopy(model_of(file, released)).cuda(), expected, golden_input(expected["input_shape"]).cuda())
+
+
+@pytest.mark.parametrize("name", manifest_names())
+def test_every_manifest_fits_its_experiment(name):
+    """Names and shapes of all 28, without memory for values."""
     with torch.device("meta"):
-        state = golden_state(name, values=False)
-    path = tmp_path / "released.pth"
-    torch.save({key: torch.empty_like(value, device="cpu") for key, value in state.items()}, path)
-    checkpoint = read_checkpoint(path)
-    model = build_model(fit_experiment(experiment_of(name.split("__")[0]), checkpoint))
-    assert load_weights(model, checkpoint).complete
+        state = {key.removeprefix("module."): value for key, value in golden_state(name, values=False).items()}
+    checkpoint = Checkpoint(Path(name), convert_state(state))
+    assert fits(checkpoint, fit_experiment(experiment_of(name.split("__")[0]), checkpoint))
 
 
 def test_all_manifests_are_here():

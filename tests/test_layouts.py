@@ -57,6 +57,24 @@ def test_hrnet_authors_files_load(flavour, tmp_path):
             torch.testing.assert_close(ours, theirs)
 
 
+def test_what_came_from_another_project_is_converted_trained_and_resumed(
+    tmp_path, command, overrides, capsys, one_line_error
+):
+    """The shape of its auxiliary head stays, although the experiment does not name it."""
+    torch.save(hrnet_authors_state(tiny("model.aux_kernel=1")), tmp_path / "theirs.pth")
+    rgb = "normalization={order: rgb}"
+    assert command("convert", tmp_path / "theirs.pth", tmp_path / "ours.safetensors") == 0
+    out = capsys.readouterr().out
+    assert "configs/demo/hrnet_tiny_ocr.yaml" in out and "layout hrnet_authors" in out
+    assert openseg.load_model(TINY, tmp_path / "ours.safetensors", [rgb]).head.aux[0].kernel_size == (1, 1)
+    options = ["--config", TINY, *overrides, rgb]
+    assert command("train", *options, "train.max_iters=1", "--weights", tmp_path / "theirs.pth") == 0
+    assert command("resume", *options, "train.max_iters=2") == 0
+    assert command("val", *options) == 0
+    capsys.readouterr()
+    one_line_error(command("val", "--config", TINY, *overrides), "order: rgb")
+
+
 def mmseg_state(model, head):
     """Our network's weights under mmsegmentation's names; their ISA has biases of its values and another order."""
     twice = {"0.": "0.conv.", "1.0.": "0.bn.", "2.": "1.conv.", "3.0.": "1.bn."}
@@ -120,8 +138,16 @@ def test_mmsegmentation_files_load(head, tmp_path):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_mmsegmentations_hrnet_is_refused_with_the_reason(tmp_path):
-    state = {"decode_head.0.convs.0.conv.weight": torch.zeros(1, 1, 1, 1), "backbone.stage4.x": torch.zeros(1)}
-    torch.save({"state_dict": state}, tmp_path / "theirs.pth")
-    with pytest.raises(CheckpointError, match=r"theirs\.pth: .*without aligned corners"):
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        (["decode_head.0.convs.0.conv.weight", "backbone.stage4.x"], "without aligned corners"),
+        (["decode_head.psp_modules.x", "backbone.stem.6.weight"], "head is not one of ours"),
+        (["decode_head.conv_seg.weight", "backbone.conv1.weight"], "backbone is not ResNetV1c"),
+        (["decode_head.conv_seg.weight", "backbone.stem.6.weight"], "without its auxiliary head"),
+    ],
+)
+def test_what_is_another_function_is_refused_with_the_reason(keys, reason, tmp_path):
+    torch.save({"state_dict": {key: torch.zeros(1, 1, 1, 1) for key in keys}}, tmp_path / "theirs.pth")
+    with pytest.raises(CheckpointError, match=rf"theirs\.pth: .*{reason}"):
         read_checkpoint(tmp_path / "theirs.pth")

@@ -11,7 +11,7 @@ from openseg.errors import ConfigError
 from openseg.losses import build_loss
 from openseg.models import BACKBONES, build_model
 from openseg.models.inference import prepare_for_inference
-from openseg.models.weights import load_weights, read_checkpoint, write_weights
+from openseg.models.weights import write_weights
 
 SEMANTIC = "configs/demo/hrnet_tiny_ocr.yaml"
 SEGFIX = "configs/demo/segfix_hrnet_tiny.yaml"
@@ -52,16 +52,17 @@ class NetworkContract:
     @pytest.mark.parametrize("batch", [1, 2])
     def test_a_training_step_reaches_every_parameter(self, experiment, model, batch):
         shape = (batch, 70, 64)
-        targets = {"label": (19, 255), "mask": (2, 255), "direction": (8, 255)}
-        labels = {key: torch.randint(0, count, shape, dtype=torch.uint8) for key, (count, _) in targets.items()}
-        with torch.no_grad():  # Base-OC starts without context, so nothing before it would have a gradient
+        classes = {"label": 19, "mask": 2, "direction": 8}
+        labels = {key: torch.randint(0, count, shape, dtype=torch.uint8) for key, count in classes.items()}
+        with torch.no_grad():  # Base-OC starts without context, so the gradient of what makes the context is zero
             for name, parameter in model.named_parameters():
                 if name.endswith("attention.out.weight"):
                     parameter.normal_(std=0.01)
         output = model.train()(torch.randn(batch, 3, *shape[1:]))
         build_loss(experiment, torch.device("cpu"))(output, labels)["loss"].backward()
-        without = [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
-        assert without == []
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+            assert parameter.ndim != 4 or torch.count_nonzero(parameter.grad), name
 
     @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
     def test_saved_and_loaded_it_is_the_same(self, experiment, model, suffix, tmp_path):
@@ -209,11 +210,3 @@ def test_output_stride_16_and_multi_grid():
 def test_impossible_networks_are_named(overrides, words):
     with pytest.raises(ConfigError, match=words):
         build_model(load_experiment(SEMANTIC, overrides))
-
-
-def test_another_backbone_is_refused(tmp_path):
-    experiment = load_experiment(SEMANTIC)
-    write_weights(tmp_path / "a.pth", build_model(experiment), experiment)
-    other = build_model(load_experiment(SEMANTIC, RESNET))
-    with pytest.raises(openseg.errors.CheckpointError, match="does not fit"):
-        load_weights(other, read_checkpoint(tmp_path / "a.pth"))

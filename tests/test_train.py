@@ -166,14 +166,11 @@ def test_training_writes_curves_pictures_and_the_best(command, overrides, tmp_pa
     assert events["images"]
 
 
-def test_fine_tuning_starts_from_given_weights(command, overrides, tmp_path, capsys):
+def test_fine_tuning_starts_from_given_weights(command, overrides, capsys, one_line_error):
     config = ROOT / CONFIGS["semantic"]
     assert command("train", "--config", config, *overrides) == 0
     weights = "checkpoints/demo/hrnet_tiny_ocr_latest.pth"
     assert command("train", "--config", config, *overrides, "name=tuned", "--weights", weights) == 0
     assert "keys matched" in capsys.readouterr().out
-    activation = "model.head_activation=leaky_relu"  # the file was trained with relu, which must win
-    options = [*overrides, activation, "name=other", "--weights", weights]
-    assert command("train", "--config", config, *options) == 0
-    other = read_checkpoint(tmp_path / "checkpoints/demo/other_latest.pth")
-    assert other.head_activation == "relu"
+    options = [*overrides, "model.head_activation=leaky_relu", "name=other", "--weights", weights]
+    one_line_error(command("train", "--config", config, *options), "model.head_activation=relu")

@@ -250,11 +250,22 @@ def test_convert_recognises_the_experiment(command, tmp_path, capsys, one_line_e
     one_line_error(command("convert", path, tmp_path / "out.zip"), "out.zip", ".safetensors")
     torch.save({"head.classifier.weight": torch.zeros(3, 4, 1, 1)}, tmp_path / "strange.pth")
     one_line_error(command("convert", tmp_path / "strange.pth", tmp_path / "x.pth"), "no experiment", "--config")
+    segfix = build_model(load_experiment(ROOT / "configs/cityscapes/segfix_hrnet48.yaml", ["model.backbone=hrnet18"]))
+    torch.save(segfix.state_dict(), tmp_path / "strange.pth")
+    code = command("convert", tmp_path / "strange.pth", tmp_path / "x.pth", "model.backbone=hrnet18")
+    one_line_error(code, "several", "segfix_hrnet48.yaml", "segfix_hrnet48_inst.yaml", "--config")
     assert sorted(each.name for each in tmp_path.glob("*.pth")) == ["out.pth", "released.pth", "strange.pth"]
 
 
 def test_importing_the_package_costs_no_torch(run):
     assert run("-c", "import sys, openseg; sys.exit('torch' in sys.modules)").returncode == 0
+
+
+def test_a_whole_network_as_pretrained_backbone_keeps_its_gammas_right(tmp_path):
+    model, path = released_tiny(tmp_path)
+    backbone = tiny().backbone
+    load_backbone(backbone, path)
+    torch.testing.assert_close(backbone.state_dict(), model.backbone.state_dict())
 
 
 def test_imagenet_file_of_another_backbone_is_refused(tmp_path):

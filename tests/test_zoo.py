@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import subprocess
 
 import pytest
 from conftest import ROOT
@@ -12,7 +13,8 @@ from openseg.catalog import get_catalog
 from openseg.config import MultiScale, load_experiment
 from openseg.engine.checkpoints import find_checkpoint
 
-ROWS = json.loads(gzip.decompress((GOLDENS / "zoo.json.gz").read_bytes()))["rows"]
+ZOO = json.loads(gzip.decompress((GOLDENS / "zoo.json.gz").read_bytes()))
+ROWS = ZOO["rows"]
 HEADS = {
     "base_ocnet": "base_oc",
     "isanet": "isa",
@@ -141,6 +143,12 @@ def test_the_launcher_has_its_modes_and_finds_the_published_file(row, experiment
     assert launcher["DATASET"] == row["dataset"] and launcher["NAME"] == experiment.name
     assert launcher.get("DATA_FOLDER", launcher["DATASET"]) == row["data_root_subdir"]
     assert launcher["PRETRAINED_MODEL"] == row["master"]["pretrained"]
+    if experiment.task == "segfix":
+        kind = row["offset_output_dir"]["val"].split("/")[2]
+        assert launcher["OFFSETS"].startswith(f"{kind}/cityscapes/offset_{experiment.model.backbone}")
+    shown = subprocess.run(["bash", row["master"]["script"], "help"], cwd=ROOT, capture_output=True, text=True).stdout
+    for mode in row["master"]["modes"]:
+        assert f"  {mode} ID" in shown or mode == "debug"  # dead in the original as well
     name = row["published_checkpoint_file"] or row["master"]["checkpoint_expected_for_id1"]
     for root in (tmp_path / "here", tmp_path / "checkpoints"):
         path = root / row["dataset"] / name
@@ -151,8 +159,8 @@ def test_the_launcher_has_its_modes_and_finds_the_published_file(row, experiment
         path.unlink()
 
 
-def zoo_rows():
-    """The rows of MODEL_ZOO.md that name a script, as mappings from column to text."""
+def zoo_rows(column="Script"):
+    """The rows of MODEL_ZOO.md whose table has ``column``, as mappings from column to text."""
     rows, header = [], []
     for line in (ROOT / "MODEL_ZOO.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
@@ -162,7 +170,7 @@ def zoo_rows():
             header = cells
         else:
             rows.append(dict(zip(header, cells, strict=True)))
-    return [row for row in rows if "Script" in row]
+    return [row for row in rows if column in row]
 
 
 def test_the_document_says_what_the_row_says(row, experiment):
@@ -195,6 +203,14 @@ def test_every_script_and_experiment_in_the_document_is_there():
     launchers = {str(path.relative_to(ROOT)) for path in ROOT.glob("scripts/*/**/run_*.sh")}
     documented = {said["Script"].strip("`") for said in zoo_rows()}
     assert documented == {path for path in launchers if "camvid" not in path}
+
+
+def test_the_published_predictions_are_those_on_record():
+    tables = ZOO["_about"]["segfix_refinement_tables"]
+    for column, pairs in (("mIoU w/ SegFix", tables["semantic"]), ("AP w/ SegFix", tables["instance_AP"])):
+        said = [each for each in zoo_rows(column) if "Script" not in each]
+        before = column.split(" ")[0]
+        assert [[float(each[before]), float(each[column])] for each in said] == list(pairs.values())
 
 
 def test_no_published_link_is_lost():

@@ -68,7 +68,7 @@ class DataConfig(_Section):
     short_side: Annotated[int, Field(ge=32)] | None = Field(None, description="pixels of the shorter side")
     size: Size | None = Field(None, description="height, width that every image is stretched to")
     offset_gt: str = Field("offset_gt/dt_offset", description="SegFix ground truth, a folder inside the split")
-    workers: Annotated[int, Field(ge=0)] = 2
+    workers: Annotated[int, Field(ge=0)] = Field(2, description="processes that read samples, at most one a core")
 
     @field_validator("dataset")
     @classmethod

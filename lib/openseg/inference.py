@@ -1,4 +1,4 @@
-"""From images to labels and offsets: whole image or sliding window, in memory that does not grow with the classes.
+"""From images to labels and offsets: whole image or sliding window.
 
 Semantics are the original's: logits are resized with aligned corners; windows overlap, the last one is flush with the
 border, and what overlaps is averaged (mask probabilities and raw direction logits for SegFix).

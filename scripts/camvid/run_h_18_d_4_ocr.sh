@@ -3,6 +3,9 @@
 CONFIG=configs/camvid/hrnet18_ocr.yaml
 NAME=hrnet_w18_ocr
 DATASET=camvid
+DATA_FOLDER=camvid
+PUBLISHED_ID=1
+PRETRAINED_MODEL="${PRETRAINED_MODEL-}"
 TASK=semantic
 SEGFIX_SCALE=1
 source "$(dirname "${BASH_SOURCE[0]}")/../launcher.sh"

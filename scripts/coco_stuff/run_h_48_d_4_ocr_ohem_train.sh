@@ -6,5 +6,6 @@ DATASET=coco_stuff
 DATA_FOLDER=coco_stuff_10k
 PUBLISHED_ID=2
 TASK=semantic
+SEGFIX_SCALE= # no SegFix network
 PRETRAINED_MODEL="${PRETRAINED_MODEL-./pretrained_model/hrnetv2_w48_imagenet_pretrained.pth}"
 source "$(dirname "${BASH_SOURCE[0]}")/../launcher.sh"

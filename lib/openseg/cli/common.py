@@ -80,7 +80,8 @@ def run_command(command: Callable[[], int | None], debug: bool) -> int:
     except (MemoryError, RuntimeError) as error:
         if debug or not (isinstance(error, MemoryError) or "out of memory" in str(error)):
             raise
-        print("error: out of memory; use a smaller train.batch_size, augment.crop_size or test.window", file=sys.stderr)
+        mend = "use a smaller train.batch_size or augment.crop_size, for SegFix a test.window, or --device cpu"
+        print(f"error: out of memory; {mend}", file=sys.stderr)
         return EXIT_ERROR
 
 

@@ -6,8 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from openseg.config import Experiment, load_experiment
-from openseg.errors import CheckpointError, OpensegError
+from openseg.errors import CheckpointError
 from openseg.models.weights import Checkpoint, fit_experiment, fits, load_weights, read_checkpoint, write_weights
 
 __all__ = ["convert"]
@@ -42,24 +44,36 @@ def convert(source: str, target: str, config: str | None, overrides: Sequence[st
 def _recognise(checkpoint: Checkpoint, overrides: Sequence[str]) -> Experiment:
     """The experiment of ``configs/`` that the weights fit; of several, the one that the file's name begins with."""
     if "experiment" in checkpoint.content:
-        return Experiment.model_validate(checkpoint.content["experiment"])
+        if overrides:
+            raise CheckpointError(f"{checkpoint.path}: holds its experiment; to change it, name another by --config")
+        try:
+            return Experiment.model_validate(checkpoint.content["experiment"])
+        except ValidationError:
+            raise CheckpointError(
+                f"{checkpoint.path}: its experiment is of another version; name it by --config"
+            ) from None
+    overrides = [*overrides, "model.head_activation=null"]
     normalization = checkpoint.converted.normalization
     if normalization is not None:
-        overrides = [*overrides, f"normalization={json.dumps(normalization)}"]
-    fitting = []
+        overrides.append(f"normalization={json.dumps(normalization)}")
+    fitting = {}
     for path in sorted(_CONFIGS.glob("*/*.yaml")):
+        experiment = load_experiment(path, overrides)
         try:
-            experiment = load_experiment(path, overrides)
             if fits(checkpoint, fit_experiment(experiment, checkpoint)):
-                fitting.append((path, experiment))
-        except OpensegError:
+                fitting[path.relative_to(_CONFIGS.parent)] = experiment
+        except CheckpointError:  # of another backbone
             continue
     if not fitting:
         raise CheckpointError(
             f"{checkpoint.path}: layout {checkpoint.converted.layout}, but its weights fit no experiment of configs/ "
             "as it is; name one and what differs, such as --config configs/cityscapes/hrnet48_ocr.yaml model.head=isa"
         )
-    fitting.sort(key=lambda each: (not checkpoint.path.name.startswith(each[1].name), -len(each[1].name)))
-    path, experiment = fitting[0]
-    print(f"recognised as {path.relative_to(_CONFIGS.parent)}")
-    return experiment
+    named = [path for path, each in fitting.items() if checkpoint.path.name.startswith(f"{each.name}_")]
+    if not named and len(fitting) > 1:
+        raise CheckpointError(
+            f"{checkpoint.path}: fits several experiments, {', '.join(map(str, fitting))}; name one by --config"
+        )
+    path = max(named, key=lambda each: len(fitting[each].name)) if named else next(iter(fitting))
+    print(f"recognised as {path}")
+    return fitting[path]

@@ -68,7 +68,8 @@ def find_offsets(split: str, dataset: str, root: Path) -> Path:
     Raises:
         DataError: there is none, or several to choose from.
     """
-    documented = {"val": root / dataset / "val/offset_pred/semantic", "test": root / dataset / "test_offset/semantic"}
+    data = root / get_catalog(dataset).folder
+    documented = {"val": data / "val/offset_pred/semantic", "test": data / "test_offset/semantic"}
     parents = [documented[split], Path("offset_pred") / split / "semantic" / dataset]
     for parent in parents:
         found = sorted(path for path in parent.glob("offset_*") if path.is_dir())
@@ -146,7 +147,12 @@ def _run(arguments: argparse.Namespace) -> None:
     run_parallel(partial(refine_file, scale=arguments.scale, catalog=catalog), work, "segfix", arguments.workers)
     print(f"{len(work)} label maps: {out}")
     if arguments.split == "val":
-        _score(arguments, [(before, after) for before, _, after in work], root / arguments.dataset / "val", out)
+        _score(
+            arguments,
+            [(before, after) for before, _, after in work],
+            root / get_catalog(arguments.dataset).folder / "val",
+            out,
+        )
 
 
 def _score(arguments: argparse.Namespace, files: list[tuple[Path, Path]], split_dir: Path, out: Path) -> None:

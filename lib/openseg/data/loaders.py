@@ -8,6 +8,7 @@ draw ``n`` is the same sample, and resuming skips nothing by reading it.
 from __future__ import annotations
 
 import functools
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -184,7 +185,7 @@ def _loader(dataset: Dataset, workers: int, pin: bool, **options: Any) -> DataLo
     # An own generator: otherwise each new iterator would draw from torch's global one and change the training.
     return DataLoader(
         dataset,
-        num_workers=workers,
+        num_workers=min(workers, os.cpu_count() or 1),
         pin_memory=pin,
         worker_init_fn=_init_worker,
         generator=torch.Generator().manual_seed(0),

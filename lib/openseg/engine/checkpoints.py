@@ -38,6 +38,7 @@ def find_checkpoint(experiment: Experiment, root: Path) -> Path:
     names = [name, name.replace("_segfix_loss_", "_segfix_loss_iter80000_")]
     for old, new in (("hrnext20", "hrnet2x20"), ("hrnet2x20", "hrnext20")):
         names += [each.replace(old, new) for each in names if old in each]
+    names += [Path(each).with_suffix(".safetensors").name for each in names]
     for path in (folder / each for folder in folders for each in names):
         if path.is_file():
             return path

@@ -99,7 +99,7 @@ def evaluate_segfix(
     counts = dict.fromkeys(("hit", "predicted", "true", "right"), 0)
     items = iterate_images(ValSet(experiment, pairs), experiment.data.workers, device.type == "cuda")
     for item in progress(items, len(pairs), "validate"):
-        probability, logits = _segfix_pass(model, experiment, _on(device, item["image"]))
+        probability, logits = predict_boundary(model, _on(device, item["image"]), experiment.normalization, window=None)
         boundary = (probability[0] > experiment.loss.mask_threshold).cpu().numpy()
         directions = logits[0].argmax(dim=0).cpu().numpy()
         true = item["mask"] == 1
@@ -111,11 +111,6 @@ def evaluate_segfix(
         "mask F": 2 * counts["hit"] / max(counts["predicted"] + counts["true"], 1),
         "direction accuracy": counts["right"] / max(counts["true"], 1),
     }
-
-
-def _segfix_pass(model: nn.Module, experiment: Experiment, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    test = experiment.test
-    return predict_boundary(model, images, experiment.normalization, test.window, test.window_stride)
 
 
 @torch.inference_mode()
@@ -151,7 +146,8 @@ def predict_offsets(
         logger.info("%d of %d offset files are there already", len(images) - len(todo), len(images))
     items = iterate_images(ImageSet(experiment, todo), experiment.data.workers, device.type == "cuda")
     for item in progress(items, len(todo), "offsets"):
-        probability, logits = _segfix_pass(model, experiment, _on(device, item["image"]))
+        image = _on(device, item["image"])
+        probability, logits = predict_boundary(model, image, experiment.normalization, test.window, test.window_stride)
         sureness, directions = logits[0].softmax(dim=0).max(dim=0)
         moves = (probability[0] > experiment.loss.mask_threshold) & (sureness >= test.min_direction_probability)
         offsets = directions_to_offsets(directions.to(torch.uint8).cpu().numpy()) * moves.cpu().numpy()[..., None]

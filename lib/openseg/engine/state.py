@@ -13,7 +13,7 @@ from openseg.config import Experiment
 from openseg.engine.checkpoints import best_path, latest_path, save_checkpoint
 from openseg.errors import CheckpointError, OpensegError
 from openseg.models import build_model
-from openseg.models.weights import Checkpoint, load_weights, read_checkpoint
+from openseg.models.weights import Checkpoint, fit_experiment, load_weights, read_checkpoint
 
 __all__ = ["Training", "build_training", "read_resumable"]
 
@@ -120,6 +120,7 @@ def read_resumable(path: Path, experiment: Experiment) -> Checkpoint:
             f"{path}: holds weights only, no optimizer state to resume from; "
             f"to fine-tune it, move it away and pass --weights {path.name} to train"
         )
+    experiment = fit_experiment(experiment, checkpoint)
     before, now = _flatten(checkpoint.content["experiment"]), _flatten(experiment.dump())
     for key in now:
         if not key.startswith(_MAY_CHANGE) and key in before and before[key] != now[key]:

@@ -167,7 +167,8 @@ def _plain_gammas(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for key in state:
         if key.endswith(".running_mean"):
             name = key.removesuffix("running_mean") + "weight"
-            result[name] = state[name].abs() + INPLACE_ABN_EPS
+            if name in state:
+                result[name] = state[name].abs() + INPLACE_ABN_EPS
     return result
 
 
@@ -202,11 +203,16 @@ def _from_mmseg(state: dict[str, Tensor]) -> Converted:
     weights, renamed = _rename(
         {key: value for key, value in state.items() if not key.startswith("data_preprocessor.")}, _MMSEG
     )
-    strange = [key for key in weights if key.startswith(("decode_head.", "auxiliary_head."))]
-    if strange or "backbone.resinit.conv1.weight" not in weights:
-        what = "HRNet resizes between branches without aligned corners" if not strange else "head is not one of ours"
+    reason = None
+    if any(key.startswith("backbone.stage4.") for key in weights):
+        reason = "HRNet resizes between branches without aligned corners"
+    elif any(key.startswith(("decode_head.", "auxiliary_head.")) for key in weights):
+        reason = "head is not one of ours"
+    elif "backbone.resinit.conv3.weight" not in weights:
+        reason = "backbone is not ResNetV1c"
+    if reason is not None:
         raise CheckpointError(
-            f"a file of mmsegmentation whose {what}, so it is another network than ours; what loads of it is OCRNet "
+            f"a file of mmsegmentation whose {reason}, so it is another network than ours; what loads of it is OCRNet "
             "and ISANet on ResNetV1c"
         )
     if "head.long_range.value.bias" in weights:
@@ -225,13 +231,17 @@ def _fit_isa(weights: dict[str, Tensor]) -> None:
     for name in ("head.long_range.", "head.short_range."):
         bias = weights.pop(f"{name}value.bias")
         mean = f"{name}out.1.0.running_mean"
-        weights[mean] = weights[mean] - weights[f"{name}out.0.weight"][:, :, 0, 0] @ bias
+        weights[mean] = weights[mean] - weights[f"{name}out.0.weight"].flatten(1) @ bias
     context, features = weights["head.fuse.0.weight"].chunk(2, dim=1)
     weights["head.fuse.0.weight"] = torch.cat([features, context], dim=1)
 
 
 def _foreign(layout: str, weights: dict[str, Tensor], renamed: list[str]) -> Converted:
     """What the layouts of others share: ReLU, RGB, an auxiliary head of their own shape, biases that OCR lacks."""
+    if "head.aux.0.weight" not in weights:
+        raise CheckpointError(
+            f"a file of layout {layout} without its auxiliary head, which our network has; use it whole"
+        )
     filled = []
     if "head.attention.query.0.weight" in weights:
         for key in [key for key in weights if key.startswith("head.") and weights[key].ndim == 4]:

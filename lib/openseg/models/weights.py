@@ -7,6 +7,7 @@ layouts of ``layouts``, which may be prefixed with ``module.`` and sit in ``{"st
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,9 @@ __all__ = [
     "read_checkpoint",
     "write_weights",
 ]
+
+
+logger = logging.getLogger("openseg")
 
 
 @dataclass
@@ -109,6 +113,10 @@ def _read(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, IsADirectoryError):
         raise CheckpointError(f"{path}: no such checkpoint") from None
+    except MemoryError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path}: refused: not a checkpoint, or one that holds more than tensors and plain values{_hint(path)}"
@@ -154,11 +162,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if isinstance(content, dict) and content.get("format") == "openseg":
         try:
             weights, experiment = content.pop("weights"), content["experiment"]
-            activation = experiment["model"]["head_activation"] or "relu"
-            normalization = experiment["normalization"]
+            model, normalization = experiment["model"], experiment["normalization"]
+            settings = {key: model[key] for key in ("backbone", "aux_channels", "aux_kernel") if key in model}
+            settings["head_activation"] = model["head_activation"] or "relu"
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: an openseg checkpoint without {error}; it was not written whole") from None
-        settings = {"head_activation": activation}
         return Checkpoint(path, Converted("openseg", weights, settings=settings, normalization=normalization), content)
     try:
         return Checkpoint(path, convert_state(_state_dict(path, content)))
@@ -205,7 +213,8 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, partial: bool = False
     too_little = len(usable) * 2 < len(model.state_dict())
     if too_little if partial else not report.complete:
         raise CheckpointError(
-            f"{checkpoint.path}: does not fit this network: {report}; use the experiment that it was trained with"
+            f"{checkpoint.path}: does not fit this network: {report}; use the experiment that it was trained with, "
+            "or, to start a training from what fits, train --weights FILE --partial"
         )
     model.load_state_dict(usable, strict=False)
     return report
@@ -218,7 +227,10 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> KeyReport:
         CheckpointError: the file is no checkpoint, or lacks weights of this backbone.
     """
     path = Path(path)
-    state = convert_backbone(_state_dict(path, _read(path)), isinstance(backbone, ResNet))
+    state = _state_dict(path, _read(path))
+    if any(key.startswith(("backbone.", "model.")) for key in state):  # a whole network, whose gammas may be |weight|
+        state = read_checkpoint(path).weights
+    state = convert_backbone(state, isinstance(backbone, ResNet))
     usable, report = _match(state, backbone)
     if report.missing or report.misshapen:
         hint = ""
@@ -232,12 +244,14 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> KeyReport:
 
 
 def fit_experiment(experiment: Experiment, checkpoint: Checkpoint) -> Experiment:
-    """The experiment with the settings that the checkpoint's weights ask for, where it leaves them open.
+    """The experiment with the settings that the checkpoint's weights ask for.
 
-    Another activation or normalization than a file was trained with loads as well and silently costs accuracy.
+    The auxiliary head's shape, a ResNet's stem and an open activation are taken from the file. Another activation or
+    normalization than it was trained with would load as well and silently cost accuracy, so these are errors.
 
     Raises:
-        CheckpointError: the experiment says otherwise; the message holds the override that mends it.
+        CheckpointError: the experiment has another backbone, activation or normalization; the message holds the
+            override that mends it.
     """
     converted, model = checkpoint.converted, experiment.model
     settings = dict(converted.settings)
@@ -256,9 +270,21 @@ def fit_experiment(experiment: Experiment, checkpoint: Checkpoint) -> Experiment
                 f'{checkpoint.path}: was trained with another normalization; set "normalization={{{text}}}"'
             )
     backbone = settings.get("backbone")
-    if backbone and backbone.split("_")[0] != model.backbone.split("_")[0]:
-        raise CheckpointError(f"{checkpoint.path}: its backbone is {backbone}, the experiment's is {model.backbone}")
+    if backbone and _family(backbone) != _family(model.backbone):
+        raise CheckpointError(
+            f"{checkpoint.path}: does not fit this network: its backbone is {backbone}, the experiment's is "
+            f"{model.backbone}"
+        )
+    changed = {key: value for key, value in settings.items() if getattr(model, key) not in (None, value)}
+    if changed:
+        text = ", ".join(f"model.{key}={value}" for key, value in changed.items())
+        logger.info("%s: its network has %s", checkpoint.path, text)
     return experiment.model_copy(update={"model": model.model_copy(update=settings)})
+
+
+def _family(backbone: str) -> str:
+    """A ResNet's name without its stem, and one name of HRNeXt."""
+    return backbone.removesuffix("_v1b").removesuffix("_v1c").replace("hrnet2x", "hrnext")
 
 
 def load_model(experiment: Experiment, path: str | Path) -> tuple[nn.Module, KeyReport]:

@@ -3,6 +3,8 @@
 CONFIG=configs/cityscapes/hrnet48_asp_ocr.yaml
 NAME=hrnet_w48_asp_ocr
 DATASET=cityscapes
+DATA_FOLDER=cityscapes
+PUBLISHED_ID=1
 TASK=semantic
 SEGFIX_SCALE=2
 PRETRAINED_MODEL="${PRETRAINED_MODEL-./pretrained_model/hrnetv2_w48_imagenet_pretrained.pth}"

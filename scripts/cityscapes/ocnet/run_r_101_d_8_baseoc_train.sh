@@ -3,6 +3,8 @@
 CONFIG=configs/cityscapes/resnet101_base_oc.yaml
 NAME=base_ocnet_deepbase_resnet101_dilated8
 DATASET=cityscapes
+DATA_FOLDER=cityscapes
+PUBLISHED_ID=1
 TASK=semantic
 SEGFIX_SCALE=2
 PRETRAINED_MODEL="${PRETRAINED_MODEL-./pretrained_model/resnet101-imagenet.pth}"

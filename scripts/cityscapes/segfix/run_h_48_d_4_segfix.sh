@@ -6,6 +6,8 @@ PRETRAINED_MODEL="${PRETRAINED_MODEL-./pretrained_model/hrnetv2_w48_imagenet_pre
 CONFIG=configs/cityscapes/segfix_hrnet48.yaml
 NAME="segfix_hrnet_${BACKBONE}_segfix_loss"
 DATASET=cityscapes
+DATA_FOLDER=cityscapes
+PUBLISHED_ID=1
 TASK=segfix
 OFFSETS="semantic/cityscapes/offset_${BACKBONE}"
 source "$(dirname "${BASH_SOURCE[0]}")/../../launcher.sh"

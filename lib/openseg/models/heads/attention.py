@@ -20,7 +20,7 @@ def project_twice(in_channels: int, channels: int, act: str, bias: bool = True) 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention scaled by ``C ** -0.5``: ``[B, N, C]``, ``[B, M, C]``, ``[B, M, D]`` -> ``[B, N, D]``."""
-    # With an axis of heads PyTorch never holds the N x M matrix; without, it does.
+    # With an axis of heads, and values as wide as the keys, PyTorch never holds the N x M matrix; without, it does.
     return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
 
 
