@@ -14,6 +14,7 @@
 #
 # Everything after the mode's own arguments goes to main.py or segfix.py as it is, e.g. train.max_iters=100.
 set -euo pipefail
+unset CDPATH # or cd would print
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 launcher="$(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd)/$(basename "${BASH_SOURCE[1]}")"
@@ -75,6 +76,7 @@ predict() { # val or test, with the scale mode that may come first
 
 offsets() { # a split, a suffix of the folder; then a checkpoint file may come
   local options=(--split "$1" --out "offset_pred/$1/${OFFSETS}$2")
+  if [ -n "$2" ]; then options+=(test.window=null); fi
   shift 2
   case "${1:--}" in
     -* | *=*) ;;
@@ -90,7 +92,7 @@ case " $* " in
 esac
 if [ -n "${PRETRAINED_MODEL:-}" ] && [ "${mode}" = train ]; then
   [ -f "${PRETRAINED_MODEL}" ] || fail "ImageNet weights ${PRETRAINED_MODEL} are not there; put them there (pretrained_model/README.md), or start from random weights: PRETRAINED_MODEL= bash ${launcher} train ${id}"
-  overrides+=("model.pretrained=${PRETRAINED_MODEL}")
+  overrides+=("model.pretrained='${PRETRAINED_MODEL//\'/\'\'}'")
 fi
 
 result="${DATA_ROOT}/seg_result/${DATASET}/${NAME}_${id}"
@@ -111,8 +113,8 @@ case "${TASK}:${mode}" in
     ;;
   segfix:segfix_pred_val) offsets val "" "$@" ;;
   segfix:segfix_pred_test) offsets test "" "$@" ;;
-  segfix:segfix_simple_pred_val) offsets val _simple test.window=null "$@" ;;
-  segfix:segfix_simple_pred_test) offsets test _simple test.window=null "$@" ;;
+  segfix:segfix_simple_pred_val) offsets val _simple "$@" ;;
+  segfix:segfix_simple_pred_test) offsets test _simple "$@" ;;
   *)
     usage >&2
     fail "unknown mode ${mode}"

@@ -82,7 +82,8 @@ def model_of(file, released):
 
 def once_in_quick(file):
     """One golden a network; the others take long and are left out of the quick run."""
-    return file if file.endswith("19__inplace_abn") else pytest.param(file, marks=pytest.mark.slow)
+    first = file.endswith("__inplace_abn") and not file.startswith(("hrnet_w48_ocr_59", "segfix_hrnet32"))
+    return file if first else pytest.param(file, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("file", map(once_in_quick, FILES))

@@ -110,7 +110,7 @@ def test_train_never_overwrites_and_resume_needs_a_training(arguments, command, 
     latest = tmp_path / f"checkpoints/demo/{name}_latest.pth"
     one_line_error(command("resume", *options), latest.name, "nothing to resume from")
     latest.parent.mkdir(parents=True)
-    torch.save({"state_dict": {"module.backbone.conv1.weight": torch.zeros(64, 3, 3, 3)}}, latest)
+    torch.save({"state_dict": {"module.cls_head.weight": torch.zeros(19, 64, 1, 1)}}, latest)
     before = latest.read_bytes()
     one_line_error(command("train", *options), latest.name, "is there already")
     one_line_error(command("resume", *options), latest.name, "weights only", "--weights")

@@ -179,6 +179,21 @@ def test_another_activation_or_normalization_is_a_conflict(tmp_path):
     assert openseg.load_model(TINY, tmp_path / "ours.pth", ["normalization.order=rgb", mend])
 
 
+def test_another_dilation_is_a_conflict(tmp_path):
+    resnet = ["model.backbone=resnet_tiny"]
+    experiment = load_experiment(TINY, [*resnet, "model.output_stride=16"])
+    openseg.models.weights.write_weights(tmp_path / "ours.pth", build_model(experiment), experiment)
+    with pytest.raises(CheckpointError, match=r"set model\.output_stride=16"):
+        openseg.load_model(TINY, tmp_path / "ours.pth", resnet)
+    assert openseg.load_model(TINY, tmp_path / "ours.pth", [*resnet, "model.output_stride=16"])
+
+
+def test_a_backbone_alone_is_no_network(tmp_path):
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "imagenet.pth")
+    with pytest.raises(CheckpointError, match=r"model\.pretrained=FILE"):
+        openseg.load_model(TINY, tmp_path / "imagenet.pth")
+
+
 def test_other_classes_only_with_partial(tmp_path):
     experiment = load_experiment(TINY, ["data.dataset=camvid"])
     source = build_model(experiment)
@@ -255,6 +270,16 @@ def test_convert_recognises_the_experiment(command, tmp_path, capsys, one_line_e
     code = command("convert", tmp_path / "strange.pth", tmp_path / "x.pth", "model.backbone=hrnet18")
     one_line_error(code, "several", "segfix_hrnet48.yaml", "segfix_hrnet48_inst.yaml", "--config")
     assert sorted(each.name for each in tmp_path.glob("*.pth")) == ["out.pth", "released.pth", "strange.pth"]
+
+
+def test_a_bare_state_dict_is_converted_with_the_activation_that_is_named(command, tmp_path, one_line_error):
+    model = tiny("model.head_activation=leaky_relu").eval()
+    torch.save(model.state_dict(), tmp_path / "bare.pth")
+    assert command("convert", tmp_path / "bare.pth", tmp_path / "out.pth", "model.head_activation=leaky_relu") == 0
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(openseg.load_model(TINY, tmp_path / "out.pth")(images).logits, model(images).logits)
+    one_line_error(command("convert", tmp_path / "bare.pth", tmp_path / "x.pth", "model.hed=ocr"), "model.hed", "head")
 
 
 def test_importing_the_package_costs_no_torch(run):

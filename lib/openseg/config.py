@@ -35,6 +35,7 @@ __all__ = [
 Size = tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]]
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 Positive = Annotated[int, Field(ge=1)]
+Scales = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
 
 
 class _Section(BaseModel):
@@ -162,7 +163,7 @@ class TrainConfig(_Section):
 class SingleScale(_Section):
     """How a semantic network predicts in mode ``ss``."""
 
-    scales: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+    scales: Scales = (1.0,)
     flip: bool = Field(False, description="add the logits of the mirrored image")
     pad_to: Positive = Field(1, description="pad images on the right and below to multiples of this many pixels")
 
@@ -170,7 +171,7 @@ class SingleScale(_Section):
 class MultiScale(SingleScale):
     """How a semantic network predicts in mode ``ms``: the sum of the logits of all scales, mirrored and not."""
 
-    scales: tuple[Annotated[float, Field(gt=0)], ...] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+    scales: Scales = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
     flip: bool = True
 
 

@@ -82,7 +82,7 @@ def predict_logits(
     size = tuple(inputs.shape[-2:])
     total = None
     for scale in mode.scales:
-        scaled = resize_logits(inputs, (int(size[0] * scale), int(size[1] * scale)))
+        scaled = resize_logits(inputs, (max(int(size[0] * scale), 1), max(int(size[1] * scale), 1)))
         logits = model(scaled, aux=False).logits.float()
         if mode.flip:
             mirrored = model(scaled.flip(3), aux=False).logits.float().flip(3)

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from openseg.config import Experiment, load_experiment
-from openseg.errors import CheckpointError
+from openseg.errors import CheckpointError, ConfigError
 from openseg.models.weights import Checkpoint, fit_experiment, fits, load_weights, read_checkpoint, write_weights
 
 __all__ = ["convert"]
@@ -52,24 +52,32 @@ def _recognise(checkpoint: Checkpoint, overrides: Sequence[str]) -> Experiment:
             raise CheckpointError(
                 f"{checkpoint.path}: its experiment is of another version; name it by --config"
             ) from None
-    overrides = [*overrides, "model.head_activation=null"]
-    normalization = checkpoint.converted.normalization
-    if normalization is not None:
-        overrides.append(f"normalization={json.dumps(normalization)}")
-    fitting = {}
+    open_settings = []  # what the file decides
+    if "head_activation" in checkpoint.converted.settings:
+        open_settings.append("model.head_activation=null")
+    if checkpoint.converted.normalization is not None:
+        open_settings.append(f"normalization={json.dumps(checkpoint.converted.normalization)}")
+    fitting: dict[Path, Experiment] = {}
+    mistake, loaded = None, 0
     for path in sorted(_CONFIGS.glob("*/*.yaml")):
-        experiment = load_experiment(path, overrides)
         try:
+            experiment = load_experiment(path, [*open_settings, *overrides])
             if fits(checkpoint, fit_experiment(experiment, checkpoint)):
                 fitting[path.relative_to(_CONFIGS.parent)] = experiment
+            loaded += 1
+        except ConfigError as error:  # an override that this one cannot have
+            mistake = error
         except CheckpointError:  # of another backbone
-            continue
+            loaded += 1
+    if mistake is not None and not loaded:
+        raise mistake
     if not fitting:
         raise CheckpointError(
             f"{checkpoint.path}: layout {checkpoint.converted.layout}, but its weights fit no experiment of configs/ "
             "as it is; name one and what differs, such as --config configs/cityscapes/hrnet48_ocr.yaml model.head=isa"
         )
-    named = [path for path, each in fitting.items() if checkpoint.path.name.startswith(f"{each.name}_")]
+    name = checkpoint.path.name.replace("hrnet2x20", "hrnext20")
+    named = [path for path, each in fitting.items() if name.startswith(f"{each.name}_")]
     if not named and len(fitting) > 1:
         raise CheckpointError(
             f"{checkpoint.path}: fits several experiments, {', '.join(map(str, fitting))}; name one by --config"

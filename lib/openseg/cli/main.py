@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
     def add(name: str, run: Command, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, formatter_class=HelpFormatter)
+        sub = commands.add_parser(name, help=text, description=text, formatter_class=HelpFormatter, allow_abbrev=False)
         sub.add_argument(
             "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
         )

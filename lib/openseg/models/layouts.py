@@ -25,7 +25,7 @@ from torch import Tensor
 from openseg.config import Normalization
 from openseg.errors import CheckpointError
 
-__all__ = ["Converted", "convert_backbone", "convert_state"]
+__all__ = ["Converted", "convert_backbone", "convert_state", "is_whole_network"]
 
 INPLACE_ABN_EPS = 1e-5
 
@@ -117,6 +117,9 @@ _MMSEG = {
 }
 
 
+_HEADS = (*_ORIGINAL, "mask_head.", "direction_head.", "conv3x3_ocr.", "decode_head.", "auxiliary_head.")
+
+
 @dataclass
 class Converted:
     """A state dict in our key names.
@@ -141,8 +144,13 @@ def convert_state(state: dict[str, Tensor]) -> Converted:
     """Recognise the layout of a whole network's state dict and bring it to ours.
 
     Raises:
-        CheckpointError: a network of mmsegmentation that is another function than ours.
+        CheckpointError: a backbone alone, or a network of mmsegmentation that is another function than ours.
     """
+    if not is_whole_network(state):
+        raise CheckpointError(
+            "holds no head that we know, so a backbone at most, such as ImageNet weights; those are given to a "
+            "training as model.pretrained=FILE"
+        )
     keys = [key.removeprefix("model.") for key in state]
     if any(key.startswith(("head.classifier.", "direction_head.")) for key in keys):
         return Converted("weights", state)
@@ -151,6 +159,11 @@ def convert_state(state: dict[str, Tensor]) -> Converted:
     if any(key.startswith("decode_head.") for key in keys):
         return _from_mmseg(state)
     return _from_original(state)
+
+
+def is_whole_network(state: dict[str, Tensor]) -> bool:
+    """Whether a state dict has a head of a layout that we know, and not a backbone alone."""
+    return any(key.removeprefix("model.").startswith(_HEADS) for key in state)
 
 
 def _rename(weights: dict[str, Tensor], names: dict[str, str]) -> tuple[dict[str, Tensor], list[str]]:

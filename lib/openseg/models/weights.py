@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from openseg.config import Experiment, Normalization
@@ -24,7 +26,7 @@ from openseg.errors import CheckpointError
 from openseg.files import atomic_write
 from openseg.models import build_model
 from openseg.models.backbones.resnet import ResNet
-from openseg.models.layouts import Converted, convert_backbone, convert_state
+from openseg.models.layouts import Converted, convert_backbone, convert_state, is_whole_network
 
 __all__ = [
     "Checkpoint",
@@ -103,6 +105,8 @@ _ALLOWED = [
 
 def _read(path: Path) -> Any:
     """The content of a checkpoint file; no code in it is run."""
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder, no checkpoint")
     try:
         if path.suffix == ".safetensors":
             with safetensors.safe_open(path, framework="pt") as file:
@@ -111,7 +115,7 @@ def _read(path: Path) -> Any:
             return weights if facts is None else {**facts, "weights": weights}
         with torch.serialization.safe_globals(_ALLOWED):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except MemoryError:
         raise
@@ -163,10 +167,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         try:
             weights, experiment = content.pop("weights"), content["experiment"]
             model, normalization = experiment["model"], experiment["normalization"]
-            settings = {key: model[key] for key in ("backbone", "aux_channels", "aux_kernel") if key in model}
+            kept = ["backbone", "output_stride", "multi_grid"]
+            kept += ["aux_channels", "aux_kernel"] if "head.aux.0.weight" in weights else []
+            settings = {key: model[key] for key in kept if key in model}
             settings["head_activation"] = model["head_activation"] or "relu"
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: an openseg checkpoint without {error}; it was not written whole") from None
+        _state_dict(path, weights)
         return Checkpoint(path, Converted("openseg", weights, settings=settings, normalization=normalization), content)
     try:
         return Checkpoint(path, convert_state(_state_dict(path, content)))
@@ -228,8 +235,8 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> KeyReport:
     """
     path = Path(path)
     state = _state_dict(path, _read(path))
-    if any(key.startswith(("backbone.", "model.")) for key in state):  # a whole network, whose gammas may be |weight|
-        state = read_checkpoint(path).weights
+    if is_whole_network(state) and not any(key.startswith("decode_head.") for key in state):
+        state = read_checkpoint(path).weights  # where the gammas may be |weight|
     state = convert_backbone(state, isinstance(backbone, ResNet))
     usable, report = _match(state, backbone)
     if report.missing or report.misshapen:
@@ -246,23 +253,30 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> KeyReport:
 def fit_experiment(experiment: Experiment, checkpoint: Checkpoint) -> Experiment:
     """The experiment with the settings that the checkpoint's weights ask for.
 
-    The auxiliary head's shape, a ResNet's stem and an open activation are taken from the file. Another activation or
-    normalization than it was trained with would load as well and silently cost accuracy, so these are errors.
+    The auxiliary head's shape, a ResNet's stem and an open activation are taken from the file. Another activation,
+    normalization or dilation than it was trained with would load as well and silently cost accuracy: an error.
 
     Raises:
-        CheckpointError: the experiment has another backbone, activation or normalization; the message holds the
-            override that mends it.
+        CheckpointError: the experiment has another backbone, activation, normalization or dilation; the message holds
+            the override that mends it.
     """
     converted, model = checkpoint.converted, experiment.model
     settings = dict(converted.settings)
-    activation = settings.get("head_activation")
-    if activation and model.head_activation not in (None, activation):
-        raise CheckpointError(
-            f"{checkpoint.path}: its heads were trained with {activation}, the experiment says "
-            f"{model.head_activation}; set model.head_activation={activation}"
-        )
+    for key, said, trained in (
+        ("head_activation", model.head_activation, settings.get("head_activation")),
+        ("output_stride", model.output_stride or 8, settings.get("output_stride", model.output_stride) or 8),
+        ("multi_grid", _dilated(model.multi_grid), _dilated(settings.get("multi_grid", model.multi_grid))),
+    ):
+        if said is not None and trained is not None and said != trained:
+            raise CheckpointError(
+                f"{checkpoint.path}: was trained with model.{key}={trained}, the experiment says {said}; "
+                f"set model.{key}={trained}"
+            )
     if converted.normalization is not None:
-        wanted = Normalization.model_validate(converted.normalization)
+        try:
+            wanted = Normalization.model_validate(converted.normalization)
+        except ValidationError:
+            raise CheckpointError(f"{checkpoint.path}: its normalization is of another version") from None
         if wanted != experiment.normalization:
             fields = wanted.model_dump(mode="json")
             text = ", ".join(f"{key}: {value}" for key, value in fields.items())
@@ -275,11 +289,18 @@ def fit_experiment(experiment: Experiment, checkpoint: Checkpoint) -> Experiment
             f"{checkpoint.path}: does not fit this network: its backbone is {backbone}, the experiment's is "
             f"{model.backbone}"
         )
+    settings.pop("output_stride", None)
+    settings.pop("multi_grid", None)
     changed = {key: value for key, value in settings.items() if getattr(model, key) not in (None, value)}
     if changed:
         text = ", ".join(f"model.{key}={value}" for key, value in changed.items())
         logger.info("%s: its network has %s", checkpoint.path, text)
     return experiment.model_copy(update={"model": model.model_copy(update=settings)})
+
+
+def _dilated(multi_grid: Sequence[int] | None) -> list[int]:
+    """Dilation factors; none is the same as all 1."""
+    return [] if multi_grid is None or set(multi_grid) == {1} else list(multi_grid)
 
 
 def _family(backbone: str) -> str:
