@@ -86,6 +86,7 @@ class NetworkContract:
         with torch.inference_mode():
             same(fast(images), model.eval()(images), rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.slow
     def test_it_can_be_exported(self, model):
         images = torch.randn(1, 3, 40, 56)
         program = torch.export.export(model.eval(), (images,))

@@ -69,8 +69,13 @@ def test_launchers_explain_themselves(launcher, tmp_path):
     for arguments in (["train"], ["nonsense", "1"]):
         result = bash(launcher, *arguments, **environment)
         assert result.returncode == 2 and "error:" in result.stderr
-    mode = "segfix_pred_val" if "segfix" in launcher.parts else "val"
-    result = bash(launcher, mode, "none", **environment, PYTHON=sys.executable)
+
+
+@pytest.mark.parametrize("launcher", ["lip/run_h_48_d_4_ocr_train.sh", "cityscapes/segfix/run_hx_20_d_2_segfix.sh"])
+def test_launchers_say_which_checkpoint_is_missing(launcher, tmp_path):
+    mode = "segfix_pred_val" if "segfix" in launcher else "val"
+    environment = {"DATA_ROOT": str(tmp_path), "HOME": str(tmp_path), "PYTHON": sys.executable}
+    result = bash(f"scripts/{launcher}", mode, "none", **environment)
     assert result.returncode == 2 and "_none_latest.pth" in result.stderr and "put a downloaded file" in result.stderr
 
 

@@ -256,6 +256,7 @@ def test_imagenet_resnets_fit_the_stem_of_their_kind(name, tmp_path):
     assert (name[8:] or "without a suffix") in str(error.value)
 
 
+@pytest.mark.slow
 def test_convert_recognises_the_experiment(command, tmp_path, capsys, one_line_error):
     _, path = released_tiny(tmp_path)
     assert command("convert", path, tmp_path / "out.pth") == 0
