@@ -84,12 +84,11 @@ class DataConfig(_Section):
 class AugmentConfig(_Section):
     """Random changes of a training sample, in this order: resize, crop, flip, brightness."""
 
-    flip_first: bool = Field(False, description="flip before everything else instead of after the crop")
-
     crop_size: Size = Field((512, 1024), description="height, width in pixels")
     scale_range: Range | None = Field((0.5, 2.0), description="null: no random resize")
     aspect_range: Range = Field((0.9, 1.1), description="width / height is multiplied by a draw from this range")
     flip: Annotated[float, Field(ge=0, le=1)] = Field(0.5, description="probability of a horizontal flip")
+    flip_first: bool = Field(False, description="flip before everything else instead of after the crop")
     brightness: Annotated[int, Field(ge=0)] = Field(10, description="largest shift of all grey values")
 
 

@@ -57,31 +57,42 @@ def _recognise(checkpoint: Checkpoint, overrides: Sequence[str]) -> Experiment:
         open_settings.append("model.head_activation=null")
     if checkpoint.converted.normalization is not None:
         open_settings.append(f"normalization={json.dumps(checkpoint.converted.normalization)}")
-    fitting: dict[Path, Experiment] = {}
-    mistake, loaded = None, 0
+    name = checkpoint.path.name.replace("hrnet2x20", "hrnext20")
+    candidates: list[tuple[Path, Experiment]] = []
+    mistake, possible = None, 0
     for path in sorted(_CONFIGS.glob("*/*.yaml")):
         try:
-            experiment = load_experiment(path, [*open_settings, *overrides])
-            if fits(checkpoint, fit_experiment(experiment, checkpoint)):
-                fitting[path.relative_to(_CONFIGS.parent)] = experiment
-            loaded += 1
+            candidates.append((path.relative_to(_CONFIGS.parent), load_experiment(path, [*open_settings, *overrides])))
         except ConfigError as error:  # an override that this one cannot have
             mistake = error
+    # What the file's name begins with comes first and decides, the longest name before all.
+    candidates.sort(key=lambda each: -len(each[1].name) if name.startswith(f"{each[1].name}_") else 0)
+    fitting: list[tuple[Path, Experiment]] = []
+    for path, experiment in candidates:
+        try:
+            fitted = fit_experiment(experiment, checkpoint)
+            found = fits(checkpoint, fitted)
+            possible += 1
+        except ConfigError as error:
+            mistake = error
+            continue
         except CheckpointError:  # of another backbone
-            loaded += 1
-    if mistake is not None and not loaded:
+            possible += 1
+            continue
+        if found:
+            fitting.append((path, experiment))
+            if name.startswith(f"{experiment.name}_"):
+                break
+    if mistake is not None and not possible:
         raise mistake
     if not fitting:
         raise CheckpointError(
             f"{checkpoint.path}: layout {checkpoint.converted.layout}, but its weights fit no experiment of configs/ "
             "as it is; name one and what differs, such as --config configs/cityscapes/hrnet48_ocr.yaml model.head=isa"
         )
-    name = checkpoint.path.name.replace("hrnet2x20", "hrnext20")
-    named = [path for path, each in fitting.items() if name.startswith(f"{each.name}_")]
-    if not named and len(fitting) > 1:
-        raise CheckpointError(
-            f"{checkpoint.path}: fits several experiments, {', '.join(map(str, fitting))}; name one by --config"
-        )
-    path = max(named, key=lambda each: len(fitting[each].name)) if named else next(iter(fitting))
+    path, experiment = fitting[-1]
+    if len(fitting) > 1:
+        names = ", ".join(str(each) for each, _ in fitting)
+        raise CheckpointError(f"{checkpoint.path}: fits several experiments, {names}; name one by --config")
     print(f"recognised as {path}")
-    return fitting[path]
+    return experiment

@@ -7,15 +7,11 @@ in ``<root>/<dataset>/`` first (``checkpoints`` by default), then in ``~/checkpo
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from openseg.config import Experiment
-from openseg.errors import CheckpointError, OpensegError
-from openseg.files import atomic_write
+from openseg.errors import CheckpointError
 
-__all__ = ["best_path", "find_checkpoint", "latest_path", "save_checkpoint"]
+__all__ = ["best_path", "find_checkpoint", "latest_path"]
 
 
 def latest_path(experiment: Experiment, root: Path) -> Path:
@@ -46,17 +42,3 @@ def find_checkpoint(experiment: Experiment, root: Path) -> Path:
         f"no checkpoint {name} in {folders[0]} or {folders[1]}; "
         "train first, or put a downloaded file there under that name"
     )
-
-
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint atomically.
-
-    Raises:
-        OpensegError: the disk is full or the folder cannot be written; the previous file is untouched.
-    """
-    with atomic_write(path) as temporary:
-        try:
-            torch.save({"format": "openseg", "version": 1, **content}, temporary)
-        except RuntimeError as error:  # torch's writer reports a full disk this way
-            reason = str(error).splitlines()[0]
-            raise OpensegError(f"cannot write {path}: {reason}; free some space and run again") from error

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from openseg.config import Experiment
-from openseg.engine.checkpoints import best_path, latest_path, save_checkpoint
+from openseg.engine.checkpoints import best_path, latest_path
 from openseg.errors import CheckpointError, OpensegError
 from openseg.models import build_model
-from openseg.models.weights import Checkpoint, fit_experiment, load_weights, read_checkpoint
+from openseg.models.weights import Checkpoint, fit_experiment, load_weights, read_checkpoint, write_checkpoint
 
 __all__ = ["Training", "build_training", "read_resumable"]
 
@@ -69,10 +69,10 @@ class Training:
                 f"the weights are not finite at iteration {self.iteration}; lower train.lr; the last good state is "
                 f"{latest_path(self.experiment, self.checkpoint_root)}"
             )
-        save_checkpoint(latest_path(self.experiment, self.checkpoint_root), self.content())
+        write_checkpoint(latest_path(self.experiment, self.checkpoint_root), self.content())
 
     def save_best(self) -> None:
-        save_checkpoint(best_path(self.experiment, self.checkpoint_root), self.content())
+        write_checkpoint(best_path(self.experiment, self.checkpoint_root), self.content())
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint of the same experiment."""
@@ -108,8 +108,8 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def read_resumable(path: Path, experiment: Experiment) -> Checkpoint:
-    """The checkpoint to continue from.
+def read_resumable(path: Path, experiment: Experiment) -> tuple[Checkpoint, Experiment]:
+    """The checkpoint to continue from, and the experiment as it fits it.
 
     Raises:
         CheckpointError: it holds weights only, or was trained with settings that this experiment changes.
@@ -128,7 +128,7 @@ def read_resumable(path: Path, experiment: Experiment) -> Checkpoint:
                 f"{path}: was trained with {key}={before[key]}, now it is {now[key]}; resume with the former, "
                 "or start a new training under another name"
             )
-    return checkpoint
+    return checkpoint, experiment
 
 
 def build_training(experiment: Experiment, device: torch.device, checkpoint_root: Path) -> Training:

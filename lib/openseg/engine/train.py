@@ -103,10 +103,9 @@ def train(
         check_pairs(pairs[split], catalog)
     checkpoint = None
     if resume:
-        checkpoint = read_resumable(latest, experiment)
+        checkpoint, experiment = read_resumable(latest, experiment)
     elif weights is not None:
         checkpoint = read_checkpoint(weights)
-    if checkpoint is not None:
         experiment = fit_experiment(experiment, checkpoint)
     training = build_training(experiment, device, checkpoint_root)
     if checkpoint is not None and resume:

@@ -56,8 +56,8 @@ def build_backbone(config: ModelConfig) -> nn.Module:
     _require_known(name, BACKBONES, "model.backbone")
     if name in RESNET_SPECS:
         spec = RESNET_SPECS[name]
-        multi_grid = config.multi_grid or (1,) * spec.blocks[3]
-        if len(multi_grid) != spec.blocks[3]:
+        multi_grid = config.multi_grid or ()
+        if multi_grid and len(multi_grid) != spec.blocks[3]:
             raise ConfigError(f"model.multi_grid: {name} has {spec.blocks[3]} blocks in its last stage, give as many")
         return ResNet(spec, config.output_stride or 8, multi_grid)
     if config.output_stride or config.multi_grid:

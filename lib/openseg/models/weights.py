@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from openseg.config import Experiment, Normalization
-from openseg.errors import CheckpointError
+from openseg.errors import CheckpointError, OpensegError
 from openseg.files import atomic_write
 from openseg.models import build_model
 from openseg.models.backbones.resnet import ResNet
@@ -37,11 +37,13 @@ __all__ = [
     "load_model",
     "load_weights",
     "read_checkpoint",
+    "write_checkpoint",
     "write_weights",
 ]
 
-
 logger = logging.getLogger("openseg")
+
+_HEADER = {"format": "openseg", "version": 1}
 
 
 @dataclass
@@ -236,7 +238,7 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> KeyReport:
     path = Path(path)
     state = _state_dict(path, _read(path))
     if is_whole_network(state) and not any(key.startswith("decode_head.") for key in state):
-        state = read_checkpoint(path).weights  # where the gammas may be |weight|
+        state = convert_state(state).weights  # where the gammas may be |weight|
     state = convert_backbone(state, isinstance(backbone, ResNet))
     usable, report = _match(state, backbone)
     if report.missing or report.misshapen:
@@ -321,13 +323,27 @@ def load_model(experiment: Experiment, path: str | Path) -> tuple[nn.Module, Key
     return model, load_weights(model, checkpoint)
 
 
+def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write one of our own files atomically: ``weights``, ``experiment`` and whatever else belongs to them.
+
+    Raises:
+        OpensegError: the disk is full or the folder cannot be written; the previous file is untouched.
+    """
+    with atomic_write(path) as temporary:
+        try:
+            torch.save({**_HEADER, **content}, temporary)
+        except RuntimeError as error:  # torch's writer reports a full disk this way
+            reason = str(error).splitlines()[0]
+            raise OpensegError(f"cannot write {path}: {reason}; free some space and run again") from error
+
+
 def write_weights(path: str | Path, model: nn.Module, experiment: Experiment) -> None:
     """Write a network's weights and its experiment in our layout, as ``.pth`` or ``.safetensors``, atomically."""
     path = Path(path)
-    facts = {"format": "openseg", "version": 1, "experiment": experiment.dump()}
     weights = {key: value.contiguous() for key, value in model.state_dict().items()}
+    if path.suffix != ".safetensors":
+        write_checkpoint(path, {"weights": weights, "experiment": experiment.dump()})
+        return
+    facts = json.dumps({**_HEADER, "experiment": experiment.dump()})
     with atomic_write(path) as temporary:
-        if path.suffix == ".safetensors":
-            safetensors.torch.save_file(weights, temporary, metadata={"openseg": json.dumps(facts)})
-        else:
-            torch.save({**facts, "weights": weights}, temporary)
+        safetensors.torch.save_file(weights, temporary, metadata={"openseg": facts})

@@ -83,7 +83,7 @@ class ResNet(nn.Module):
             first = self.layer1[0]
             first.conv1 = nn.Conv2d(width, 64, 1, bias=False)
             first.downsample[0] = nn.Conv2d(width, 256, 1, bias=False)
-        for block, factor in zip(self.layer4, multi_grid or [1] * len(self.layer4), strict=True):
+        for block, factor in zip(self.layer4, multi_grid, strict=False):
             dilation = block.conv2.dilation[0] * factor
             block.conv2.dilation = block.conv2.padding = (dilation, dilation)
         self.channels = [256, 512, 1024, 2048]

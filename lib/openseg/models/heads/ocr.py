@@ -45,7 +45,31 @@ class ObjectAttention(nn.Module):
         return self.out(context.transpose(1, 2).reshape(query.shape))
 
 
-class OCRHead(nn.Module):
+class _ObjectContext(nn.Module):
+    """What both heads begin with: the coarse segmentation, the pixels' features, and their context."""
+
+    def __init__(self, in_channels: tuple[int, int], num_classes: int, config: ModelConfig) -> None:
+        super().__init__()
+        channels, act = config.head_channels, config.activation
+        self.aux = aux_classifier(in_channels[0], num_classes, config)
+        self.pixels = nn.Sequential(*conv_bn_act(in_channels[1], channels, 3, act))
+        self.attention = ObjectAttention(channels, config.key_channels, act)
+
+    def _classify_by(self, width: int, num_classes: int, config: ModelConfig) -> None:
+        """The end of both: ``width`` channels are fused and classified."""
+        channels = config.head_channels
+        fuse = conv_bn_act(width, channels, 1, config.activation)
+        self.fuse = nn.Sequential(*fuse, nn.Dropout2d(config.dropout))
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
+        init_head(self)
+
+    def _contexts(self, aux_features: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        aux_logits = self.aux(aux_features)
+        pixels = self.pixels(features)
+        return aux_logits, pixels, self.attention(pixels, gather_objects(pixels, aux_logits))
+
+
+class OCRHead(_ObjectContext):
     """OCR on one feature map, with the coarse segmentation made from another or the same one.
 
     ``forward(aux_features: float[B, A, h, w], features: float[B, C, h, w])`` gives ``(logits, aux_logits)``, both
@@ -53,45 +77,29 @@ class OCRHead(nn.Module):
     """
 
     def __init__(self, in_channels: tuple[int, int], num_classes: int, config: ModelConfig) -> None:
-        super().__init__()
-        channels, act = config.head_channels, config.activation
-        self.aux = aux_classifier(in_channels[0], num_classes, config)
-        self.pixels = nn.Sequential(*conv_bn_act(in_channels[1], channels, 3, act))
-        self.attention = ObjectAttention(channels, config.key_channels, act)
-        self.fuse = nn.Sequential(*conv_bn_act(2 * channels, channels, 1, act), nn.Dropout2d(config.dropout))
-        self.classifier = nn.Conv2d(channels, num_classes, 1)
-        init_head(self)
+        super().__init__(in_channels, num_classes, config)
+        self._classify_by(2 * config.head_channels, num_classes, config)
 
     def forward(self, aux_features: Tensor, features: Tensor, aux: bool = True) -> tuple[Tensor, Tensor]:
-        aux_logits = self.aux(aux_features)
-        pixels = self.pixels(features)
-        context = self.attention(pixels, gather_objects(pixels, aux_logits))
+        aux_logits, pixels, context = self._contexts(aux_features, features)
         return self.classifier(self.fuse(torch.cat([context, pixels], dim=1))), aux_logits
 
 
-class ASPOCRHead(nn.Module):
+class ASPOCRHead(_ObjectContext):
     """OCR as one branch of an atrous spatial pyramid, beside a 1x1 and three dilated 3x3 convolutions.
 
     Inputs and outputs are those of ``OCRHead``.
     """
 
     def __init__(self, in_channels: tuple[int, int], num_classes: int, config: ModelConfig) -> None:
-        super().__init__()
+        super().__init__(in_channels, num_classes, config)
         channels, act = config.head_channels, config.activation
-        self.aux = aux_classifier(in_channels[0], num_classes, config)
-        self.pixels = nn.Sequential(*conv_bn_act(in_channels[1], channels, 3, act))
-        self.attention = ObjectAttention(channels, config.key_channels, act)
         branches = [conv_bn_act(in_channels[1], channels, 1, act)]
         branches += [conv_bn_act(in_channels[1], channels, 3, act, dilation=rate) for rate in _RATES]
         self.branches = nn.ModuleList(nn.Sequential(*branch) for branch in branches)
-        width = channels * (1 + len(branches))
-        self.fuse = nn.Sequential(*conv_bn_act(width, channels, 1, act), nn.Dropout2d(config.dropout))
-        self.classifier = nn.Conv2d(channels, num_classes, 1)
-        init_head(self)
+        self._classify_by(channels * (1 + len(branches)), num_classes, config)
 
     def forward(self, aux_features: Tensor, features: Tensor, aux: bool = True) -> tuple[Tensor, Tensor]:
-        aux_logits = self.aux(aux_features)
-        pixels = self.pixels(features)
-        context = self.attention(pixels, gather_objects(pixels, aux_logits))
+        aux_logits, _, context = self._contexts(aux_features, features)
         pyramid = torch.cat([context, *[branch(features) for branch in self.branches]], dim=1)
         return self.classifier(self.fuse(pyramid)), aux_logits
