@@ -10,9 +10,10 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from openseg.cli.prepare import camvid, demo, segfix_targets
 from openseg.cli.refine import main as segfix
 from openseg.files import read_label, write_image, write_label
+from openseg.prepare.scenes import demo
+from openseg.prepare.targets import segfix_targets
 from openseg.segfix import write_offsets
 
 SEMANTIC = ROOT / "configs/demo/hrnet_tiny_ocr.yaml"
@@ -188,7 +189,7 @@ def test_a_broken_file_met_by_a_worker_is_one_line_too(
     split = copy_of(data_root, tmp_path)
     for label in (split / "label").iterdir():
         label.write_bytes(label.read_bytes()[:200])
-    monkeypatch.setattr("openseg.engine.train.check_pairs", lambda *_: None)  # let the workers meet it
+    monkeypatch.setattr("openseg.engine.train.quick_check", lambda *_: None)  # let the workers meet it
     code = command("train", "--config", SEMANTIC, *overrides, "data.workers=2", f"data.root={tmp_path / 'data'}")
     one_line_error(code, "label", "truncated")
 
@@ -231,24 +232,6 @@ def test_evaluate_names_missing_predictions_and_foreign_truth(command, data_root
     one_line_error(command("evaluate", "--dataset", "demo", "--pred", "pred", "--gt", truth), "2 of 2", "no prediction")
     one_line_error(command("evaluate", "--dataset", "camvid", "--pred", truth, "--gt", truth), "no id of camvid")
     one_line_error(command("evaluate", "--dataset", "camvid", "--pred", "nowhere", "--gt", truth), "nowhere")
-
-
-def test_camvid_is_prepared_from_both_layouts(tmp_path, one_line_error):
-    for split in ("train", "val"):
-        for folder in (f"segnet/{split}", f"ours/{split}/image"):
-            write_image(tmp_path / folder / "a.png", np.zeros((6, 8, 3), np.uint8))
-        for folder in (f"segnet/{split}annot", f"ours/{split}/label"):
-            write_label(tmp_path / folder / "a.png", np.full((6, 8), 11, np.uint8))
-    for layout in ("segnet", "ours"):
-        out = tmp_path / f"data_{layout}"
-        for _ in range(2):
-            assert camvid(["--input", str(tmp_path / layout), "--out", str(out)]) == 0
-        files = sorted(str(path.relative_to(out)) for path in out.rglob("*.png"))
-        assert files == [f"camvid/{split}/{kind}/a.png" for split in ("train", "val") for kind in ("image", "label")]
-    (tmp_path / "segnet/valannot/a.png").unlink()
-    write_label(tmp_path / "segnet/valannot/b.png", np.zeros((6, 8), np.uint8))
-    one_line_error(camvid(["--input", str(tmp_path / "segnet"), "--out", str(tmp_path / "x")]), "without partner", "a")
-    one_line_error(camvid(["--input", str(tmp_path / "nowhere")]), "nowhere")
 
 
 def test_segfix_targets_names_foreign_labels(data_root, one_line_error):

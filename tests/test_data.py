@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from openseg.catalog import get_catalog
 from openseg.config import AugmentConfig, DataConfig, Normalization, load_experiment
-from openseg.data.folder import list_pairs, list_split
+from openseg.data.folder import list_pairs, list_split, split_paths
 from openseg.data.loaders import TrainSet, iterate_training
-from openseg.data.transforms import FILL, augment, fit_image, fit_size, normalize
+from openseg.data.transforms import FILL, augment, fit_image, fit_size, mirror, normalize
 from openseg.errors import DataError
 from openseg.files import write_image, write_label
+from openseg.prepare.targets import instance_targets, segfix_targets
 from openseg.segfix.directions import codes_to_directions
+from openseg.segfix.targets import make_targets
 
 
 def sample_maps(rng, height, width):
@@ -45,22 +47,37 @@ def test_a_sample_is_a_piece_of_its_image_and_padding(height, width, seed):
     assert all((values[outside] == FILL[kind]).all() for kind, values in sample.maps.items())
 
 
-def test_a_flip_mirrors_everything():
-    image, maps = sample_maps(np.random.default_rng(0), 40, 50)
-    draws = {}
-    for flip in (0.0, 1.0):
-        config = AugmentConfig(crop_size=(64, 64), scale_range=None, flip=flip, brightness=0)
-        draws[flip] = augment(image, maps, config, np.random.default_rng(3))
-    plain, mirrored = draws[0.0], draws[1.0]
-    np.testing.assert_array_equal(mirrored.image, plain.image[:, ::-1])
-    np.testing.assert_array_equal(mirrored.maps["label"], plain.maps["label"][:, ::-1])
-    assert mirrored.window[1] == 64 - plain.window[1] - plain.window[3]
-    up, down = (codes_to_directions(np.array([code], np.uint8)) for code in (45, 135))
-    directions = codes_to_directions(plain.maps["angle_code"])
-    flipped = codes_to_directions(mirrored.maps["angle_code"])[:, ::-1]
-    for vertical in (up, down):  # straight up and down stay
-        exact = plain.maps["angle_code"] == {2: 45, 6: 135}[int(vertical[0])]
-        assert (flipped[exact] == directions[exact]).all()
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
+@settings(deadline=None, max_examples=50)
+def test_mirroring_twice_changes_nothing(height, width, seed):
+    rng = np.random.default_rng(seed)
+    image, maps = sample_maps(rng, height, width)
+    maps["instance"] = rng.integers(0, 34000, (height, width)).astype(np.uint16)
+    flipped = get_catalog("lip").flipped_classes
+    mirrored = mirror(image, maps, flipped)
+    again, back = mirror(*mirrored, flipped)
+    np.testing.assert_array_equal(mirrored[0], image[:, ::-1])
+    np.testing.assert_array_equal(mirrored[1]["instance"], maps["instance"][:, ::-1])
+    np.testing.assert_array_equal(again, image)
+    for kind in ("label", "depth", "instance"):
+        np.testing.assert_array_equal(back[kind], maps[kind])
+    directions = codes_to_directions(maps["angle_code"])
+    np.testing.assert_array_equal(codes_to_directions(back["angle_code"]), directions)
+    # left and right change places, up and down stay: -180 <-> 0, -135 <-> -45, 45 <-> 135
+    exchanged = np.array([4, 3, 2, 1, 0, 7, 6, 5], np.uint8)
+    np.testing.assert_array_equal(codes_to_directions(mirrored[1]["angle_code"])[:, ::-1], exchanged[directions])
+
+
+def test_ground_truth_of_a_mirrored_label_map_is_the_mirrored_ground_truth():
+    label = np.zeros((60, 70), np.uint8)
+    cv2.circle(label, (30, 28), 20, 1, -1)
+    targets, again = make_targets(label), make_targets(np.ascontiguousarray(label[:, ::-1]))
+    maps = {"angle_code": targets.angle_code, "depth": targets.depth}
+    _, maps = mirror(np.zeros((*label.shape, 3), np.uint8), maps)
+    np.testing.assert_array_equal(maps["depth"], again.depth)
+    near = again.depth <= 5  # far from the boundary there may be no direction
+    steps = np.abs(maps["angle_code"].astype(int) - again.angle_code)[near]
+    assert near.sum() > 500 and np.minimum(steps, 180 - steps).max() <= 2  # codes of 2 degrees, cut off
 
 
 @pytest.mark.parametrize(
@@ -112,6 +129,31 @@ def test_a_draw_is_the_same_sample_whatever_the_workers_and_the_start(data_root,
             assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+def test_targets_are_the_same_from_files_and_made_while_reading(data_root, overrides):
+    """The compact files, the original's .mat files, and label maps give the same training samples."""
+    options = ["--datadir", str(data_root / "demo"), "--split", "train", "--outname", "as_mat", "--format", "mat"]
+    assert segfix_targets(options) == 0
+    plain = stream(data_root, overrides, 0, workers=0)
+    for change in ("data.targets=label", "data.offset_gt=as_mat"):
+        for ours, theirs in zip(stream(data_root, [*overrides, change], 0, workers=0), plain, strict=True):
+            assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_targets_of_instances_are_made_while_reading(data_root, overrides):
+    folder = data_root / "demo/train"
+    assert instance_targets(["--datadir", str(data_root / "demo"), "--split", "train"]) == 0
+    from_files = stream(data_root, [*overrides, "data.offset_gt=offset_gt/dt_offset_inst_w_stuff"], 0, workers=0)
+    made = stream(data_root, [*overrides, "data.targets=instance"], 0, workers=0)
+    assert len(list((folder / "instance").iterdir())) == 4
+    for ours, theirs in zip(made, from_files, strict=True):
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_compact_targets_say_how_far_they_know(data_root, overrides):
+    with pytest.raises(DataError, match=r"--format mat"):
+        stream(data_root, [*overrides, "loss.max_distance=30"], 0, workers=0)
+
+
 def test_an_epoch_holds_every_sample_once(data_root, overrides):
     from openseg.data.loaders import _permutation
 
@@ -126,17 +168,21 @@ def make_split(folder, images=("a", "b"), labels=("a", "b")):
         write_label(folder / "label" / f"{name}.png", np.zeros((8, 8), np.uint8))
 
 
+def pairs_of(folder):
+    return list_pairs(split_paths(get_catalog("demo"), folder.parent, folder.name))
+
+
 def test_broken_folders_are_named(tmp_path):
     with pytest.raises(DataError, match="label"):
         make_split(tmp_path / "1", labels=())
-        list_pairs(tmp_path / "1")
-    with pytest.raises(DataError, match=r"1 of 2 .*no label \(b\.png\)"):
+        pairs_of(tmp_path / "1")
+    with pytest.raises(DataError, match=r"1 of 2 .*no label in .*\(b\.png\)"):
         make_split(tmp_path / "2", labels=("a", "c"))
-        list_pairs(tmp_path / "2")
+        pairs_of(tmp_path / "2")
     with pytest.raises(DataError, match="no such folder"):
-        list_pairs(tmp_path / "3")
+        pairs_of(tmp_path / "3")
     make_split(tmp_path / "4")
-    assert [pair.key for pair in list_pairs(tmp_path / "4")] == ["a", "b"]
+    assert [pair.key for pair in pairs_of(tmp_path / "4")] == ["a", "b"]
     write_label(tmp_path / "4" / "label" / "old" / "a.png", np.zeros((8, 8), np.uint8))
     with pytest.raises(DataError, match="same name"):
-        list_pairs(tmp_path / "4")
+        pairs_of(tmp_path / "4")

@@ -10,9 +10,9 @@ import pytest
 from conftest import ROOT
 
 from openseg.catalog import CATALOG_NAMES, get_catalog
-from openseg.cli.prepare import instance_targets, segfix_targets
 from openseg.data.scenes import write_scene
 from openseg.files import read_label, write_label
+from openseg.prepare.targets import instance_targets, segfix_targets
 
 LAUNCHERS = sorted(path.relative_to(ROOT) for path in ROOT.glob("scripts/*/**/run_*.sh"))
 SHRINK = ["data.workers=0", "augment.crop_size=[64,64]", "train.max_iters=2", "train.batch_size=2"]

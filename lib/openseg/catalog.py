@@ -1,27 +1,48 @@
-"""Facts of the data sets: class names, colours, file ids and training ids; one YAML file each in ``catalogs/``.
+"""Facts of data sets: class names, colours, file ids and training ids, and where the files of a split lie.
 
 On disk a label map holds the data set's own ids. In the loader, the networks and the metrics it holds training ids
-``0..K-1`` and ``IGNORE``. Both ways are one table look-up.
+``0..K-1`` and ``IGNORE``. Both ways are one table look-up. The data sets that come with openseg are YAML files in
+``catalogs/``; anybody's own is one more such file (``catalog_file``, docs/your-data.md).
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from openseg.errors import ConfigError, DataError, nearest_names
+from openseg.files import is_colored, read_color_label, read_label
 
-__all__ = ["CATALOG_NAMES", "IGNORE", "Catalog", "get_catalog"]
+__all__ = ["CATALOG_NAMES", "IGNORE", "UNKNOWN", "Catalog", "SplitFiles", "get_catalog"]
 
 IGNORE = 255
 """Training id of pixels that count neither in the loss nor in a score."""
 
-_UNKNOWN = 254
+UNKNOWN = 254
+"""What ``encode_known`` gives for values that are no id of the data set."""
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """Where the files of a split lie, relative to the data set's folder; None: ``<split>/<kind>``.
+
+    Attributes:
+        list: a text file of the names that belong to the split, or, without ``image``, of paths: image, tab, label.
+        label_suffix: what a label's name has and its image's does not, such as ``_mask``.
+    """
+
+    image: str | None = None
+    label: str | None = None
+    instance: str | None = None
+    list: str | None = None
+    label_suffix: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,16 +50,20 @@ class Catalog:
     """What is known of one data set.
 
     Attributes:
-        name: as experiments call it.
-        folder: below the data root.
+        name: as result folders are called.
+        folder: below the data root; absolute for a data set with a YAML file of its own.
         classes: class names in the order of training ids.
         colors: RGB of each class.
         ids: file id of each class.
-        ignored_ids: file ids that are no class; they become ``IGNORE``. 255 always is one.
+        merged_ids: (file id, training id) of further ids that count as a class.
+        ignored_ids: file ids that are no class; they become ``IGNORE``. 255 is one unless it is a class.
         void_id: the file id written for ``IGNORE``.
         thing_ids: file ids of countable classes (their instance maps hold ``id * 1000 + number``).
         flip_pairs: training ids of classes that change places in a mirrored image, such as left and right arm.
         class_weights: weights of the cross-entropy, or None for equal ones.
+        label_colors: label files are pictures in the classes' colours.
+        ignored_colors: colours in them that are no class.
+        splits: where the files lie, where it is not ``<split>/{image,label}``.
     """
 
     name: str
@@ -46,11 +71,15 @@ class Catalog:
     classes: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
     ids: tuple[int, ...]
+    merged_ids: tuple[tuple[int, int], ...] = ()
     ignored_ids: tuple[int, ...] = ()
     void_id: int = IGNORE
     thing_ids: tuple[int, ...] = ()
     flip_pairs: tuple[tuple[int, int], ...] = ()
     class_weights: tuple[float, ...] | None = field(default=None, repr=False)
+    label_colors: bool = False
+    ignored_colors: tuple[tuple[int, int, int], ...] = ()
+    splits: Mapping[str, SplitFiles] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -58,9 +87,20 @@ class Catalog:
 
     @cached_property
     def _encode_table(self) -> np.ndarray:
-        table = np.full(256, _UNKNOWN, np.uint8)
-        table[[*self.ignored_ids, IGNORE]] = IGNORE
+        table = np.full(1 << 16, UNKNOWN, np.uint8)
+        table[[IGNORE, *self.ignored_ids]] = IGNORE
         table[list(self.ids)] = np.arange(self.num_classes, dtype=np.uint8)
+        for file_id, train_id in self.merged_ids:
+            table[file_id] = train_id
+        return table
+
+    @cached_property
+    def _color_table(self) -> np.ndarray:
+        """Training id of each colour, by ``red << 16 | green << 8 | blue``."""
+        table = np.full(1 << 24, UNKNOWN, np.uint8)
+        for colors, values in ((self.ignored_colors, None), (self.colors, range(self.num_classes))):
+            for position, (red, green, blue) in enumerate(colors):
+                table[red << 16 | green << 8 | blue] = IGNORE if values is None else values[position]
         return table
 
     @cached_property
@@ -77,29 +117,73 @@ class Catalog:
             table[[left, right]] = right, left
         return table
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with what a label file's values mean."""
+        meaning = repr((self.ids, self.merged_ids, self.ignored_ids, self.label_colors, self.ignored_colors))
+        if self.label_colors:
+            meaning += repr(self.colors)
+        return hashlib.sha256(meaning.encode()).hexdigest()[:12]
+
+    def encode_known(self, labels: np.ndarray) -> np.ndarray:
+        """File ids ``uint8`` or ``uint16[H, W]``, or colours ``uint8[H, W, 3]`` -> training ids, ``uint8[H, W]``.
+
+        Values that the table does not know become ``UNKNOWN``.
+        """
+        if labels.ndim == 3:
+            return np.take(self._color_table, color_keys(labels))
+        return np.take(self._encode_table, labels)
+
     def encode(self, labels: np.ndarray, source: object = "label map") -> np.ndarray:
-        """File ids -> training ids, ``uint8`` of the same shape.
+        """As ``encode_known``, but an unknown value is an error.
 
         Raises:
             DataError: a value that the table does not know; the message names ``source`` and the value.
         """
-        if labels.dtype != np.uint8:
-            if labels.max(initial=0) > np.iinfo(np.uint8).max:
-                raise DataError(f"{source}: value {labels.max()} is no {self.name} id (instance map given as labels?)")
-            labels = labels.astype(np.uint8)
-        encoded = self._encode_table[labels]
-        if (encoded == _UNKNOWN).any():
-            unknown = np.unique(labels[encoded == _UNKNOWN])
-            raise DataError(
-                f"{source}: value {', '.join(map(str, unknown[:5]))} is no id of {self.name}; known ids are "
-                f"{', '.join(map(str, self.ids))} and, ignored, {', '.join(map(str, (*self.ignored_ids, IGNORE)))}"
-            )
+        encoded = self.encode_known(labels)
+        unknown = encoded == UNKNOWN
+        if unknown.any():
+            raise DataError(f"{source}: {self.explain_unknown(labels[unknown])}")
         return encoded
 
+    def explain_unknown(self, values: np.ndarray) -> str:
+        """What is wrong with a label map that holds ``values`` (ids ``[N]`` or colours ``[N, 3]``), in one line."""
+        if values.ndim == 2:
+            colors = ", ".join(str(tuple(color)) for color in np.unique(values, axis=0)[:3].tolist())
+            return f"colour {colors} is no class of {self.name}; add it to its classes or to ignored_colors"
+        unknown = np.unique(values)
+        instance = " (instance map given as labels?)" if unknown[-1] > IGNORE else ""
+        known = _ranges([*self.ids, *(file_id for file_id, _ in self.merged_ids)])
+        return (
+            f"value {', '.join(map(str, unknown[:5]))} is no id of {self.name}{instance}; known ids are {known} "
+            f"and, ignored, {_ranges([*self.ignored_ids, IGNORE])}"
+        )
+
     def encode_prediction(self, labels: np.ndarray) -> np.ndarray:
-        """File ids of a prediction -> training ids; whatever is no class becomes ``IGNORE`` (a miss where truth is)."""
-        table = np.where(self._encode_table == _UNKNOWN, IGNORE, self._encode_table).astype(np.uint8)
-        return table[np.where(labels > IGNORE, IGNORE, labels).astype(np.uint8)]
+        """Ids or colours of a prediction -> training ids; whatever is no class becomes ``IGNORE`` (a miss where
+        truth is).
+        """
+        encoded = self.encode_known(labels)
+        return np.where(encoded == UNKNOWN, np.uint8(IGNORE), encoded)
+
+    def read_raw(self, path: str | os.PathLike) -> np.ndarray:
+        """A label file as it is: ids ``[H, W]``, or colours ``uint8[H, W, 3]`` where the data set is colour-coded."""
+        return read_color_label(path) if self.label_colors else read_label(path)
+
+    def read_truth(self, path: str | os.PathLike) -> np.ndarray:
+        """A label file as training ids, ``uint8[H, W]``.
+
+        Raises:
+            DataError: missing, damaged, or it holds an unknown value.
+        """
+        return self.encode(self.read_raw(path), path)
+
+    def read_prediction(self, path: str | os.PathLike) -> np.ndarray:
+        """A predicted label file as training ids, see ``encode_prediction``; of a colour-coded data set in colours or
+        ids.
+        """
+        colored = self.label_colors and is_colored(path)
+        return self.encode_prediction(read_color_label(path) if colored else read_label(path))
 
     def decode(self, train_ids: np.ndarray) -> np.ndarray:
         """Training ids -> file ids, ``uint8``; anything that is no class becomes ``void_id``."""
@@ -112,36 +196,50 @@ class Catalog:
         return table[train_ids]
 
 
+def color_keys(colors: np.ndarray) -> np.ndarray:
+    """``uint8[..., 3]`` -> ``int32[...]``: ``red << 16 | green << 8 | blue``."""
+    red, green, blue = (colors[..., channel].astype(np.int32) for channel in range(3))
+    return red << 16 | green << 8 | blue
+
+
+def _ranges(values: list[int]) -> str:
+    """``[0, 1, 2, 5]`` -> ``0-2, 5``."""
+    parts: list[list[int]] = []
+    for value in sorted(set(values)):
+        if parts and value == parts[-1][1] + 1:
+            parts[-1][1] = value
+        else:
+            parts.append([value, value])
+    return ", ".join(str(a) if a == b else f"{a}, {b}" if b == a + 1 else f"{a}-{b}" for a, b in parts)
+
+
 _FOLDER = Path(__file__).parent / "catalogs"
 CATALOG_NAMES = tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 
 
 def get_catalog(name: str) -> Catalog:
-    """The facts of data set ``name``.
+    """The facts of data set ``name``, or of the data set that the YAML file ``name`` describes.
 
     Raises:
-        ConfigError: unknown name; the message lists the nearest ones.
+        ConfigError: unknown name (the message lists the nearest ones), or a file that cannot be.
     """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        try:
+            stamp = path.stat().st_mtime_ns
+        except OSError as error:
+            raise ConfigError(f"{name}: no such data set file ({error.strerror}); see docs/your-data.md") from None
+        return _read(path, stamp)
     if name not in CATALOG_NAMES:
-        raise ConfigError(f"unknown data set '{name}'; {nearest_names(name, CATALOG_NAMES)}")
-    return _read_catalog(name)
+        raise ConfigError(
+            f"unknown data set '{name}'; {nearest_names(name, CATALOG_NAMES)}; your own is a YAML file, see "
+            "docs/your-data.md"
+        )
+    return _read(_FOLDER / f"{name}.yaml", 0)
 
 
-@functools.cache
-def _read_catalog(name: str) -> Catalog:
-    facts = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
-    classes = facts.pop("classes")
-    ids = tuple(entry["id"] for entry in classes)
-    weights = tuple(entry["weight"] for entry in classes if "weight" in entry)
-    pairs = facts.pop("flip_pairs", ())
-    return Catalog(
-        name=name,
-        folder=facts.pop("folder", name),
-        classes=tuple(entry["name"] for entry in classes),
-        colors=tuple(tuple(entry["color"]) for entry in classes),
-        ids=ids,
-        void_id=facts.pop("void_id", IGNORE),
-        flip_pairs=tuple((ids.index(left), ids.index(right)) for left, right in pairs),
-        class_weights=weights or None,
-        **{key: tuple(values) for key, values in facts.items()},
-    )
+@functools.lru_cache(maxsize=64)
+def _read(path: Path, stamp: int) -> Catalog:
+    from openseg.catalog_file import read_catalog  # it builds on this module
+
+    return read_catalog(path, own=stamp != 0)

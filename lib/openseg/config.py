@@ -7,16 +7,16 @@ An experiment is one short YAML file plus ``dotted.key=value`` overrides::
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from openseg.catalog import get_catalog
-from openseg.errors import ConfigError, OpensegError, nearest_names
+from openseg.catalog import Catalog, get_catalog
+from openseg.errors import ConfigError, OpensegError
+from openseg.schema import Section, explain, read_yaml
 
 __all__ = [
     "AugmentConfig",
@@ -38,11 +38,7 @@ Positive = Annotated[int, Field(ge=1)]
 Scales = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class Normalization(_Section):
+class Normalization(Section):
     """``(pixel / scale - mean) / std`` on channels in ``order``; part of a checkpoint's exactness.
 
     The default is what the released HRNet and SegFix files were trained with: the ImageNet statistics of R, G, B
@@ -55,21 +51,28 @@ class Normalization(_Section):
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
-class DataConfig(_Section):
-    """Where samples come from: ``<root>/<folder of the data set>/<split>/{image,label}``.
+class DataConfig(Section):
+    """Where samples come from: ``<root>/<folder of the data set>/<split>/{image,label}``, or where its YAML says.
 
     ``short_side`` or ``size`` brings every image to that size first, in training and in prediction; predicted logits
     are resized back to the image's own size.
     """
 
-    dataset: str
+    dataset: str = Field(description="one of the catalog, or the YAML file of your own, see docs/your-data.md")
     root: Path = Path("data")
     train_split: str = Field("train", description="several are joined by +, such as train+val")
     val_split: str = "val"
     short_side: Annotated[int, Field(ge=32)] | None = Field(None, description="pixels of the shorter side")
     size: Size | None = Field(None, description="height, width that every image is stretched to")
+    targets: Literal["files", "label", "instance"] = Field(
+        "files", description="SegFix ground truth: from offset_gt, or made of label or instance maps while reading"
+    )
     offset_gt: str = Field("offset_gt/dt_offset", description="SegFix ground truth, a folder inside the split")
     workers: Annotated[int, Field(ge=0)] = Field(2, description="processes that read samples, at most one a core")
+    cache_gb: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="keep up to so many GB (1e9 bytes) of decoded samples on disk; 0: none"
+    )
+    cache_dir: Path | None = Field(None, description="where; null: <root>/cache/<data set>")
 
     @field_validator("dataset")
     @classmethod
@@ -81,7 +84,7 @@ class DataConfig(_Section):
         return name
 
 
-class AugmentConfig(_Section):
+class AugmentConfig(Section):
     """Random changes of a training sample, in this order: resize, crop, flip, brightness."""
 
     crop_size: Size = Field((512, 1024), description="height, width in pixels")
@@ -92,7 +95,7 @@ class AugmentConfig(_Section):
     brightness: Annotated[int, Field(ge=0)] = Field(10, description="largest shift of all grey values")
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The network. The defaults are the released one: OCR on HRNet-W48."""
 
     backbone: str = "hrnet48"
@@ -120,7 +123,7 @@ class ModelConfig(_Section):
         return self.head_activation or "relu"
 
 
-class LossConfig(_Section):
+class LossConfig(Section):
     """Training loss; ``segfix`` belongs to ``task: segfix``. OHEM picks among the main logits' pixels only."""
 
     type: Literal["ce", "ohem", "segfix"] = "ce"
@@ -137,7 +140,7 @@ class LossConfig(_Section):
     max_distance: Positive = Field(5, description="pixels up to this far from a boundary are boundary pixels")
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """Optimisation: SGD with a polynomial schedule over iterations."""
 
     max_iters: Positive = 80_000
@@ -159,7 +162,7 @@ class TrainConfig(_Section):
     channels_last: bool = False
 
 
-class SingleScale(_Section):
+class SingleScale(Section):
     """How a semantic network predicts in mode ``ss``."""
 
     scales: Scales = (1.0,)
@@ -174,7 +177,7 @@ class MultiScale(SingleScale):
     flip: bool = True
 
 
-class TestConfig(_Section):
+class TestConfig(Section):
     """Prediction: ``ss`` and ``ms`` of semantic networks, the rest of SegFix.
 
     ``window`` null: the whole image in one pass.
@@ -203,7 +206,7 @@ class TestConfig(_Section):
         return self
 
 
-class Experiment(_Section):
+class Experiment(Section):
     """One experiment: everything that decides its result."""
 
     name: str
@@ -231,9 +234,14 @@ class Experiment(_Section):
         return self
 
     @property
+    def catalog(self) -> Catalog:
+        """The facts of the data set."""
+        return get_catalog(self.data.dataset)
+
+    @property
     def data_dir(self) -> Path:
-        """Folder of the data set below the data root."""
-        return self.data.root / get_catalog(self.data.dataset).folder
+        """Folder of the data set: below the data root, or where its own YAML file says."""
+        return self.data.root / self.catalog.folder
 
     def dump(self) -> dict[str, Any]:
         """The resolved experiment as plain types (what a checkpoint stores)."""
@@ -247,20 +255,13 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
         ConfigError: missing file, bad YAML, unknown key (with the nearest names), or a value that cannot be.
     """
     path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the experiment ({error.strerror}); see configs/") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: an experiment is a mapping of keys to values")
+    values = read_yaml(path, "the experiment; see configs/")
     for override in overrides:
         _apply(values, override)
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from None
+        raise ConfigError(f"{path}: {explain(error, Experiment)}") from None
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -278,23 +279,3 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise ConfigError(f"override '{override}': '{parent}' is a value, not a section")
         values = child
     values[leaf] = value
-
-
-def _explain(error: ValidationError) -> str:
-    """The first problem in one line, with the nearest names for an unknown key."""
-    problem = error.errors()[0]
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location) or "experiment"
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key '{key}'; {nearest_names(location[-1], _fields_at(location[:-1]))}"
-    message = problem["msg"].removeprefix("Value error, ")
-    given = problem.get("input")
-    shown = f" (got {given!r})" if isinstance(given, (str, int, float, list, type(None))) else ""
-    return f"{key}: {message}{shown}"
-
-
-def _fields_at(location: Sequence[str]) -> list[str]:
-    section: type[BaseModel] = Experiment
-    for part in location:
-        section = typing.cast(type[BaseModel], section.model_fields[part].annotation)
-    return list(section.model_fields)

@@ -28,10 +28,10 @@ class Interrupted(OpensegError):
     """Work was stopped by a signal after its state was saved."""
 
 
-def nearest_names(name: str, known: Iterable[str]) -> str:
-    """Describe which of ``known`` the user may have meant by ``name``."""
+def nearest_names(name: str, known: Iterable[str], limit: int = 200) -> str:
+    """Describe which of ``known`` the user may have meant by ``name``, or list the first ``limit`` of them."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(close) + "?"
-    return "known: " + ", ".join(known)
+    return "known: " + ", ".join(known[:limit]) + (", ..." if len(known) > limit else "")

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from openseg.catalog import get_catalog
 from openseg.config import Experiment, Normalization, SingleScale
 from openseg.data.transforms import normalize
 from openseg.models import SegFixOutput, SegmentorOutput
@@ -111,7 +110,7 @@ def predict_labels(
         return argmax_labels(model(inputs, aux=False).logits.float(), size)
     padded = F.pad(inputs, (0, -width % how.pad_to, 0, -height % how.pad_to))
     flipped = None
-    catalog = get_catalog(experiment.data.dataset)
+    catalog = experiment.catalog
     if catalog.flip_pairs:
         flipped = torch.from_numpy(catalog.flipped_classes[: catalog.num_classes]).long().to(images.device)
     logits = predict_logits(model, padded, how, flipped)[..., :height, :width]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from openseg.catalog import IGNORE, get_catalog
+from openseg.catalog import IGNORE
 from openseg.config import Experiment, LossConfig
 from openseg.models import SegFixOutput, SegmentorOutput
 from openseg.models.layers import resize_logits
@@ -120,5 +120,5 @@ def build_loss(experiment: Experiment, device: torch.device) -> SegmentationLoss
     """The loss of an experiment: ``loss(output, batch)`` gives named terms, of which ``loss`` is to be minimised."""
     if experiment.task == "segfix":
         return SegFixLoss(experiment.loss)
-    values = get_catalog(experiment.data.dataset).class_weights if experiment.loss.class_weights else None
+    values = experiment.catalog.class_weights if experiment.loss.class_weights else None
     return SegmentationLoss(experiment.loss, None if values is None else torch.tensor(values, device=device))

@@ -6,7 +6,7 @@ import argparse
 import logging
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -28,7 +28,9 @@ __all__ = [
     "HelpFormatter",
     "add_device",
     "add_experiment",
+    "existing_dir",
     "experiment_of",
+    "map_parallel",
     "pick_device",
     "run_command",
     "run_parallel",
@@ -119,22 +121,27 @@ def pick_device(name: str) -> torch.device:
         raise ConfigError(f"--device {name}: not usable here ({str(error).splitlines()[0]}); try cpu or auto") from None
 
 
-def run_parallel(work: Callable[[Any], None], items: Sequence[Any], what: str, workers: int) -> None:
-    """``work(item)`` for every item in ``workers`` processes, with a progress bar; the first failure is raised."""
+def map_parallel(work: Callable[[Any], Any], items: Sequence[Any], what: str, workers: int) -> Iterator[Any]:
+    """``work(item)`` of every item, in order, by ``workers`` processes under a progress bar; a failure is raised."""
     if workers <= 1 or len(items) <= 1:
         for item in progress(items, len(items), what):
-            work(item)
+            yield work(item)
         return
     chunk = max(min(len(items) // (8 * workers), 64), 1)
     with ProcessPoolExecutor(workers, initializer=_ignore_interrupts) as pool:
         try:
-            for _ in progress(pool.map(work, items, chunksize=chunk), len(items), what):
-                pass
+            yield from progress(pool.map(work, items, chunksize=chunk), len(items), what)
         except BrokenProcessPool:
             raise OpensegError(f"{what}: a worker process died, perhaps out of memory; use fewer --workers") from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def run_parallel(work: Callable[[Any], None], items: Sequence[Any], what: str, workers: int) -> None:
+    """``map_parallel`` for work that gives nothing back."""
+    for _ in map_parallel(work, items, what, workers):
+        pass
 
 
 def _ignore_interrupts() -> None:

@@ -1,4 +1,4 @@
-"""``main.py``: train, resume, val, test, offsets, evaluate, convert, config."""
+"""``main.py``: train, resume, val, test, offsets, evaluate, convert, check, cache, config."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from openseg.cli.common import HelpFormatter, add_device, add_experiment, experiment_of, pick_device, run_command
+from openseg.cli.data import add_cache, add_check, cache, check
 
 __all__ = ["main"]
 
 _DESCRIPTION = """Train, evaluate and sharpen semantic segmentation.
 
+  python main.py check    --config configs/camvid/hrnet18_ocr.yaml
   python main.py train    --config configs/camvid/hrnet18_ocr.yaml
   python main.py val      --config configs/camvid/hrnet18_ocr.yaml
   python main.py offsets  --config configs/camvid/segfix_hrnet18.yaml --split val
   python main.py evaluate --dataset camvid --pred predictions --gt data/camvid/val/label
 
-Labels are sharpened by segfix.py, see python segfix.py --help. Exit codes: 0 done, 2 a problem that the message names,
-130 interrupted.
+Labels are sharpened by segfix.py, see python segfix.py --help. Exit codes: 0 done, 1 check found errors,
+2 a problem that the message names, 130 interrupted.
 """
 
 Command = Callable[[argparse.Namespace], "int | None"]
@@ -34,7 +36,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from openseg.engine.train import train
 
     experiment = experiment_of(arguments)
-    run_dir = Path(arguments.runs) / experiment.data.dataset / experiment.name
+    run_dir = Path(arguments.runs) / experiment.catalog.name / experiment.name
     resume = arguments.command == "resume"
     weights = None if resume or arguments.weights is None else Path(arguments.weights)
     partial = not resume and arguments.partial
@@ -55,24 +57,25 @@ def _val(arguments: argparse.Namespace) -> None:
 
 
 def _test(arguments: argparse.Namespace) -> None:
-    from openseg.data.folder import list_images
+    from openseg.data.folder import list_images, split_paths
     from openseg.engine.evaluate import predict_images
 
     experiment, model, device, _ = _load(arguments, "semantic", "offsets")
-    images = list_images(experiment.data_dir / arguments.split)
+    images = list_images(split_paths(experiment.catalog, experiment.data_dir, arguments.split))
     out_dir = _out_dir(arguments, experiment, f"{arguments.split}_{arguments.mode}")
     predict_images(model, experiment, images, device, out_dir, arguments.mode)
     print(f"labels: {out_dir / 'label'}")
 
 
 def _offsets(arguments: argparse.Namespace) -> None:
-    from openseg.data.folder import list_images
+    from openseg.data.folder import list_images, split_paths
     from openseg.engine.evaluate import predict_offsets
     from openseg.files import file_hash
 
     experiment, model, device, path = _load(arguments, "segfix", "val")
-    images = list_images(arguments.images or experiment.data_dir / arguments.split)
-    default = f"offset_pred/{arguments.split}/semantic/{experiment.data.dataset}/offset_{experiment.model.backbone}"
+    folder = arguments.images or split_paths(experiment.catalog, experiment.data_dir, arguments.split)
+    images = list_images(folder)
+    default = f"offset_pred/{arguments.split}/semantic/{experiment.catalog.name}/offset_{experiment.model.backbone}"
     out_dir = Path(arguments.out or default)
     made_by = {"checkpoint": file_hash(path)}
     predict_offsets(model, experiment, images, device, out_dir, f".{arguments.format}", made_by)
@@ -126,7 +129,7 @@ def _load(arguments: argparse.Namespace, task: str, other: str) -> tuple:
 
 
 def _out_dir(arguments: argparse.Namespace, experiment: object, what: str) -> Path:
-    default = experiment.data.root / "seg_result" / experiment.data.dataset / f"{experiment.name}_{what}"
+    default = experiment.data.root / "seg_result" / experiment.catalog.name / f"{experiment.name}_{what}"
     return Path(arguments.out or default)
 
 
@@ -186,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--images", metavar="DIR", help="a folder of images instead of a split")
     sub.add_argument("--format", choices=("png", "mat"), default="png", help="png: ours; mat: the original's")
     sub = add("evaluate", _evaluate, "Score label PNGs of any model against the truth: mIoU, accuracy, boundary F.")
-    sub.add_argument("--dataset", required=True, help="whose ids the files hold")
+    sub.add_argument("--dataset", required=True, help="whose ids the files hold: a name, or a YAML file of your own")
     sub.add_argument("--pred", required=True, nargs="+", metavar="DIR", help="one or more folders to compare")
     sub.add_argument("--gt", required=True, metavar="DIR", help="folder of true labels")
     sub.add_argument(
@@ -202,6 +205,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("target", metavar="OUT", help=".pth or .safetensors")
     sub.add_argument("--config", metavar="YAML", help="its experiment (default: the one of configs/ that it fits)")
     sub.add_argument("overrides", nargs="*", metavar="key.sub=value", help="replace values of the experiment")
+    add_check(
+        add("check", check, "Read a whole data set and report what is wrong with it; exit code 1 if something is.")
+    )
+    add_cache(add("cache", cache, "Decode the training and validation samples of an experiment into its cache."))
     sub = add("config", _config, "Print the resolved experiment.")
     add_experiment(sub)
     return parser

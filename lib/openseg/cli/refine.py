@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from openseg.catalog import CATALOG_NAMES, IGNORE, Catalog, get_catalog
+from openseg.catalog import IGNORE, Catalog, get_catalog
 from openseg.cli.common import HelpFormatter, existing_dir, run_command, run_parallel
 from openseg.cli.profile import data_root
-from openseg.data.folder import pair_files
+from openseg.data.folder import match_labels, split_paths
 from openseg.errors import DataError
 from openseg.files import list_files, read_label, sample_key, write_label
 from openseg.segfix import index_offsets, read_offsets, refine
@@ -45,7 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scale", type=int, default=2, help="pixels a step (default: 2, for 1024x2048; 1 for ~480x360)"
     )
-    parser.add_argument("--dataset", choices=CATALOG_NAMES, default="cityscapes", help="default: cityscapes")
+    parser.add_argument(
+        "--dataset", default="cityscapes", metavar="NAME", help="or a YAML file of your own (default: cityscapes)"
+    )
     parser.add_argument("--data-root", metavar="DIR", help="default: DATA_ROOT of config.profile")
     parser.add_argument("--eval-ids-only", action="store_true", help="ids outside the evaluated classes become 255")
     parser.add_argument(
@@ -68,9 +70,10 @@ def find_offsets(split: str, dataset: str, root: Path) -> Path:
     Raises:
         DataError: there is none, or several to choose from.
     """
-    data = root / get_catalog(dataset).folder
+    catalog = get_catalog(dataset)
+    data = root / catalog.folder
     documented = {"val": data / "val/offset_pred/semantic", "test": data / "test_offset/semantic"}
-    parents = [documented[split], Path("offset_pred") / split / "semantic" / dataset]
+    parents = [documented[split], Path("offset_pred") / split / "semantic" / catalog.name]
     for parent in parents:
         found = sorted(path for path in parent.glob("offset_*") if path.is_dir())
         if len(found) > 1:
@@ -147,26 +150,23 @@ def _run(arguments: argparse.Namespace) -> None:
     run_parallel(partial(refine_file, scale=arguments.scale, catalog=catalog), work, "segfix", arguments.workers)
     print(f"{len(work)} label maps: {out}")
     if arguments.split == "val":
-        _score(
-            arguments,
-            [(before, after) for before, _, after in work],
-            root / get_catalog(arguments.dataset).folder / "val",
-            out,
-        )
+        _score(arguments, [(before, after) for before, _, after in work], root, out)
 
 
-def _score(arguments: argparse.Namespace, files: list[tuple[Path, Path]], split_dir: Path, out: Path) -> None:
+def _score(arguments: argparse.Namespace, files: list[tuple[Path, Path]], root: Path, out: Path) -> None:
     """Scores before and after, and pictures of both, where every label has its truth."""
     from openseg.engine.scoring import score_files
     from openseg.report.figures import write_comparisons
     from openseg.report.tables import write_scores
 
+    catalog = get_catalog(arguments.dataset)
     try:
-        truths = pair_files([before for before, _ in files], list_files(split_dir / "label", (".png",)), "truth")
+        split = split_paths(catalog, root / catalog.folder, "val")
+        truths = match_labels([before for before, _ in files], split)
     except DataError as error:
         print(f"not scored: {error}")
         return
-    triples = [(before, after, truths[sample_key(before)][1]) for before, after in files]
+    triples = [(before, after, truths[before]) for before, after in files]
     results = {
         "before": score_files(
             [(before, truth) for before, _, truth in triples], arguments.dataset, what="score before"
@@ -178,5 +178,5 @@ def _score(arguments: argparse.Namespace, files: list[tuple[Path, Path]], split_
     print(f"\nscores: {scores}")
     if arguments.figures:
         folder = out.with_name(f"{out.name}_figures")
-        for path in write_comparisons(triples, split_dir / "image", arguments.dataset, folder, arguments.figures):
+        for path in write_comparisons(triples, split, arguments.dataset, folder, arguments.figures):
             print(f"picture: {path}")

@@ -1,27 +1,265 @@
-"""Image and label files of a split: ``<data root>/<dataset>/<split>/{image,label}``."""
+"""Image and label files of a split: ``<data root>/<dataset>/<split>/{image,label}``, or where its YAML says."""
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from openseg.catalog import Catalog, SplitFiles
 from openseg.config import Experiment
-from openseg.errors import DataError
-from openseg.files import IMAGE_SUFFIXES, index_files, list_files
+from openseg.errors import DataError, nearest_names
+from openseg.files import IMAGE_SUFFIXES, index_files, list_files, sample_key
+from openseg.segfix.targets import TARGET_SUFFIXES
 
-__all__ = ["Pair", "list_images", "list_pairs", "list_split", "pair_files"]
+__all__ = [
+    "Pair",
+    "SplitPaths",
+    "list_images",
+    "list_labels",
+    "list_pairs",
+    "list_split",
+    "match_labels",
+    "pair_files",
+    "split_paths",
+    "unmatched",
+]
+
+logger = logging.getLogger("openseg")
+
+_SUGGESTION_POOL = 20_000
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One sample: its key, its image, its label map and, for SegFix, its ground truth."""
+    """One sample: its key, image and label map; for SegFix its ground truth file, or its instance map."""
 
     key: str
     image: Path
     label: Path
     targets: Path | None = None
+    instance: Path | None = None
+
+
+@dataclass(frozen=True)
+class SplitPaths:
+    """Where a split lies; ``folder`` holds what is made of it, such as SegFix ground truth.
+
+    ``named`` is whether the data set's file names the ``image`` folder.
+    """
+
+    folder: Path
+    image: Path
+    label: Path
+    instance: Path
+    list: Path | None = None
+    named: bool = False
+    label_suffix: str = ""
+
+    @property
+    def is_path_list(self) -> bool:
+        """The list holds paths; otherwise it holds names of the images in ``image``, or there is none."""
+        return self.list is not None and not self.named
+
+    def rows(self, columns: int) -> list[list[Path]]:
+        """Image and label paths of a path list."""
+        return _listed_paths(self.list or Path(), self.folder.parent, columns)
+
+
+def split_paths(catalog: Catalog, data_dir: Path, split: str) -> SplitPaths:
+    """Where ``split`` of a data set lies.
+
+    Raises:
+        DataError: the data set's file lists its splits, and this is none of them.
+    """
+    if catalog.splits and split not in catalog.splits:
+        raise DataError(f"{catalog.name} has no split '{split}'; {nearest_names(split, catalog.splits)}")
+    files = catalog.splits.get(split, SplitFiles())
+    return SplitPaths(
+        folder=data_dir / split,
+        image=data_dir / (files.image or f"{split}/image"),
+        label=data_dir / (files.label or f"{split}/label"),
+        instance=data_dir / (files.instance or f"{split}/instance"),
+        list=None if files.list is None else data_dir / files.list,
+        named=files.image is not None,
+        label_suffix=files.label_suffix,
+    )
+
+
+def _index(paths: Iterable[Path], suffix: str = "") -> dict[str, Path]:
+    """Files by key; ``suffix`` is what their names have beside it, and names without it are left out."""
+    if not suffix:
+        return index_files(paths)
+    return index_files((path for path in paths if path.stem.endswith(suffix)), suffix)
+
+
+def _images(paths: SplitPaths) -> dict[str, Path]:
+    """Images by key, also those in sub-folders (Cityscapes has one for each city)."""
+    if not paths.image.is_dir():
+        raise DataError(f"{paths.image}: no such folder; put the images there")
+    images = list_files(paths.image, IMAGE_SUFFIXES)
+    if paths.label_suffix:  # images and labels may share a folder
+        images = [path for path in images if not path.stem.endswith(paths.label_suffix)]
+    index = index_files(images)
+    if paths.list is None:
+        return index
+    return {key: index[key] for key in _listed_keys(paths.list, index)}
+
+
+def _read_list(path: Path) -> list[tuple[int, list[str]]]:
+    """(line number, columns) of a list file; columns are parted by tabs, or by blanks where there is no tab."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot read the list of the split ({error})") from None
+    rows = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not rows:
+        raise DataError(f"{path}: an empty list")
+    return [
+        (number, [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()) for number, line in rows
+    ]
+
+
+def _listed_keys(path: Path, index: Mapping[str, Path]) -> list[str]:
+    """Keys of the names in a list file."""
+    keys = []
+    for number, columns in _read_list(path):
+        name = " ".join(columns)
+        key = sample_key(name) if name.lower().endswith(IMAGE_SUFFIXES) else sample_key(f"{name}.png")
+        if key not in index:
+            raise DataError(f"{path}, line {number}: no image '{name}'; {_nearest(key, index)}")
+        keys.append(key)
+    return keys
+
+
+def _listed_paths(path: Path, data_dir: Path, columns: int) -> list[list[Path]]:
+    """Paths in a list file of ``columns`` columns (labels may be left out where only images are wanted)."""
+    rows = []
+    for number, cells in _read_list(path):
+        if len(cells) < columns or len(cells) > 2:
+            raise DataError(
+                f"{path}, line {number}: write the image's path, a tab, and the label's (found {len(cells)} parts)"
+            )
+        row = [data_dir / cell for cell in cells]
+        for listed in row[:columns]:
+            if not listed.is_file():
+                raise DataError(f"{path}, line {number}: {listed} is no file")
+        rows.append(row)
+    return rows
+
+
+def list_images(paths: SplitPaths | str | os.PathLike) -> list[Path]:
+    """The images of a split, or of a folder of images, also below it.
+
+    Raises:
+        DataError: no folder, no images, two of one name, or a split that has labels but no ``image`` folder.
+    """
+    if not isinstance(paths, SplitPaths):
+        folder = Path(paths)
+        if (folder / "label").is_dir() and not (folder / "image").is_dir():
+            raise DataError(f"{folder / 'image'}: no such folder; put the images there")
+        images = folder / "image" if (folder / "image").is_dir() else folder
+        return sorted(index_files(list_files(images, IMAGE_SUFFIXES)).values())
+    if paths.is_path_list:
+        return list(index_files(row[0] for row in paths.rows(1)).values())
+    if not paths.named and not paths.image.is_dir() and paths.folder.is_dir():
+        return list_images(paths.folder)  # a split for prediction alone may hold its images as they are
+    return sorted(_images(paths).values())
+
+
+def list_labels(paths: SplitPaths) -> list[Path]:
+    """The label files of a split, with or without images.
+
+    Raises:
+        DataError: none, or two of one name.
+    """
+    if paths.is_path_list:
+        return [row[1] for row in paths.rows(2)]
+    labels = _index(list_files(paths.label, IMAGE_SUFFIXES), paths.label_suffix)
+    if paths.list is not None:
+        return [labels[key] for key in _listed_keys(paths.list, labels)]
+    return sorted(labels.values())
+
+
+def list_pairs(paths: SplitPaths) -> list[Pair]:
+    """All samples of a split, sorted by name, or in the order of its list.
+
+    Raises:
+        DataError: a folder is missing or empty, or an image has no label.
+    """
+    if paths.is_path_list:
+        rows = paths.rows(2)
+        index_files(image for image, _ in rows)  # results are written under the images' names
+        return [Pair(sample_key(image), image, label) for image, label in rows]
+    for folder in (paths.image, paths.label):
+        if not folder.is_dir():
+            raise DataError(
+                f"{folder}: no such folder; a data set is laid out as <data root>/<dataset>/<split>/{{image,label}}, "
+                "or as its own file says (docs/your-data.md); lib/datasets/preprocess/ has programs for the public ones"
+            )
+    images = _images(paths)
+    labels = _index(list_files(paths.label, IMAGE_SUFFIXES), paths.label_suffix)
+    missing = [key for key in images if key not in labels]
+    if missing:
+        raise DataError(_explain_missing(images, labels, "label", paths.label))
+    if paths.list is None and len(labels) > len(images):
+        alone = next(path for key, path in labels.items() if key not in images)
+        logger.warning("%s: %d labels have no image (%s)", paths.label, len(labels) - len(images), alone.name)
+    keys = images if paths.list is not None else sorted(images)
+    return [Pair(key, images[key], labels[key]) for key in keys]
+
+
+def unmatched(paths: SplitPaths) -> tuple[list[Pair], dict[str, str], dict[str, str]]:
+    """The pairs of a split, and its files without a partner: images and labels, each with the nearest name.
+
+    Raises:
+        DataError: a folder or a list cannot be read.
+    """
+    if paths.is_path_list:
+        return list_pairs(paths), {}, {}
+    images = _images(paths)
+    labels = _index(list_files(paths.label, IMAGE_SUFFIXES), paths.label_suffix)
+    alone = [key for key in images if key not in labels]
+    left = {} if paths.list is not None else {key: path for key, path in labels.items() if key not in images}
+    pairs = [Pair(key, images[key], labels[key]) for key in sorted(images) if key in labels]
+    suffix = _common_suffix(images, labels)
+    return (
+        pairs,
+        {str(images[key]): _nearest(key, left or labels, suffix) for key in alone},
+        {str(path): _nearest(key, {each: images[each] for each in alone} or images) for key, path in left.items()},
+    )
+
+
+def _common_suffix(images: Mapping[str, Path], labels: Mapping[str, Path]) -> str:
+    """What all labels' names have beside their images' names, such as ``_mask``; empty where that is not so."""
+    image, label = next(iter(sorted(images)), ""), next(iter(sorted(labels)), "")
+    suffix = label[len(image) :] if image and label.startswith(image) else ""
+    if suffix and all(f"{key}{suffix}" in labels for key in itertools.islice(images, 100)):
+        return suffix
+    return ""
+
+
+def _nearest(key: str, index: Mapping[str, Path], suffix: str = "") -> str:
+    if suffix:
+        return f"all labels end in '{suffix}': say label_suffix: {suffix} in the data set's file"
+    if not index:
+        return "there are no others"
+    return nearest_names(key, itertools.islice(index, _SUGGESTION_POOL), limit=3)
+
+
+def _explain_missing(wanted: Mapping[str, Path], others: Mapping[str, Path], what: str, where: Path) -> str:
+    missing = [path for key, path in wanted.items() if key not in others]
+    names = ", ".join(path.name for path in missing[:3]) + (", ..." if len(missing) > 3 else "")
+    example = next(iter(others.values()), None)
+    suffix = _common_suffix(wanted, others)
+    hint = f"; {_nearest('', {}, suffix)}" if suffix else ""
+    return (
+        f"{len(missing)} of {len(wanted)} files below {missing[0].parent} have no {what} in {where} ({names}); a pair "
+        f"shares its name, and the {what}s look like {example}{hint}"
+    )
 
 
 def pair_files(wanted: Iterable[Path], others: Iterable[Path], what: str) -> dict[str, tuple[Path, Path]]:
@@ -30,50 +268,31 @@ def pair_files(wanted: Iterable[Path], others: Iterable[Path], what: str) -> dic
     Raises:
         DataError: a file has no partner; ``what`` names what is missing.
     """
+    others = list(others)
     wanted_index, index = index_files(wanted), index_files(others)
-    missing = [path for key, path in wanted_index.items() if key not in index]
-    if missing:
-        names = ", ".join(path.name for path in missing[:3])
-        example = next(iter(index.values()), None)
-        raise DataError(
-            f"{len(missing)} of {len(wanted_index)} files below {missing[0].parent} have no {what} ({names}"
-            f"{', ...' if len(missing) > 3 else ''}); a pair shares its name, and the {what}s look like {example}"
-        )
+    if any(key not in index for key in wanted_index):
+        raise DataError(_explain_missing(wanted_index, index, what, others[0].parent if others else Path()))
     return {key: (path, index[key]) for key, path in wanted_index.items()}
 
 
-def list_images(folder: str | os.PathLike) -> list[Path]:
-    """The images of a split (``<split>/image``) or of any folder, also below it (Cityscapes has one for each city).
+def match_labels(predictions: Sequence[Path], split: SplitPaths) -> dict[Path, Path]:
+    """The true label of each predicted label map; its name is the label's or the image's.
 
     Raises:
-        DataError: no folder, no images, two of one name, or a split that has labels but no ``image`` folder.
+        DataError: a prediction has no truth, or the split has none.
     """
-    folder = Path(folder)
-    images = folder / "image"
-    if not images.is_dir():
-        if not folder.is_dir() or (folder / "label").is_dir():
-            raise DataError(f"{images}: no such folder; put the images there")
-        images = folder
-    return sorted(index_files(list_files(images, IMAGE_SUFFIXES)).values())
-
-
-def list_pairs(split_dir: str | os.PathLike) -> list[Pair]:
-    """All samples of a split, sorted by name.
-
-    Raises:
-        DataError: a folder is missing or empty, or an image has no label.
-    """
-    split_dir = Path(split_dir)
-    for folder in (split_dir / "image", split_dir / "label"):
-        if not folder.is_dir():
-            raise DataError(
-                f"{folder}: no such folder; a data set is laid out as <data root>/<dataset>/<split>/{{image,label}}, "
-                "see lib/datasets/preprocess/"
-            )
-    images = list_files(split_dir / "image", IMAGE_SUFFIXES)
-    labels = list_files(split_dir / "label", IMAGE_SUFFIXES)
-    pairs = pair_files(images, labels, "label")
-    return [Pair(key, image, label) for key, (image, label) in sorted(pairs.items())]
+    if not (split.list or split.label.is_dir()):
+        raise DataError(f"{split.label}: no such folder")
+    if split.label_suffix or split.is_path_list:  # images and labels have different names
+        pairs = list_pairs(split)
+        by_label = {sample_key(pair.label): pair.label for pair in pairs}
+        truths = by_label | {pair.key: pair.label for pair in pairs}
+    else:
+        truths = index_files(list_labels(split))
+    index = index_files(predictions)
+    if any(key not in truths for key in index):
+        raise DataError(_explain_missing(index, truths, "truth", split.label))
+    return {path: truths[key] for key, path in index.items()}
 
 
 def list_split(experiment: Experiment, split: str) -> list[Pair]:
@@ -84,21 +303,30 @@ def list_split(experiment: Experiment, split: str) -> list[Pair]:
     """
     pairs: list[Pair] = []
     for name in split.split("+"):
-        folder = experiment.data_dir / name
-        found = list_pairs(folder)
-        pairs += _with_targets(experiment, name, found) if experiment.task == "segfix" else found
+        paths = split_paths(experiment.catalog, experiment.data_dir, name)
+        found = list_pairs(paths)
+        if experiment.task == "segfix":
+            found = _with_targets(experiment, name, paths, found)
+        pairs += found
     return pairs
 
 
-def _with_targets(experiment: Experiment, split: str, pairs: list[Pair]) -> list[Pair]:
-    folder = experiment.data_dir / split / experiment.data.offset_gt
-    pairs = [replace(pair, targets=folder / f"{pair.label.stem}.mat") for pair in pairs]
-    missing = [pair.label.stem for pair in pairs if pair.targets is None or not pair.targets.is_file()]
+def _with_targets(experiment: Experiment, split: str, paths: SplitPaths, pairs: list[Pair]) -> list[Pair]:
+    if experiment.data.targets == "label":
+        return pairs
+    if experiment.data.targets == "instance":
+        found = pair_files([pair.label for pair in pairs], list_files(paths.instance, (".png",)), "instance map")
+        instances = dict(found.values())
+        return [replace(pair, instance=instances[pair.label]) for pair in pairs]
+    folder = paths.folder / experiment.data.offset_gt
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    made = {path.stem: path for path in found if path.suffix in TARGET_SUFFIXES and not path.name.startswith(".")}
+    missing = [pair.label.stem for pair in pairs if pair.label.stem not in made]
     if missing:
         program = "instance_dt_offset_generator" if "_inst" in experiment.data.offset_gt else "dt_offset_generator"
         raise DataError(
             f"{folder}: no SegFix ground truth of {len(missing)} of {len(pairs)} labels ({missing[0]}); make it with "
             f"python lib/datasets/preprocess/cityscapes/{program}.py --datadir {experiment.data_dir} "
-            f"--split {split} --dataset {experiment.data.dataset}"
+            f"--split {split} --dataset {experiment.data.dataset}, or while training with data.targets=label"
         )
-    return pairs
+    return [replace(pair, targets=made[pair.label.stem]) for pair in pairs]

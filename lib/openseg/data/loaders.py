@@ -19,36 +19,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from openseg.catalog import Catalog, get_catalog
 from openseg.config import Experiment
 from openseg.data.folder import Pair
+from openseg.data.samples import Samples
 from openseg.data.transforms import augment, fit_image
-from openseg.errors import DataError, OpensegError
-from openseg.files import read_image, read_label
-from openseg.segfix.targets import Targets, read_targets
+from openseg.errors import OpensegError
+from openseg.files import read_image
+from openseg.segfix.targets import Targets
 
-__all__ = ["ImageSet", "TrainSet", "ValSet", "check_pairs", "iterate_images", "iterate_training"]
-
-
-def read_pair(pair: Pair, catalog: Catalog) -> tuple[np.ndarray, np.ndarray]:
-    """Image ``uint8[H, W, 3]`` and training ids ``uint8[H, W]``.
-
-    Raises:
-        DataError: a file is damaged, the sizes differ, or the label holds an unknown id.
-    """
-    image = read_image(pair.image)
-    label = catalog.encode(read_label(pair.label), pair.label)
-    if image.shape[:2] != label.shape:
-        raise DataError(f"{pair.label}: size {label.shape} differs from its image {pair.image} {image.shape[:2]}")
-    return image, label
-
-
-def check_pairs(pairs: Sequence[Pair], catalog: Catalog, limit: int = 8) -> None:
-    """Read a few samples spread over the split, so that a wrong data set fails before any training."""
-    for pair in pairs[:: max(len(pairs) // limit, 1)]:
-        _, label = read_pair(pair, catalog)
-        if pair.targets is not None:
-            read_pair_targets(pair.targets, pair, label)
+__all__ = ["ImageSet", "TrainSet", "ValSet", "iterate_images", "iterate_training"]
 
 
 class _Guarded(Dataset):
@@ -70,16 +49,16 @@ class TrainSet(_Guarded):
     def __init__(self, experiment: Experiment, pairs: Sequence[Pair]) -> None:
         self.experiment = experiment
         self.pairs = pairs
-        self.catalog = get_catalog(experiment.data.dataset)
+        self.samples = Samples(experiment)
 
     def load(self, index: int) -> dict[str, Any]:
         seed = self.experiment.train.seed
         epoch, position = divmod(index, len(self.pairs))
         pair = self.pairs[_permutation(seed, epoch, len(self.pairs))[position]]
-        image, label = read_pair(pair, self.catalog)
+        image, label = self.samples.pair(pair)
         maps = {"label": label}
-        if pair.targets is not None:
-            targets = read_pair_targets(pair.targets, pair, label)
+        if self.samples.with_targets:
+            targets = self.samples.targets(pair, label)
             maps |= {"depth": targets.depth, "angle_code": targets.angle_code}
         sample = augment(
             image,
@@ -87,10 +66,10 @@ class TrainSet(_Guarded):
             self.experiment.augment,
             np.random.default_rng([seed, index]),
             self.experiment.data,
-            self.catalog.flipped_classes,
+            self.samples.catalog.flipped_classes,
         )
         item: dict[str, Any] = {"image": sample.image.transpose(2, 0, 1), "window": np.array(sample.window)}
-        if pair.targets is None:
+        if not self.samples.with_targets:
             item["label"] = sample.maps["label"]
         else:
             targets = Targets(sample.maps["depth"], sample.maps["angle_code"])
@@ -98,14 +77,6 @@ class TrainSet(_Guarded):
                 sample.maps["label"], self.experiment.loss.max_distance
             )
         return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in item.items()}
-
-
-def read_pair_targets(path: Path, pair: Pair, label: np.ndarray) -> Targets:
-    """SegFix ground truth of a sample."""
-    targets = read_targets(path)
-    if targets.depth.shape != label.shape:
-        raise DataError(f"{path}: size {targets.depth.shape} differs from {pair.label} {label.shape}; make it again")
-    return targets
 
 
 @functools.lru_cache(maxsize=4)
@@ -122,17 +93,18 @@ class ValSet(_Guarded):
     def __init__(self, experiment: Experiment, pairs: Sequence[Pair]) -> None:
         self.experiment = experiment
         self.pairs = pairs
-        self.catalog = get_catalog(experiment.data.dataset)
+        self.samples = Samples(experiment)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def load(self, index: int) -> dict[str, Any]:
         pair = self.pairs[index]
-        image, label = read_pair(pair, self.catalog)
+        image, label = self.samples.pair(pair)
+        label = np.array(label)
         item = {"pair": pair, "image": _fitted(image, self.experiment), "label": label}
-        if pair.targets is not None:
-            targets = read_pair_targets(pair.targets, pair, label)
+        if self.samples.with_targets:
+            targets = self.samples.targets(pair, label)
             item["mask"], item["direction"] = targets.mask_and_direction(label, self.experiment.loss.max_distance)
         return item
 

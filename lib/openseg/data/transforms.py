@@ -18,7 +18,7 @@ from openseg.config import AugmentConfig, DataConfig, Normalization
 from openseg.segfix.directions import flip_codes
 from openseg.segfix.targets import NO_ANGLE
 
-__all__ = ["FILL", "Sample", "augment", "fit_image", "fit_size", "normalize"]
+__all__ = ["FILL", "Sample", "augment", "fit_image", "fit_size", "mirror", "normalize"]
 
 FILL = {"label": IGNORE, "depth": 255, "angle_code": NO_ANGLE}
 """Padding of each kind of map."""
@@ -48,7 +48,44 @@ def fit_size(size: tuple[int, int], config: DataConfig) -> tuple[int, int]:
 
 def fit_image(image: np.ndarray, config: DataConfig) -> np.ndarray:
     """``image: uint8[H, W, 3]`` at ``fit_size``; cubic."""
-    return _resize(image, {}, fit_size(image.shape[:2], config))[0]
+    size = fit_size(image.shape[:2], config)
+    return _resize_part(image, image.shape[:2], size, size, cv2.INTER_CUBIC)
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """The random choices for one sample; all are made before a pixel is touched."""
+
+    mirror_first: bool
+    sizes: list[tuple[int, int]]
+    """(height, width) of the image as it is, and after each resize."""
+    source: tuple[slice, slice]
+    """What the crop keeps of the last size."""
+    target: tuple[slice, slice]
+    """Where that goes in the sample; the rest is padding."""
+    mirror_last: bool
+    shift: int
+
+
+def _draw(size: tuple[int, int], config: AugmentConfig, rng: np.random.Generator, fit: DataConfig | None) -> _Draw:
+    mirror_first = config.flip_first and rng.random() < config.flip
+    sizes = [size]
+    if fit is not None:
+        sizes.append(fit_size(size, fit))
+    if config.scale_range is not None:
+        scale, aspect = rng.uniform(*config.scale_range), rng.uniform(*config.aspect_range) ** 0.5
+        height, width = sizes[-1]
+        sizes.append((max(int(height * scale / aspect), 1), max(int(width * scale * aspect), 1)))
+    source, target = [], []
+    for length, wanted in zip(sizes[-1], config.crop_size, strict=True):
+        kept = min(length, wanted)
+        start = int(rng.integers(0, length - kept + 1))
+        place = int(rng.integers(0, wanted - kept + 1))
+        source.append(slice(start, start + kept))
+        target.append(slice(place, place + kept))
+    mirror_last = not config.flip_first and rng.random() < config.flip
+    shift = int(rng.integers(-config.brightness, config.brightness + 1))
+    return _Draw(mirror_first, sizes, (source[0], source[1]), (target[0], target[1]), mirror_last, shift)
 
 
 def augment(
@@ -61,75 +98,93 @@ def augment(
 ) -> Sample:
     """One random variant of a sample, of size ``config.crop_size``; a pure function of its inputs and ``rng``.
 
+    The crop is chosen first, so that nothing below or to the right of it is resized, or read of a memory-mapped array.
+
     Args:
         fit: what every image is resized to before the random changes.
         flipped_classes: ``uint8[256]``, the class that each one becomes in a mirrored image.
     """
-    if config.flip_first and rng.random() < config.flip:
-        image, maps = _flip(image, maps, flipped_classes)
-    size = image.shape[:2]
-    if fit is not None:
-        size = fit_size(size, fit)
-        image, maps = _resize(image, maps, size)
-    if config.scale_range is not None:
-        scale, aspect = rng.uniform(*config.scale_range), rng.uniform(*config.aspect_range) ** 0.5
-        size = max(int(size[0] * scale / aspect), 1), max(int(size[1] * scale * aspect), 1)
-        image, maps = _resize(image, maps, size)
-    sample = _crop(image, maps, config.crop_size, rng)
-    if not config.flip_first and rng.random() < config.flip:
-        sample.image, sample.maps = _flip(sample.image, sample.maps, flipped_classes)
-        top, left, height, width = sample.window
-        sample.window = (top, config.crop_size[1] - left - width, height, width)
-    shift = int(rng.integers(-config.brightness, config.brightness + 1))
-    if shift:
-        levels = np.clip(np.arange(256) + shift, 0, 255).astype(np.uint8)
-        sample.image = levels[sample.image]
-    return sample
+    draw = _draw(image.shape[:2], config, rng, fit)
+    kept = _cropped(image, draw, cv2.INTER_CUBIC)
+    if draw.shift:
+        kept = cv2.LUT(kept, np.clip(np.arange(256) + draw.shift, 0, 255).astype(np.uint8))
+    padded = np.zeros((*config.crop_size, 3), np.uint8)
+    padded[draw.target] = kept
+    padded_maps = {}
+    for kind, values in maps.items():
+        kept = _cropped(values, draw, cv2.INTER_NEAREST)
+        padded_maps[kind] = np.full(config.crop_size, FILL[kind], np.uint8)
+        padded_maps[kind][draw.target] = recode_mirrored(kind, kept, flipped_classes) if draw.mirror_first else kept
+    rows, columns = draw.target
+    left = columns.start
+    if draw.mirror_last:
+        padded, padded_maps = mirror(padded, padded_maps, flipped_classes)
+        left = config.crop_size[1] - columns.stop
+    return Sample(padded, padded_maps, (rows.start, left, rows.stop - rows.start, columns.stop - columns.start))
 
 
-def _flip(
-    image: np.ndarray, maps: dict[str, np.ndarray], flipped_classes: np.ndarray | None
+def mirror(
+    image: np.ndarray, maps: dict[str, np.ndarray], flipped_classes: np.ndarray | None = None
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    maps = {kind: values[:, ::-1] for kind, values in maps.items()}
-    if "angle_code" in maps:
-        maps["angle_code"] = flip_codes(maps["angle_code"])
-    if flipped_classes is not None and "label" in maps:
-        maps["label"] = flipped_classes[maps["label"]]
-    return image[:, ::-1], maps
+    """Image ``[H, W, 3]`` and maps ``[H, W]`` by kind, left and right exchanged, also in what the values mean.
 
-
-def _resize(
-    image: np.ndarray, maps: dict[str, np.ndarray], size: tuple[int, int]
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Image (cubic) and maps (nearest) at (height, width)."""
-    if image.shape[:2] == tuple(size):
-        return image, maps
-    width_height = size[::-1]
-    image = cv2.resize(np.ascontiguousarray(image), width_height, interpolation=cv2.INTER_CUBIC)
-    return image, {
-        kind: cv2.resize(np.ascontiguousarray(x), width_height, interpolation=cv2.INTER_NEAREST)
-        for kind, x in maps.items()
+    Kinds other than ``label`` and ``angle_code`` (``depth``, ``instance``) keep their values.
+    """
+    return image[:, ::-1], {
+        kind: recode_mirrored(kind, values[:, ::-1], flipped_classes) for kind, values in maps.items()
     }
 
 
-def _crop(image: np.ndarray, maps: dict[str, np.ndarray], size: tuple[int, int], rng: np.random.Generator) -> Sample:
-    """A random crop; where the image is smaller it goes to a random place and the rest is padding."""
-    source, target, window = [], [], []
-    for length, wanted in zip(image.shape[:2], size, strict=True):
-        kept = min(length, wanted)
-        start = int(rng.integers(0, length - kept + 1))
-        place = int(rng.integers(0, wanted - kept + 1))
-        source.append(slice(start, start + kept))
-        target.append(slice(place, place + kept))
-        window.append((place, kept))
-    padded = np.zeros((*size, 3), np.uint8)
-    padded[tuple(target)] = image[tuple(source)]
-    cropped = {}
-    for kind, values in maps.items():
-        cropped[kind] = np.full(size, FILL[kind], np.uint8)
-        cropped[kind][tuple(target)] = values[tuple(source)]
-    (top, height), (left, width) = window
-    return Sample(padded, cropped, (top, left, height, width))
+def recode_mirrored(kind: str, values: np.ndarray, flipped_classes: np.ndarray | None) -> np.ndarray:
+    """What the values of a map mean in a mirrored image; padding keeps its value."""
+    if kind == "angle_code":
+        return flip_codes(values)
+    if kind == "label" and flipped_classes is not None:
+        return flipped_classes[values]
+    return values
+
+
+def _cropped(values: np.ndarray, draw: _Draw, interpolation: int) -> np.ndarray:
+    """What ``draw`` keeps of an image or a map, resized; where mirrored first, in the mirrored picture."""
+    ends = [(draw.source[0].stop, draw.source[1].stop)]
+    for before, after in zip(draw.sizes[-2::-1], draw.sizes[:0:-1], strict=True):
+        ends.append(_needed(before, after, ends[-1]))
+    ends.reverse()
+    bottom, right = ends[0]
+    values = values[:bottom, ::-1][:, :right] if draw.mirror_first else values[:bottom, :right]
+    for before, after, end in zip(draw.sizes, draw.sizes[1:], ends[1:], strict=False):
+        values = _resize_part(values, before, after, end, interpolation)
+    return np.ascontiguousarray(values[draw.source])
+
+
+# Pixels beyond the last one that a cubic kernel reads for it, and one for rounding.
+_REACH = 4
+
+
+def _needed(before: tuple[int, int], after: tuple[int, int], end: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns, from the top left, that ``end`` rows and columns of a resized image are made of."""
+    if before == after:
+        return end
+    rows, columns = (
+        min(-(-stop * source // target) + _REACH, source)
+        for source, target, stop in zip(before, after, end, strict=True)
+    )
+    return rows, columns
+
+
+def _resize_part(
+    part: np.ndarray, before: tuple[int, int], after: tuple[int, int], end: tuple[int, int], interpolation: int
+) -> np.ndarray:
+    """The first ``end`` rows and columns of what an image of size ``before`` becomes at size ``after``.
+
+    ``part`` is the top left of the image (see ``_needed``). The scale of the whole is given to OpenCV, so each pixel is
+    computed from the same neighbours with the same weights.
+    """
+    if before == after:
+        return part[: end[0], : end[1]]
+    factors = {"fy": after[0] / before[0], "fx": after[1] / before[1]}
+    resized = cv2.resize(np.ascontiguousarray(part), None, interpolation=interpolation, **factors)
+    return resized[: end[0], : end[1]]
 
 
 def normalize(images: Tensor, config: Normalization, windows: Tensor | None = None) -> Tensor:

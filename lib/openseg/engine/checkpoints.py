@@ -15,11 +15,11 @@ __all__ = ["best_path", "find_checkpoint", "latest_path"]
 
 
 def latest_path(experiment: Experiment, root: Path) -> Path:
-    return root / experiment.data.dataset / f"{experiment.name}_latest.pth"
+    return root / experiment.catalog.name / f"{experiment.name}_latest.pth"
 
 
 def best_path(experiment: Experiment, root: Path) -> Path:
-    return root / experiment.data.dataset / f"{experiment.name}_best.pth"
+    return root / experiment.catalog.name / f"{experiment.name}_best.pth"
 
 
 def find_checkpoint(experiment: Experiment, root: Path) -> Path:
@@ -28,7 +28,7 @@ def find_checkpoint(experiment: Experiment, root: Path) -> Path:
     Raises:
         CheckpointError: there is none; the message says what to put where.
     """
-    folders = [folder / experiment.data.dataset for folder in (root, Path.home() / "checkpoints")]
+    folders = [folder / experiment.catalog.name for folder in (root, Path.home() / "checkpoints")]
     name = latest_path(experiment, root).name
     # The published SegFix file on HRNet-W48 carries its iterations in its name, and HRNeXt was renamed to HRNet2x.
     names = [name, name.replace("_segfix_loss_", "_segfix_loss_iter80000_")]

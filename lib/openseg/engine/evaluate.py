@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from openseg.catalog import get_catalog
 from openseg.config import Experiment
 from openseg.data.folder import Pair
 from openseg.data.loaders import ImageSet, ValSet, iterate_images
@@ -55,7 +54,7 @@ def evaluate_semantic(
         mode: single-scale or multi-scale, see ``experiment.test``.
     """
     model.eval()
-    catalog = get_catalog(experiment.data.dataset)
+    catalog = experiment.catalog
     scores = LabelScores(catalog.classes, distances)
     items = iterate_images(ValSet(experiment, pairs), experiment.data.workers, device.type == "cuda")
     for item in progress(items, len(pairs), "validate"):
@@ -85,7 +84,7 @@ def predict_images(
 
 
 def _write_prediction(out_dir: Path, image: Path, labels: np.ndarray, experiment: Experiment) -> None:
-    catalog = get_catalog(experiment.data.dataset)
+    catalog = experiment.catalog
     write_label(out_dir / "label" / f"{image.stem}.png", catalog.decode(labels))
     write_image(out_dir / "vis" / f"{image.stem}.png", catalog.colorize(labels))
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from openseg.catalog import get_catalog
 from openseg.errors import DataError
-from openseg.files import read_label
 from openseg.metrics import LabelScores
 from openseg.progress import progress
 
@@ -25,8 +24,8 @@ def score_files(
     catalog = get_catalog(dataset)
     scores = LabelScores(catalog.classes, distances)
     for prediction, truth in progress(files, len(files), what):
-        predicted, true = read_label(prediction), read_label(truth)
+        predicted, true = catalog.read_prediction(prediction), catalog.read_truth(truth)
         if predicted.shape != true.shape:
             raise DataError(f"{prediction}: size {predicted.shape} differs from its truth {truth} {true.shape}")
-        scores.update(catalog.encode_prediction(predicted), catalog.encode(true, truth))
+        scores.update(predicted, true)
     return scores

@@ -91,6 +91,7 @@ _MAY_CHANGE = (
     "name",
     "data.root",
     "data.workers",
+    "data.cache_",
     "model.pretrained",
     "model.head_activation",
     "train.max_iters",

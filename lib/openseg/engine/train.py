@@ -15,10 +15,10 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from openseg.catalog import get_catalog
 from openseg.config import Experiment
+from openseg.data.check import quick_check
 from openseg.data.folder import Pair, list_split
-from openseg.data.loaders import TrainSet, ValSet, check_pairs, iterate_training
+from openseg.data.loaders import TrainSet, ValSet, iterate_training
 from openseg.data.transforms import fit_image, normalize
 from openseg.engine.checkpoints import best_path, latest_path
 from openseg.engine.evaluate import evaluate_network
@@ -97,10 +97,10 @@ def train(
         raise CheckpointError(f"{latest}: nothing to resume from; start with train")
     if not resume:
         _require_new(experiment, checkpoint_root)
-    catalog, data = get_catalog(experiment.data.dataset), experiment.data
+    data = experiment.data
     pairs = {split: list_split(experiment, split) for split in (data.train_split, data.val_split)}
     for split in pairs:
-        check_pairs(pairs[split], catalog)
+        quick_check(experiment, pairs[split])
     checkpoint = None
     if resume:
         checkpoint, experiment = read_resumable(latest, experiment)
@@ -120,6 +120,8 @@ def train(
         logger.info("%s: training is complete (%d iterations)", experiment.name, training.iteration)
         return training
     dataset = TrainSet(experiment, pairs[data.train_split])
+    if data.cache_gb:
+        dataset.samples.cache.recount()
     with _writer(run_dir, training.iteration) as writer, _stop_on_signal() as received:
         run = _Run(training, pairs[data.val_split], writer, received)
         run.validate_if_due()  # the checkpoint may be of just before a validation
@@ -246,7 +248,7 @@ def _log(training: Training, terms: dict[str, float], speed: float, bar: tqdm, w
 @torch.inference_mode()
 def _write_panels(training: Training, pairs: list[Pair], writer: SummaryWriter) -> None:
     """A few validation images with their truth and prediction, side by side."""
-    catalog = get_catalog(training.experiment.data.dataset)
+    catalog = training.experiment.catalog
     dataset = ValSet(training.experiment, pairs[:: max(len(pairs) // _PANELS, 1)][:_PANELS])
     for index in range(len(dataset)):
         item = dataset.load(index)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 
 from torch import nn
 
-from openseg.catalog import get_catalog
 from openseg.config import Experiment, ModelConfig
 from openseg.errors import ConfigError, nearest_names
 from openseg.models.backbones.hrnet import HRNET_SPECS, HRNEXT_SPECS, HRNet, HRNeXt
@@ -76,5 +75,5 @@ def build_model(experiment: Experiment) -> nn.Module:
     if experiment.task == "segfix":
         return SegFix(backbone, model.activation)
     _require_known(model.head, HEADS, "model.head")
-    num_classes = get_catalog(experiment.data.dataset).num_classes
+    num_classes = experiment.catalog.num_classes
     return Segmentor(backbone, HEADS[model.head](backbone.head_channels, num_classes, model))

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from openseg.catalog import IGNORE, Catalog, get_catalog
-from openseg.data.folder import pair_files
-from openseg.files import list_files, read_image, read_label, sample_key, write_image
+from openseg.data.folder import SplitPaths, list_images, pair_files
+from openseg.files import read_image, sample_key, write_image
 
 __all__ = ["comparison", "write_comparisons"]
 
@@ -73,19 +73,19 @@ def comparison(image: np.ndarray, truth: np.ndarray, before: np.ndarray, after: 
 
 
 def write_comparisons(
-    triples: Sequence[tuple[Path, Path, Path]], image_dir: Path, dataset: str, out: Path, count: int
+    triples: Sequence[tuple[Path, Path, Path]], split: SplitPaths, dataset: str, out: Path, count: int
 ) -> list[Path]:
     """Draw the ``count`` samples in which most wrong labels became right; ``triples`` are before, after, truth.
 
     Returns the files written.
     """
     catalog = get_catalog(dataset)
-    images = pair_files([truth for _, _, truth in triples], list_files(image_dir), "image")
+    images = pair_files([before for before, _, _ in triples], list_images(split), "image")
 
     def load(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         before, after, truth = triples[index]
-        predictions = (catalog.encode_prediction(read_label(path)) for path in (before, after))
-        return catalog.encode(read_label(truth), truth), *predictions
+        predictions = (catalog.read_prediction(path) for path in (before, after))
+        return catalog.read_truth(truth), *predictions
 
     gains = []
     for index in range(len(triples)):
@@ -93,7 +93,7 @@ def write_comparisons(
         gains.append(np.count_nonzero(_wrong(before, truth)) - np.count_nonzero(_wrong(after, truth)))
     written = []
     for index in np.argsort(gains, kind="stable")[::-1][:count]:
-        key = sample_key(triples[index][2])
+        key = sample_key(triples[index][0])
         path = out / f"{key}.png"
         write_image(path, comparison(read_image(images[key][1]), *load(index), dataset))
         written.append(path)

@@ -10,14 +10,15 @@ import numpy as np
 from openseg.files import write_json
 from openseg.metrics import LabelScores
 
-__all__ = ["class_table", "summary_table", "write_scores"]
+__all__ = ["align", "class_table", "summary_table", "write_scores"]
 
 
 def _percent(value: float) -> str:
     return "-" if np.isnan(value) else f"{100 * value:.2f}"
 
 
-def _align(rows: list[list[str]]) -> str:
+def align(rows: list[list[str]]) -> str:
+    """Rows of cells as columns, the first row being the header; only the first column is flush left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -41,7 +42,7 @@ def summary_table(results: Mapping[str, LabelScores]) -> str:
     header = ["score (%)", *results, *(["change"] if len(results) == 2 else [])]
     summaries = [scores.summary() for scores in results.values()]
     rows = [[name, *_with_change([summary[name] for summary in summaries])] for name in summaries[0]]
-    return _align([header, *rows])
+    return align([header, *rows])
 
 
 def class_table(results: Mapping[str, LabelScores]) -> str:
@@ -55,7 +56,7 @@ def class_table(results: Mapping[str, LabelScores]) -> str:
             absent.append(name)
         else:
             rows.append([name, *_with_change(values)])
-    table = _align([header, *rows])
+    table = align([header, *rows])
     return f"{table}\nnot in the data: {', '.join(absent)}" if absent else table
 
 

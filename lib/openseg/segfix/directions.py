@@ -16,6 +16,7 @@ __all__ = [
     "NUM_DIRECTIONS",
     "angles_to_directions",
     "codes_to_directions",
+    "directions_to_codes",
     "directions_to_offsets",
     "flip_codes",
     "offsets_to_directions",
@@ -48,6 +49,11 @@ _DIRECTION_TABLE[(DIRECTION_VECTORS[:, 0] + 1) * 3 + DIRECTION_VECTORS[:, 1] + 1
 def codes_to_directions(codes: np.ndarray) -> np.ndarray:
     """Angle codes ``uint8`` (0..180) of the ground truth -> direction labels ``uint8``; other codes give 255."""
     return _CODE_TABLE[codes]
+
+
+def directions_to_codes(directions: np.ndarray) -> np.ndarray:
+    """Direction labels 0..7 -> the angle codes ``uint8`` of their middles."""
+    return (np.asarray(directions) * 45 // 2).astype(np.uint8)
 
 
 def flip_codes(codes: np.ndarray) -> np.ndarray:

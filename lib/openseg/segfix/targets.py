@@ -14,15 +14,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image, PngImagePlugin
 from scipy.io import loadmat, savemat
 from scipy.ndimage import distance_transform_edt, find_objects
 
 from openseg.catalog import IGNORE
 from openseg.errors import DataError
 from openseg.files import atomic_write
-from openseg.segfix.directions import codes_to_directions
+from openseg.segfix.directions import NUM_DIRECTIONS, codes_to_directions, directions_to_codes
 
-__all__ = ["Targets", "make_instance_targets", "make_targets", "read_targets", "write_targets"]
+__all__ = ["TARGET_SUFFIXES", "Targets", "make_instance_targets", "make_targets", "read_targets", "write_targets"]
 
 MAX_DEPTH = 250
 NO_ANGLE = 90
@@ -106,24 +107,61 @@ def _angle_codes(distance: np.ndarray) -> np.ndarray:
     return ((degrees + 180) / DEGREES_PER_CODE).astype(np.uint8)
 
 
+TARGET_SUFFIXES = (".png", ".mat")
+_MARK = ("openseg", "segfix targets 1")
+_DEPTHS = 31
+"""Depths that a PNG tells apart: 0..29, and 30 for all from 30 on."""
+
+
 def write_targets(path: str | os.PathLike, targets: Targets) -> None:
-    """Write targets in the original's ``.mat`` layout: ``depth``, ``dir_deg`` and ``deg_reduce``."""
-    values = {"depth": targets.depth, "dir_deg": targets.angle_code, "deg_reduce": DEGREES_PER_CODE}
+    """Write targets in the format that the suffix names, atomically.
+
+    ``.png``: 8-bit grey, ``31 * direction + min(depth, 30)``, and a text entry that says so; what training needs.
+    ``.mat``: the original's layout, ``depth``, ``dir_deg`` and ``deg_reduce``.
+    """
+    path = Path(path)
     with atomic_write(path) as temporary:
-        savemat(temporary, values, do_compression=True)
+        if path.suffix == ".mat":
+            values = {"depth": targets.depth, "dir_deg": targets.angle_code, "deg_reduce": DEGREES_PER_CODE}
+            savemat(temporary, values, do_compression=True)
+            return
+        packed = codes_to_directions(targets.angle_code) * np.uint8(_DEPTHS) + np.minimum(targets.depth, _DEPTHS - 1)
+        text = PngImagePlugin.PngInfo()
+        text.add_text(*_MARK)
+        Image.fromarray(packed).save(temporary, pnginfo=text, compress_level=3)
 
 
-def read_targets(path: str | os.PathLike) -> Targets:
+_PACKED = np.arange(NUM_DIRECTIONS * _DEPTHS)
+_DEPTH_TABLE = np.zeros(256, np.uint8)
+_DEPTH_TABLE[: _PACKED.size] = _PACKED % _DEPTHS
+_CODE_TABLE = np.full(256, NO_ANGLE, np.uint8)
+_CODE_TABLE[: _PACKED.size] = directions_to_codes(_PACKED // _DEPTHS)
+
+
+def read_targets(path: str | os.PathLike, max_distance: int = 0) -> Targets:
     """Read targets that ``write_targets`` or the original wrote.
 
+    Of a PNG the depths are right up to 29 pixels, and the angles are those of the 8 directions.
+
     Raises:
-        DataError: missing or damaged, or not SegFix ground truth.
+        DataError: missing or damaged, not SegFix ground truth, or too coarse for a boundary of ``max_distance`` pixels.
     """
     path = Path(path)
     try:
-        content = loadmat(path)
-        return Targets(content["depth"], content["dir_deg"])
+        if path.suffix == ".mat":
+            content = loadmat(path)
+            return Targets(content["depth"], content["dir_deg"])
+        with Image.open(path) as image:
+            if image.info.get(_MARK[0]) != _MARK[1]:
+                raise ValueError("a PNG of something else")
+            packed = np.asarray(image)
     except FileNotFoundError:
         raise DataError(f"{path}: no SegFix ground truth; make it with dt_offset_generator.py") from None
-    except Exception as error:  # scipy raises whatever its parser meets in a damaged file
+    except Exception as error:  # the parsers raise whatever they meet in a damaged file
         raise DataError(f"{path}: not SegFix ground truth, or damaged ({error}); make it again") from None
+    if max_distance >= _DEPTHS - 1:
+        raise DataError(
+            f"{path}: a PNG knows distances up to {_DEPTHS - 2}; for loss.max_distance={max_distance} "
+            "make it with --format mat"
+        )
+    return Targets(np.take(_DEPTH_TABLE, packed), np.take(_CODE_TABLE, packed))

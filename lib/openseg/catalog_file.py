@@ -1,0 +1,218 @@
+"""The YAML file that describes a data set: one of ``catalogs/``, or anybody's own (docs/your-data.md).
+
+The shortest one is a line, ``classes: [background, road, car]``: the images and labels lie in
+``{train,val,test}/{image,label}`` beside the file, and pixels hold 0, 1 and 2.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from openseg.catalog import CATALOG_NAMES, IGNORE, Catalog, SplitFiles, get_catalog
+from openseg.errors import ConfigError, nearest_names
+from openseg.schema import Section, explain, read_yaml
+
+__all__ = ["CatalogFile", "read_catalog"]
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+FileId = Annotated[int, Field(ge=0, le=65535)]
+Color = tuple[Byte, Byte, Byte]
+
+_MAX_CLASSES = 254
+_IGNORED = "ignore"
+
+
+class ClassEntry(Section):
+    """A class; its id is its position where it has none of its own."""
+
+    name: str
+    id: Byte | None = None
+    color: Color | None = None
+    weight: Annotated[float, Field(gt=0)] | None = None
+
+
+class SplitEntry(Section):
+    """See ``openseg.catalog.SplitFiles``."""
+
+    image: str | None = None
+    label: str | None = None
+    instance: str | None = None
+    list: str | None = None
+    label_suffix: str = ""
+
+
+class CatalogFile(Section):
+    """What the file may say; only ``classes`` is needed."""
+
+    classes: str | Annotated[list[str | ClassEntry], Field(min_length=1)] = Field(
+        description="names, entries, or the data set whose classes these are"
+    )
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = Field(None, description="null: the file's name")
+    folder: str | None = Field(None, description="where the splits are; null: beside this file")
+    splits: dict[str, SplitEntry] = Field({}, description="where it is not <split>/{image,label}")
+    ids: Literal["train"] | dict[FileId, str] | None = Field(
+        None, description="class of each file id, or ignore; train: the files hold 0, 1, 2, ... in the classes' order"
+    )
+    ignored_ids: tuple[FileId, ...] | None = None
+    void_id: Byte | None = Field(None, description="written where a prediction has no class; null: 255")
+    thing_ids: tuple[FileId, ...] | None = None
+    flip_pairs: tuple[tuple[str | Byte, str | Byte], ...] | None = Field(None, description="names or file ids")
+    label_colors: bool = Field(False, description="label files are RGB pictures in the classes' colours")
+    ignored_colors: tuple[Color, ...] = ()
+
+
+def read_catalog(path: Path, own: bool) -> Catalog:
+    """Read a data set's file; ``own``: it is somebody's own, whose paths are relative to the file.
+
+    Raises:
+        ConfigError: it cannot be read, or says something that cannot be; the message names the file and the key.
+    """
+    values = read_yaml(path, "the description of a data set; see docs/your-data.md")
+    try:
+        facts = CatalogFile.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, CatalogFile)}") from None
+    name = facts.name or path.stem
+    try:
+        classes = _classes(facts)
+        ids = _ids(facts, classes)
+        pairs = _pairs(facts, classes["names"], ids["ids"]) if facts.flip_pairs is not None else classes["flip_pairs"]
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    folder = facts.folder or (name if not own else ".")
+    return Catalog(
+        name=name,
+        folder=str((path.parent / folder).resolve()) if own else folder,
+        classes=classes["names"],
+        colors=classes["colors"],
+        class_weights=classes["weights"],
+        flip_pairs=pairs,
+        label_colors=facts.label_colors,
+        ignored_colors=facts.ignored_colors,
+        splits={split: SplitFiles(**entry.model_dump()) for split, entry in facts.splits.items()},
+        **ids,
+    )
+
+
+def _classes(facts: CatalogFile) -> dict[str, Any]:
+    """Names, colours, weights, and what a data set whose classes these are says of ids and pairs."""
+    if isinstance(facts.classes, str):
+        if facts.classes not in CATALOG_NAMES:
+            raise ConfigError(f"classes: no data set '{facts.classes}'; {nearest_names(facts.classes, CATALOG_NAMES)}")
+        base = get_catalog(facts.classes)
+        return {
+            "names": base.classes,
+            "colors": base.colors,
+            "weights": base.class_weights,
+            "flip_pairs": base.flip_pairs,
+            "base": base,
+        }
+    entries = [ClassEntry(name=entry) if isinstance(entry, str) else entry for entry in facts.classes]
+    names = tuple(entry.name for entry in entries)
+    _require_different(names, "classes", "class")
+    if len(names) > _MAX_CLASSES:
+        raise ConfigError(f"classes: {len(names)} of them, at most {_MAX_CLASSES} are possible")
+    weights = tuple(entry.weight for entry in entries if entry.weight is not None)
+    if weights and len(weights) != len(entries):
+        raise ConfigError("classes: give every class a weight, or none")
+    colors = tuple(entry.color or _default_color(number) for number, entry in enumerate(entries))
+    if facts.label_colors:
+        _require_different((*colors, *facts.ignored_colors), "label_colors", "colour")
+        if any(entry.color is None for entry in entries):
+            raise ConfigError("label_colors: every class needs its color")
+    return {
+        "names": names,
+        "colors": colors,
+        "weights": weights or None,
+        "flip_pairs": (),
+        "ids": tuple(number if entry.id is None else entry.id for number, entry in enumerate(entries)),
+    }
+
+
+def _require_different(values: tuple, key: str, what: str) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise ConfigError(f"{key}: {what} {value!r} is there {values.count(value)} times")
+
+
+def _default_color(number: int) -> tuple[int, int, int]:
+    """Colours far apart for neighbouring numbers, as PASCAL VOC spreads the bits; black is left for no class."""
+    red = green = blue = 0
+    number += 1
+    for bit in range(7, -1, -1):
+        red |= (number & 1) << bit
+        green |= (number >> 1 & 1) << bit
+        blue |= (number >> 2 & 1) << bit
+        number >>= 3
+    return red, green, blue
+
+
+def _ids(facts: CatalogFile, classes: dict[str, Any]) -> dict[str, Any]:
+    """Fields of the catalog that say what file ids mean."""
+    base: Catalog | None = classes.get("base")
+    names, merged, ignored = classes["names"], [], list(facts.ignored_ids or ())
+    ids = classes.get("ids") or (base.ids if base else ())
+    if facts.ids is None:
+        if base is not None:
+            merged = list(base.merged_ids)
+            ignored = list(base.ignored_ids if facts.ignored_ids is None else facts.ignored_ids)
+    elif facts.ids == "train":
+        ids = tuple(range(len(names)))
+    else:
+        ids, merged = _id_table(facts.ids, names, ignored)
+    _require_different(ids, "classes", "id")
+    used = {*ids, *(file_id for file_id, _ in merged)} & set(ignored)
+    if used:
+        raise ConfigError(f"ignored_ids: {min(used)} is the id of a class")
+    void = facts.void_id
+    if void is None:
+        void = base.void_id if base is not None and facts.ids is None else IGNORE
+    if void in ids:
+        mend = "255" if IGNORE not in ids else "an id that is no class"
+        raise ConfigError(f"void_id: {void} is the id of class {names[ids.index(void)]}; set it to {mend}")
+    if void != IGNORE and void not in ignored:
+        raise ConfigError(f"void_id: {void} must be one of ignored_ids, or predictions could not be read again")
+    things = facts.thing_ids if facts.thing_ids is not None else (base.thing_ids if base and facts.ids is None else ())
+    return {
+        "ids": ids,
+        "merged_ids": tuple(merged),
+        "ignored_ids": tuple(ignored),
+        "void_id": void,
+        "thing_ids": things,
+    }
+
+
+def _id_table(
+    table: dict[int, str], names: tuple[str, ...], ignored: list[int]
+) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
+    """First id of each class, and (file id, training id) of the others; ids to ignore are added to ``ignored``."""
+    first: dict[str, int] = {}
+    merged = []
+    for file_id, name in table.items():
+        if name == _IGNORED and name not in names:
+            ignored.append(file_id)
+        elif name not in names:
+            raise ConfigError(f"ids: {file_id} is of no class '{name}'; {nearest_names(name, names)}, or {_IGNORED}")
+        elif name in first:
+            merged.append((file_id, names.index(name)))
+        else:
+            first[name] = file_id
+    missing = [name for name in names if name not in first]
+    if missing:
+        raise ConfigError(f"ids: class {missing[0]} has none")
+    if max(first.values()) > IGNORE:
+        raise ConfigError("ids: the first id of each class is written in predictions and is at most 255")
+    return tuple(first[name] for name in names), merged
+
+
+def _pairs(facts: CatalogFile, names: tuple[str, ...], ids: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    def number(value: str | int) -> int:
+        known = names if isinstance(value, str) else ids
+        if value not in known:
+            raise ConfigError(f"flip_pairs: no class {value!r}; {nearest_names(str(value), names)}")
+        return known.index(value)
+
+    return tuple((number(left), number(right)) for left, right in facts.flip_pairs or ())

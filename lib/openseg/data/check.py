@@ -1,0 +1,186 @@
+"""Is a data set what it claims to be? Every file is read, nothing is changed, and all problems are collected."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from openseg.catalog import IGNORE, UNKNOWN, Catalog
+from openseg.config import Experiment
+from openseg.data.folder import Pair
+from openseg.data.samples import Samples, require_same_size
+from openseg.errors import DataError
+from openseg.files import read_image
+
+__all__ = ["SampleReport", "SplitReport", "inspect", "quick_check", "same_images", "suggest_weights"]
+
+_SHOWN_VALUES = 5
+_MOSTLY = 0.5
+_QUICK = 32
+
+
+@dataclass
+class SampleReport:
+    """What was found in one sample.
+
+    Attributes:
+        errors: one line each; the training would stop at them, or learn nonsense.
+        pixels: ``int64[K]``, pixels of each class.
+        unknown: share of the label's pixels by unknown value (an id, or a colour as text).
+        digest: of the image file's bytes.
+    """
+
+    key: str
+    errors: list[str] = field(default_factory=list)
+    size: tuple[int, int] | None = None
+    pixels: np.ndarray | None = None
+    ignored: int = 0
+    unknown: dict[str, float] = field(default_factory=dict)
+    digest: int = 0
+
+
+def inspect(pair: Pair, experiment: Experiment) -> SampleReport:
+    """Read a sample and say what is wrong with it; raises nothing that its files cause."""
+    report, catalog = SampleReport(pair.key), experiment.catalog
+    image = label = None
+    try:
+        image = read_image(pair.image)
+        report.size = image.shape[:2]
+        report.digest = int.from_bytes(hashlib.sha256(pair.image.read_bytes()).digest()[:8], "little")
+    except (DataError, OSError) as error:
+        report.errors.append(str(error))
+    try:
+        label = _count(pair, catalog, report)
+        if image is not None:
+            require_same_size(pair.label, label.shape, pair.image, image.shape)
+    except DataError as error:
+        report.errors.append(str(error))
+    if experiment.task == "segfix" and label is not None and (pair.targets or pair.instance):
+        try:
+            Samples(experiment, cached=False).targets(pair, np.where(label == UNKNOWN, np.uint8(IGNORE), label))
+        except DataError as error:
+            report.errors.append(str(error))
+    return report
+
+
+def _count(pair: Pair, catalog: Catalog, report: SampleReport) -> np.ndarray:
+    """Count the label's pixels into ``report``; returns its training ids with ``UNKNOWN`` where they are."""
+    raw = catalog.read_raw(pair.label)
+    label = catalog.encode_known(raw)
+    counts = np.bincount(label.ravel(), minlength=256)
+    report.pixels, report.ignored = counts[: catalog.num_classes], int(counts[IGNORE])
+    if counts[UNKNOWN]:
+        values = raw[label == UNKNOWN]
+        found, numbers = np.unique(values, axis=0, return_counts=True)
+        order = np.argsort(-numbers, kind="stable")[:_SHOWN_VALUES]
+        report.unknown = {str(found[i].tolist()): float(numbers[i] / label.size) for i in order}
+        shares = ", ".join(f"{value}: {share:.2%} of the pixels" for value, share in report.unknown.items())
+        report.errors.append(f"{pair.label}: {catalog.explain_unknown(values)} ({shares})")
+    return label
+
+
+@dataclass
+class SplitReport:
+    """What was found in a split; ``add`` takes its samples one by one."""
+
+    name: str
+    classes: Sequence[str]
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    samples: int = 0
+    ignored: int = 0
+    sizes: dict[tuple[int, int], int] = field(default_factory=dict)
+    digests: list[int] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.pixels = np.zeros(len(self.classes), np.int64)
+        self.images = np.zeros(len(self.classes), np.int64)
+        self.unknown: dict[str, int] = {}
+
+    def add(self, sample: SampleReport) -> None:
+        self.samples += 1
+        self.errors += sample.errors
+        self.ignored += sample.ignored
+        self.digests.append(sample.digest)
+        self.keys.append(sample.key)
+        if sample.size is not None:
+            self.sizes[sample.size] = self.sizes.get(sample.size, 0) + 1
+        if sample.pixels is not None:
+            self.pixels += sample.pixels
+            self.images += sample.pixels > 0
+        for value in sample.unknown:
+            self.unknown[value] = self.unknown.get(value, 0) + 1
+
+    def finish(self) -> None:
+        """Look at the whole split."""
+        total = int(self.pixels.sum()) + self.ignored
+        if total and self.ignored > _MOSTLY * total:
+            self.warnings.append(
+                f"{self.ignored / total:.0%} of all pixels are ignored; are the labels in another id space?"
+            )
+        absent = [name for name, count in zip(self.classes, self.pixels, strict=True) if count == 0]
+        if absent and self.pixels.any():
+            more = f" and {len(absent) - 10} more" if len(absent) > 10 else ""
+            self.warnings.append(f"no pixel of {len(absent)} classes: {', '.join(absent[:10])}{more}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        labelled = max(int(self.pixels.sum()), 1)
+        weights = suggest_weights(self.pixels)
+        return {
+            "samples": self.samples,
+            "errors": self.errors,
+            "warnings": self.warnings,
+            "sizes": [{"height": h, "width": w, "images": n} for (h, w), n in sorted(self.sizes.items())],
+            "ignored share": self.ignored / max(labelled + self.ignored, 1),
+            "unknown values": {value: {"labels": count} for value, count in self.unknown.items()},
+            "classes": [
+                {
+                    "name": name,
+                    "share": float(self.pixels[i] / labelled),
+                    "images": int(self.images[i]),
+                    "suggested weight": float(weights[i]),
+                }
+                for i, name in enumerate(self.classes)
+            ],
+        }
+
+
+def suggest_weights(pixels: np.ndarray) -> np.ndarray:
+    """Cross-entropy weights for classes of so many pixels: ``1 / ln(1.1 + share)`` (after ENet, arXiv 1606.02147),
+    divided by their mean.
+    """
+    weights = 1 / np.log(1.1 + pixels / max(int(pixels.sum()), 1))
+    return weights / weights.mean()
+
+
+def same_images(reports: Iterable[SplitReport]) -> list[str]:
+    """One warning for each two splits that hold the same image files: scores on them would be too good."""
+    reports, warnings = list(reports), []
+    for number, one in enumerate(reports):
+        for other in reports[number + 1 :]:
+            a, b = (np.array(report.digests, np.uint64) for report in (one, other))
+            common, where, _ = np.intersect1d(a, b, return_indices=True)
+            real = common != 0
+            if real.any():
+                example = one.keys[int(where[real][0])]
+                warnings.append(f"{int(real.sum())} images of {one.name} are in {other.name} too, such as {example}")
+    return warnings
+
+
+def quick_check(experiment: Experiment, pairs: Sequence[Pair]) -> None:
+    """Read some samples spread over a split, so that a wrong data set fails before any training.
+
+    Raises:
+        DataError: the first problem found, and how many of the samples have one.
+    """
+    some = pairs[:: max(len(pairs) // _QUICK, 1)][:_QUICK]
+    errors = [report.errors[0] for report in (inspect(pair, experiment) for pair in some) if report.errors]
+    if errors:
+        more = f" ({len(errors)} of {len(some)} samples looked at are wrong; main.py check lists all)"
+        raise DataError(f"{errors[0]}{more}")

@@ -1,0 +1,82 @@
+"""What a sample consists of: image, training ids and SegFix targets, decoded or from the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from openseg.catalog import Catalog
+from openseg.config import Experiment
+from openseg.data.cache import DecodedCache
+from openseg.data.folder import Pair
+from openseg.errors import DataError
+from openseg.files import read_image, read_label
+from openseg.segfix.targets import Targets, make_instance_targets, make_targets, read_targets
+
+__all__ = ["Samples"]
+
+
+class Samples:
+    """Reads the samples of an experiment; ``cached`` False reads the files whatever its cache holds."""
+
+    def __init__(self, experiment: Experiment, cached: bool = True) -> None:
+        self.catalog: Catalog = experiment.catalog
+        self.cache = DecodedCache.of(experiment) if cached else DecodedCache(Path(), 0)
+        self.max_distance = experiment.loss.max_distance
+        self.with_targets = experiment.task == "segfix"
+
+    def image(self, path: Path) -> np.ndarray:
+        """RGB ``uint8[H, W, 3]``, read-only."""
+        return self.cache.get(path, "image", lambda: read_image(path))
+
+    def pair(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+        """Image ``uint8[H, W, 3]`` and training ids ``uint8[H, W]``, read-only.
+
+        Raises:
+            DataError: a file is damaged, the sizes differ, or the label holds an unknown id.
+        """
+        image = self.image(pair.image)
+        label = self.cache.get(
+            pair.label, f"label {self.catalog.fingerprint}", lambda: self.catalog.read_truth(pair.label)
+        )
+        require_same_size(pair.label, label.shape, pair.image, image.shape)
+        return image, label
+
+    def targets(self, pair: Pair, label: np.ndarray) -> Targets:
+        """SegFix ground truth of a pair: from its file, or made of its instance map or ``label``.
+
+        Raises:
+            DataError: a file is damaged, or of another size.
+        """
+        source = pair.targets or pair.instance or pair.label
+        variant = f"targets {self.catalog.fingerprint if pair.targets is None else self.max_distance}"
+        packed = self.cache.get(source, variant, lambda: self._make_targets(pair, label))
+        require_same_size(source, packed.shape[1:], pair.label, label.shape)
+        return Targets(packed[0], packed[1])
+
+    def _make_targets(self, pair: Pair, label: np.ndarray) -> np.ndarray:
+        if pair.targets is not None:
+            targets = read_targets(pair.targets, self.max_distance)
+        elif pair.instance is not None:
+            targets = make_instance_targets(read_label(pair.instance), self.catalog.ids)
+        else:
+            targets = make_targets(np.asarray(label))
+        return np.stack([targets.depth, targets.angle_code])
+
+    def fill_cache(self, pair: Pair) -> None:
+        """Read everything of a pair once, so that it is in the cache."""
+        _, label = self.pair(pair)
+        if self.with_targets:
+            self.targets(pair, label)
+
+
+def require_same_size(path: Path, shape: Sequence[int], other: Path, other_shape: Sequence[int]) -> None:
+    """Raises DataError where two maps of one sample differ in size."""
+    if tuple(shape[:2]) != tuple(other_shape[:2]):
+        turned = tuple(shape[:2]) == tuple(other_shape[1::-1])
+        hint = "; one of them is turned by 90 degrees (EXIF orientation of the image?)" if turned else ""
+        raise DataError(
+            f"{path}: size {shape[0]} x {shape[1]} differs from {other} {other_shape[0]} x {other_shape[1]}{hint}"
+        )

@@ -1,0 +1,66 @@
+"""Typed YAML files: the base of their sections, and one-line explanations of what is wrong in them."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from openseg.errors import ConfigError, nearest_names
+
+__all__ = ["Section", "explain", "read_yaml"]
+
+
+class Section(BaseModel):
+    """A mapping whose keys are known; immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: missing, unreadable, or no mapping; ``what`` says what it should have been.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read {what} ({error.strerror})") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date or number that cannot be
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: {what} is a mapping of keys to values")
+    return values
+
+
+def explain(error: ValidationError, section: type[BaseModel]) -> str:
+    """The most specific problem in one line, with the nearest names for an unknown key."""
+    problem = max(error.errors(), key=lambda each: len(each["loc"]))  # of a union, the type that fits best
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{key}'; {nearest_names(location[-1], _fields_at(location[:-1], section))}"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = problem.get("input")
+    shown = f" (got {given!r})" if isinstance(given, (str, int, float, list, type(None))) else ""
+    return f"{key}: {message}{shown}" if key else f"{message}{shown}"
+
+
+def _fields_at(location: Sequence[str], section: type[BaseModel]) -> list[str]:
+    for part in location:  # other parts are indices, keys of a mapping, or which type of a union pydantic tried
+        if part in section.model_fields:
+            section = _section_of(section.model_fields[part].annotation) or section
+    return list(section.model_fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section in a type such as ``list[str | Entry]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_section_of(part) for part in typing.get_args(annotation))
+    return next((section for section in found if section is not None), None)
