@@ -11,7 +11,7 @@ from conftest import ROOT
 from PIL import Image
 
 from openseg.cli.refine import main as segfix
-from openseg.files import read_label, write_image, write_label
+from openseg.images import read_label, write_image, write_label
 from openseg.prepare.scenes import demo
 from openseg.prepare.targets import segfix_targets
 from openseg.segfix import write_offsets

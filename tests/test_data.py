@@ -13,7 +13,7 @@ from openseg.data.folder import list_pairs, list_split, split_paths
 from openseg.data.loaders import TrainSet, iterate_training
 from openseg.data.transforms import FILL, augment, fit_image, fit_size, mirror, normalize
 from openseg.errors import DataError
-from openseg.files import write_image, write_label
+from openseg.images import write_image, write_label
 from openseg.prepare.targets import instance_targets, segfix_targets
 from openseg.segfix.directions import codes_to_directions
 from openseg.segfix.targets import make_targets

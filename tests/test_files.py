@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from openseg.errors import DataError, OpensegError
-from openseg.files import atomic_write, list_files, read_image, read_label, sample_key, write_label
+from openseg.files import atomic_write, list_files, sample_key
+from openseg.images import read_image, read_label, write_label
 
 
 @pytest.mark.parametrize("read", [read_image, read_label])

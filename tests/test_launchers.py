@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from openseg.catalog import CATALOG_NAMES, get_catalog
 from openseg.data.scenes import write_scene
-from openseg.files import read_label, write_label
+from openseg.images import read_label, write_label
 from openseg.prepare.targets import instance_targets, segfix_targets
 
 LAUNCHERS = sorted(path.relative_to(ROOT) for path in ROOT.glob("scripts/*/**/run_*.sh"))

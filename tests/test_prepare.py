@@ -12,7 +12,7 @@ from scipy.io import savemat
 
 from openseg.catalog import get_catalog
 from openseg.cli.main import main
-from openseg.files import read_label
+from openseg.images import read_label
 from openseg.prepare import releases
 
 SIZE = (40, 48)

@@ -11,7 +11,7 @@ from openseg.config import load_experiment
 from openseg.data.folder import Pair
 from openseg.data.loaders import ImageSet, TrainSet, ValSet
 from openseg.data.transforms import normalize
-from openseg.files import write_label
+from openseg.images import write_label
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 255.0)
 CAFFE = ((102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), 1.0)

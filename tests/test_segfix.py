@@ -11,7 +11,7 @@ from scipy.io import savemat
 
 from openseg.catalog import get_catalog
 from openseg.errors import DataError
-from openseg.files import write_label
+from openseg.images import write_label
 from openseg.segfix import (
     DIRECTION_VECTORS,
     angles_to_directions,

@@ -16,7 +16,8 @@ from openseg.cli.common import HelpFormatter, existing_dir, run_command, run_par
 from openseg.cli.profile import data_root
 from openseg.data.folder import match_labels, split_paths
 from openseg.errors import DataError
-from openseg.files import list_files, read_label, sample_key, write_label
+from openseg.files import list_files, sample_key
+from openseg.images import read_label, write_label
 from openseg.segfix import index_offsets, read_offsets, refine
 
 __all__ = ["find_offsets", "main", "refine_file"]

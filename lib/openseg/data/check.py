@@ -14,7 +14,7 @@ from openseg.config import Experiment
 from openseg.data.folder import Pair
 from openseg.data.samples import Samples, require_same_size
 from openseg.errors import DataError
-from openseg.files import read_image
+from openseg.images import read_image
 
 __all__ = ["SampleReport", "SplitReport", "inspect", "quick_check", "same_images", "suggest_weights"]
 

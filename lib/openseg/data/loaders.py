@@ -24,7 +24,7 @@ from openseg.data.folder import Pair
 from openseg.data.samples import Samples
 from openseg.data.transforms import augment, fit_image
 from openseg.errors import OpensegError
-from openseg.files import read_image
+from openseg.images import read_image
 from openseg.segfix.targets import Targets
 
 __all__ = ["ImageSet", "TrainSet", "ValSet", "iterate_images", "iterate_training"]
@@ -51,10 +51,13 @@ class TrainSet(_Guarded):
         self.pairs = pairs
         self.samples = Samples(experiment)
 
+    def pair_of(self, draw: int) -> Pair:
+        """The pair that a draw is made of."""
+        epoch, position = divmod(draw, len(self.pairs))
+        return self.pairs[_permutation(self.experiment.train.seed, epoch, len(self.pairs))[position]]
+
     def load(self, index: int) -> dict[str, Any]:
-        seed = self.experiment.train.seed
-        epoch, position = divmod(index, len(self.pairs))
-        pair = self.pairs[_permutation(seed, epoch, len(self.pairs))[position]]
+        seed, pair = self.experiment.train.seed, self.pair_of(index)
         image, label = self.samples.pair(pair)
         maps = {"label": label}
         if self.samples.with_targets:
@@ -66,7 +69,7 @@ class TrainSet(_Guarded):
             self.experiment.augment,
             np.random.default_rng([seed, index]),
             self.experiment.data,
-            self.samples.catalog.flipped_classes,
+            self.samples.catalog.flipped_classes if self.samples.catalog.flip_pairs else None,
         )
         item: dict[str, Any] = {"image": sample.image.transpose(2, 0, 1), "window": np.array(sample.window)}
         if not self.samples.with_targets:

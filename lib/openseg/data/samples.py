@@ -12,7 +12,7 @@ from openseg.config import Experiment
 from openseg.data.cache import DecodedCache
 from openseg.data.folder import Pair
 from openseg.errors import DataError
-from openseg.files import read_image, read_label
+from openseg.images import read_image, read_label
 from openseg.segfix.targets import Targets, make_instance_targets, make_targets, read_targets
 
 __all__ = ["Samples"]

@@ -15,7 +15,7 @@ import numpy as np
 
 from openseg.data.canvas import Camera, Canvas, Color
 from openseg.data.props import Props, dim, pick, vary
-from openseg.files import write_image, write_label
+from openseg.images import write_image, write_label
 
 __all__ = ["Scene", "render_scene", "write_scene"]
 

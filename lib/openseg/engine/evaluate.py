@@ -14,7 +14,8 @@ from torch import nn
 from openseg.config import Experiment
 from openseg.data.folder import Pair
 from openseg.data.loaders import ImageSet, ValSet, iterate_images
-from openseg.files import claim_folder, write_image, write_label
+from openseg.files import claim_folder
+from openseg.images import write_image, write_label
 from openseg.inference import predict_boundary, predict_labels
 from openseg.metrics import LabelScores
 from openseg.progress import progress

@@ -16,7 +16,8 @@ import numpy as np
 from openseg.cli.common import HelpFormatter, map_parallel, run_command
 from openseg.cli.profile import data_root
 from openseg.errors import DataError
-from openseg.files import atomic_write, write_label
+from openseg.files import atomic_write
+from openseg.images import write_label
 from openseg.prepare.archives import Entry, list_entries
 
 __all__ = ["Source", "Tree", "find", "merge", "place", "program"]

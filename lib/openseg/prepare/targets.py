@@ -12,7 +12,8 @@ from openseg.catalog import get_catalog
 from openseg.cli.common import HelpFormatter, existing_dir, run_command, run_parallel
 from openseg.cli.profile import data_root
 from openseg.data.folder import list_labels, pair_files, split_paths
-from openseg.files import claim_folder, list_files, read_label
+from openseg.files import claim_folder, list_files
+from openseg.images import read_label
 from openseg.segfix.targets import TARGET_SUFFIXES
 
 __all__ = ["instance_targets", "segfix_targets"]

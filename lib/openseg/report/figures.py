@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 
 from openseg.catalog import IGNORE, Catalog, get_catalog
 from openseg.data.folder import SplitPaths, list_images, pair_files
-from openseg.files import read_image, sample_key, write_image
+from openseg.files import sample_key
+from openseg.images import read_image, write_image
 
 __all__ = ["comparison", "write_comparisons"]
 

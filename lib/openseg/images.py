@@ -1,0 +1,209 @@
+"""Reading and writing images and label maps: what the pixels say, or one clear error.
+
+Pillow decodes, since it raises on truncated files where OpenCV returns a half-grey picture; plain PNGs, which training
+reads most, go to imagecodecs, which checks as strictly and is faster (docs/dependencies.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import struct
+import warnings
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from openseg.errors import DataError
+from openseg.files import atomic_write
+
+__all__ = ["is_colored", "read_color_label", "read_image", "read_label", "write_image", "write_label"]
+
+_IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_LABEL_MODES = ("L", "P", "1", "I;16", "I;16B", "I")
+_LABEL_FORMATS = ("PNG", "TIFF", "BMP")
+_MAX_PIXELS = 1 << 28
+_ORIENTATION = 0x0112
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_START = 16  # signature, then length and name of the header
+_PNG_HEADER = struct.Struct(">IIBBBBB")
+# What changes how a PNG is shown or how many pictures it holds; Pillow sees to those.
+_PNG_SPECIAL = {b"acTL", b"eXIf", b"tRNS"}
+
+
+def _read_plain_png(path: Path, colors: bool) -> np.ndarray | None:
+    """An 8-bit PNG in grey ``[H, W]``, or in ``colors`` ``[H, W, 3]``; None for whatever is not exactly that."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(_PNG_START)
+            if start[: len(_PNG_SIGNATURE)] != _PNG_SIGNATURE:
+                return None
+            content = start + file.read()
+        width, height, bits, kind, *_ = _PNG_HEADER.unpack_from(content, _PNG_START)
+        if bits != 8 or kind != (2 if colors else 0) or width * height > _MAX_PIXELS:
+            return None
+        place, name = len(_PNG_SIGNATURE), b""
+        while name != b"IEND":
+            length, name = struct.unpack_from(">I4s", content, place)
+            if name in _PNG_SPECIAL:
+                return None
+            place += length + 12
+        return imagecodecs.png_decode(content)
+    except (OSError, struct.error, imagecodecs.PngError):
+        return None  # Pillow finds out what is wrong with it
+
+
+def _open(path: Path) -> tuple[Image.Image, str]:
+    """An image with its pixels read, and how the file stores them, such as ``L;4`` or ``RGB;16B``.
+
+    It holds one picture of a size that fits into memory.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata, and of sizes that are refused below
+            image = Image.open(path)
+            _require_one_picture(image, path)
+            stored = _raw_mode(image)
+            image.load()
+            return image, stored
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file{' (a link to nothing)' if path.is_symlink() else ''}") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: a folder, not an image") from None
+    except PermissionError:
+        raise DataError(f"{path}: permission denied; make it readable for this user") from None
+    except UnidentifiedImageError:
+        empty = path.stat().st_size == 0
+        raise DataError(f"{path}: {'an empty file' if empty else 'not an image'}; replace or remove it") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"{path}: more than {_MAX_PIXELS:,} pixels; cut it into tiles") from None
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's plugins raise whatever they meet in a damaged file
+        raise DataError(f"{path}: unreadable or truncated ({error}); copy it again or remove it") from None
+
+
+def _require_one_picture(image: Image.Image, path: Path) -> None:
+    if image.width * image.height > _MAX_PIXELS:
+        raise DataError(
+            f"{path}: {image.height} x {image.width} is more than {_MAX_PIXELS:,} pixels; cut it into tiles"
+        )
+    # A camera's MPO holds the photo first and its preview after it.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise DataError(f"{path}: holds {image.n_frames} pictures (animated or multi-page); save one of them")
+
+
+def _raw_mode(image: Image.Image) -> str:
+    arguments = image.tile[0][3] if image.tile else ""
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Read an image as RGB ``uint8[H, W, 3]`` (read-only), upright: its EXIF orientation is applied.
+
+    Grey and palette images become RGB, CMYK is converted, transparency is dropped.
+
+    Raises:
+        DataError: missing, not an image, truncated, more than 8 bits a channel, or several pictures in one.
+    """
+    path = Path(path)
+    plain = _read_plain_png(path, colors=True)
+    if plain is not None:
+        return plain
+    image, stored = _open(path)
+    if image.mode not in _IMAGE_MODES or "16" in stored:
+        raise DataError(
+            f"{path}: pixels of kind {stored or image.mode}; images have 8 bits a channel, so choose the range that "
+            "matters and convert it"
+        )
+    orientation = 1
+    with contextlib.suppress(Exception):  # damaged metadata of a good picture
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    if orientation != 1:
+        image = ImageOps.exif_transpose(image)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _open_label(path: Path) -> tuple[Image.Image, str]:
+    image, stored = _open(path)
+    if image.format not in _LABEL_FORMATS or image.info.get("compression") in ("jpeg", "webp"):
+        raise DataError(
+            f"{path}: a label map saved as {image.format}, whose compression changes values; save labels as PNG"
+        )
+    return image, stored
+
+
+def read_label(path: str | os.PathLike) -> np.ndarray:
+    """Read a single-channel label map as ``uint8[H, W]``, or ``uint16`` for 16-bit files; palette indices stay indices.
+
+    Raises:
+        DataError: missing, truncated, lossy, not single-channel, or beyond 16 bits.
+    """
+    path = Path(path)
+    plain = _read_plain_png(path, colors=False)
+    if plain is not None:
+        return plain
+    image, stored = _open_label(path)
+    if image.mode not in _LABEL_MODES:
+        raise DataError(f"{path}: a label map has one channel of class ids, this file is {image.mode}; {_mend(image)}")
+    labels = np.array(image)
+    if labels.dtype == np.bool_:
+        return labels.astype(np.uint8)
+    few_bits = re.fullmatch(r"L;([24])", stored)
+    if few_bits:  # Pillow stretches these greys to 0..255
+        labels //= np.uint8(255 // (2 ** int(few_bits[1]) - 1))
+    if labels.dtype not in (np.uint8, np.uint16):
+        if labels.min() < 0 or labels.max() > np.iinfo(np.uint16).max:
+            raise DataError(f"{path}: label values from {labels.min()} to {labels.max()} do not fit 16 bits")
+        labels = labels.astype(np.uint16)
+    return labels
+
+
+def _mend(image: Image.Image) -> str:
+    if image.mode == "RGB":
+        red, green, blue = image.split()
+        if red.tobytes() == green.tobytes() == blue.tobytes():
+            return "its three channels are the same, so save one of them"
+        return "if its colours stand for classes, say label_colors in the data set's file (docs/your-data.md)"
+    return "save the channel that holds the ids"
+
+
+def is_colored(path: str | os.PathLike) -> bool:
+    """Whether a readable image file has colours, of its own or in a palette."""
+    return _open(Path(path))[0].mode in ("RGB", "RGBA", "P")
+
+
+def read_color_label(path: str | os.PathLike) -> np.ndarray:
+    """Read a label map whose colours stand for classes as RGB ``uint8[H, W, 3]``.
+
+    Raises:
+        DataError: missing, truncated, lossy, not a picture of 8-bit colours, or partly transparent.
+    """
+    path = Path(path)
+    image, _ = _open_label(path)
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
+        raise DataError(f"{path}: partly transparent colours; save the label map without transparency")
+    if image.mode not in ("RGB", "RGBA", "P"):
+        raise DataError(
+            f"{path}: the data set says label_colors, this file is {image.mode}; save colours as RGB, or drop that key"
+        )
+    return np.asarray(image.convert("RGB"))
+
+
+def write_label(path: str | os.PathLike, labels: np.ndarray, palette: bytes | None = None) -> None:
+    """Write ``labels`` (``uint8`` or ``uint16``, ``[H, W]``) as PNG, atomically; ``palette`` makes an indexed PNG."""
+    image = Image.fromarray(labels)
+    if palette is not None:
+        image.putpalette(palette)
+    write_image(path, image)
+
+
+def write_image(path: str | os.PathLike, image: Image.Image | np.ndarray) -> None:
+    """Write a PIL image or an RGB ``uint8[H, W, 3]`` array, atomically."""
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    with atomic_write(path) as temporary:
+        image.save(temporary, compress_level=3)
