@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,8 +41,9 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
 
 def explain(error: ValidationError, section: type[BaseModel]) -> str:
     """The most specific problem in one line, with the nearest names for an unknown key."""
-    problem = max(error.errors(), key=lambda each: len(each["loc"]))  # of a union, the type that fits best
-    location = [str(part) for part in problem["loc"]]
+    # Of the types that a value may have, the one that went furthest was meant; a wrong key may be a missing one.
+    problem = max(error.errors(), key=lambda each: (len(each["loc"]), each["type"] == "extra_forbidden"))
+    location = [str(part) for part in problem["loc"] if not re.search(r"\[|^[A-Z]\w*Entry$", str(part))]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{key}'; {nearest_names(location[-1], _fields_at(location[:-1], section))}"
@@ -52,7 +54,7 @@ def explain(error: ValidationError, section: type[BaseModel]) -> str:
 
 
 def _fields_at(location: Sequence[str], section: type[BaseModel]) -> list[str]:
-    for part in location:  # other parts are indices, keys of a mapping, or which type of a union pydantic tried
+    for part in location:  # other parts are indices, or keys of a mapping
         if part in section.model_fields:
             section = _section_of(section.model_fields[part].annotation) or section
     return list(section.model_fields)

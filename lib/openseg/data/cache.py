@@ -115,8 +115,5 @@ class DecodedCache:
 def _load(path: Path) -> np.ndarray | None:
     try:
         return np.load(path, mmap_mode="r")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, EOFError):
-        path.unlink(missing_ok=True)  # damaged on the disk
+    except (OSError, ValueError, EOFError):  # not there, or damaged on the disk and written anew
         return None

@@ -15,6 +15,9 @@ def check_text(report: SplitReport) -> str:
     lines = [f"{report.name}: {report.samples} pairs, {_sizes(report)}"]
     if report.pixels.any():
         lines.append(_class_table(report))
+    if report.unknown:
+        common = sorted(report.unknown.items(), key=lambda item: -item[1])[:_SHOWN]
+        lines.append(f"  unknown values: {', '.join(f'{value} in {count} labels' for value, count in common)}")
     for title, problems in (("warning", report.warnings), ("error", report.errors)):
         lines += [f"  {title}: {text}" for text in problems[:_SHOWN]]
         if len(problems) > _SHOWN:

@@ -1,0 +1,217 @@
+"""Data sets of one's own: the documented walk works as written, and a YAML file can describe any usual layout."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+
+from openseg.catalog import IGNORE, get_catalog
+from openseg.cli.main import main
+from openseg.config import Experiment
+from openseg.data.folder import list_images, list_split, split_paths
+from openseg.data.loaders import TrainSet
+from openseg.errors import ConfigError, DataError
+from openseg.images import write_image, write_label
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.slow
+def test_the_documented_walk(tmp_path):
+    """Every YAML file and every command of docs/your-data.md, in order, in an empty folder."""
+    text = (ROOT / "docs/your-data.md").read_text()
+    printed, ran = "", 0
+    for language, block in re.findall(r"```(yaml|bash)\n(.*?)```", text, flags=re.DOTALL):
+        if language == "yaml":
+            name = re.match(r"# (\S+\.yaml)\n", block)
+            if name:
+                (tmp_path / name[1]).write_text(block)
+            continue
+        commands = re.sub(r"python (\S+\.py)", rf"{sys.executable} {ROOT}/\1", block)
+        result = subprocess.run(
+            ["bash", "-euc", commands],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            env={"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "DATA_ROOT": str(tmp_path / "data")},
+        )
+        assert result.returncode == 0, f"{block}\n{result.stdout}\n{result.stderr}"
+        printed, ran = printed + result.stdout, ran + 1
+    assert ran == 5
+    for words in ("value 19 is no id of streets", "streets: 0 errors", "mIoU", "change", "picture: "):
+        assert words in printed
+    assert len(list((tmp_path / "data/seg_result/streets/ocr_val").glob("label_w_segfix_figures/*.png"))) == 1
+
+
+def make(folder, names, image="image", label="label", suffix="", kind="png"):
+    """Images and labels of 0, 1, 2 in a folder."""
+    for name in names:
+        write_image(folder / image / f"{name}.{kind}", RNG.integers(0, 256, (32, 40, 3), np.uint8))
+        if label is not None:
+            write_label(folder / label / f"{name}{suffix}.png", RNG.integers(0, 3, (32, 40), np.uint8))
+
+
+def described(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return Experiment(name="x", data={"dataset": str(path)})
+
+
+SPLITS = """
+classes: [a, b, c]
+folder: files
+splits:
+  train: {image: photos, label: masks}
+  val: {image: mixed, label: mixed, label_suffix: _mask}
+  few: {image: photos, label: masks, list: few.txt}
+  paths: {list: paths.txt}
+  test: {list: test.txt}
+"""
+
+
+def test_layouts(tmp_path):
+    files = tmp_path / "files"
+    make(files, ["one", "two", "three four"], "photos", "masks", kind="jpg")
+    make(files, ["five", "six"], "mixed", "mixed", "_mask")
+    (files / "few.txt").write_text("three four\n\none.jpg\n")
+    (files / "paths.txt").write_text(
+        "photos/three four.jpg\tmasks/three four.png\r\nmixed/six.png\tmixed/six_mask.png\n"
+    )
+    (files / "test.txt").write_text("photos/two.jpg\n")
+    experiment = described(tmp_path / "mine.yaml", SPLITS)
+    keys = {split: [pair.key for pair in list_split(experiment, split)] for split in ("train", "val", "few", "paths")}
+    assert keys["train"] == ["one", "three four", "two"] and keys["val"] == ["five", "six"]
+    assert keys["few"] == ["three four", "one"] and keys["paths"] == ["three four", "six"]
+    assert list_split(experiment, "val")[0].label.name == "five_mask.png"
+    assert len(list_split(experiment, "train+val")) == 5
+    paths = split_paths(experiment.catalog, experiment.data_dir, "test")
+    assert [path.name for path in list_images(paths)] == ["two.jpg"]
+    with pytest.raises(DataError, match=r"no split 'vall'; did you mean val"):
+        list_split(experiment, "vall")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("few", "one\nseven", r"few\.txt, line 2: no image 'seven'"),
+        ("paths", "photos/one.jpg\tmasks/gone.png", r"line 1: .*gone\.png is no file"),
+        ("paths", "photos/one.jpg", r"line 1: write the image's path, a tab, and the label's"),
+        ("paths", "", r"paths\.txt: an empty list"),
+        ("paths", None, r"paths\.txt: cannot read"),
+    ],
+)
+def test_lists_that_cannot_be(name, text, message, tmp_path):
+    make(tmp_path / "files", ["one"], "photos", "masks", kind="jpg")
+    experiment = described(tmp_path / "mine.yaml", SPLITS)
+    if text is not None:
+        (tmp_path / f"files/{name}.txt").write_text(text)
+    with pytest.raises(DataError, match=message):
+        list_split(experiment, name)
+
+
+def test_labels_with_a_suffix_are_explained(tmp_path):
+    make(tmp_path / "train", ["one", "two"], suffix="_mask")
+    experiment = described(tmp_path / "mine.yaml", "classes: [a, b, c]")
+    with pytest.raises(DataError, match=r"2 of 2 .*label_suffix: _mask"):
+        list_split(experiment, "train")
+
+
+def test_ids_colours_and_classes_of_another_data_set(tmp_path):
+    table = described(tmp_path / "a.yaml", "classes: [x, y]\nids: {5: x, 6: y, 9: x, 3: ignore, 300: y}").catalog
+    values = np.array([[5, 6, 9, 3, 255, 300]], np.uint16)
+    assert table.encode(values).tolist() == [[0, 1, 0, IGNORE, IGNORE, 1]]
+    assert table.decode(np.array([[0, 1, IGNORE]], np.uint8)).tolist() == [[5, 6, 255]]
+    streets = described(tmp_path / "b.yaml", "classes: cityscapes").catalog
+    assert streets.encode(np.array([[7, 33, 0]], np.uint8)).tolist() == [[0, 18, IGNORE]]
+    assert streets.colors == get_catalog("cityscapes").colors and streets.name == "b"
+    trained = described(tmp_path / "c.yaml", "classes: cityscapes\nids: train").catalog
+    assert trained.encode(np.array([[0, 18, 255]], np.uint8)).tolist() == [[0, 18, IGNORE]]
+    pairs = described(tmp_path / "d.yaml", "classes: [left, right, x]\nflip_pairs: [[left, right]]").catalog
+    assert pairs.flipped_classes[:4].tolist() == [1, 0, 2, 3]
+    default = described(tmp_path / "e.yaml", "classes: [a, b]").catalog
+    assert default.colors == ((128, 0, 0), (0, 128, 0))
+
+
+def test_colour_coded_labels(tmp_path, one_line_error):
+    text = "classes: [{name: a, color: [255, 0, 0]}, {name: b, color: [0, 9, 255]}]\n"
+    text += "label_colors: true\nignored_colors: [[0, 0, 0]]\n"
+    for split in ("train", "val"):
+        make(tmp_path / split, ["one"], label=None)
+        colors = np.array([[255, 0, 0], [0, 9, 255], [0, 0, 0]], np.uint8)[RNG.integers(0, 3, (32, 40))]
+        write_image(tmp_path / split / "label/one.png", colors)
+    experiment = described(tmp_path / "mine.yaml", text)
+    label = experiment.catalog.read_truth(tmp_path / "val/label/one.png")
+    np.testing.assert_array_equal(experiment.catalog.colorize(label), colors)
+    item = TrainSet(experiment, list_split(experiment, "train"))[0]
+    assert set(item["label"].unique().tolist()) <= {0, 1, IGNORE}
+    # predictions are ids; scored against colours they are right
+    write_label(tmp_path / "pred/one.png", experiment.catalog.decode(label))
+    arguments = ["--dataset", str(tmp_path / "mine.yaml"), "--gt", str(tmp_path / "val/label")]
+    assert main(["evaluate", *arguments, "--pred", str(tmp_path / "pred"), "--json", str(tmp_path / "s.json")]) == 0
+    assert '"mIoU": 1.0' in (tmp_path / "s.json").read_text()
+    colors[0, 0] = (1, 2, 3)
+    write_image(tmp_path / "val/label/one.png", colors)
+    one_line_error(main(["evaluate", *arguments, "--pred", str(tmp_path / "pred")]), "(1, 2, 3)", "ignored_colors")
+    assert main(["check", "--dataset", str(tmp_path / "mine.yaml")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("classes: []", ["classes"]),
+        ("clases: [a]", ["unknown key 'clases'", "did you mean classes"]),
+        ("classes: [a, a]", ["class 'a' is there 2 times"]),
+        ("classes: citiscapes", ["citiscapes", "cityscapes"]),
+        ("classes: [a, b]\nids: {0: a}", ["class b has none"]),
+        ("classes: [a, b]\nids: {0: a, 1: c}", ["no class 'c'"]),
+        ("classes: [a, b]\nignored_ids: [1]", ["1 is the id of a class"]),
+        ("classes: [a, b]\nvoid_id: 1", ["void_id: 1 is the id of class b"]),
+        ("classes: [a, b]\nvoid_id: 7", ["one of ignored_ids"]),
+        ("classes: [{name: a, id: 256}]", ["classes.0", "255"]),
+        ("classes: [{name: a, colour: [1, 2, 3]}]", ["unknown key", "color"]),
+        ("classes: [{name: a, weight: 1}, b]", ["every class a weight"]),
+        ("classes: [a]\nlabel_colors: true", ["every class needs its color"]),
+        ("classes: [a]\nflip_pairs: [[a, z]]", ["flip_pairs", "'z'"]),
+        ("classes: [a]\nname: a/b", ["name"]),
+        ("- a", ["mapping"]),
+        ("classes: [a", ["not valid YAML"]),
+    ],
+)
+def test_files_that_cannot_be(text, words, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        get_catalog(str(path))
+    message = str(error.value)
+    assert "mine.yaml" in message and "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_file_that_is_not_there(command, one_line_error):
+    one_line_error(command("check", "--dataset", "gone.yaml"), "gone.yaml", "docs/your-data.md")
+    one_line_error(command("check", "--dataset", "cityscape"), "did you mean cityscapes")
+
+
+def test_results_go_to_folders_of_its_name(tmp_path, monkeypatch):
+    """Also where the images are grey and of several sizes, and the classes are few."""
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "val"):
+        make(tmp_path / "set" / split, ["one"])
+        grey = Image.fromarray(RNG.integers(0, 256, (50, 44), np.uint8))
+        grey.save(tmp_path / "set" / split / "image/two.jpg")
+        write_label(tmp_path / "set" / split / "label/two.png", RNG.integers(0, 3, (50, 44), np.uint8))
+    (tmp_path / "set/mine.yaml").write_text("classes: [a, b, c]")
+    small = ["data.dataset=set/mine.yaml", "augment.crop_size=[64,64]", "train.max_iters=1", "train.batch_size=2"]
+    small += ["data.workers=0", "train.val_interval=1", "train.warmup_iters=0"]
+    config = ["--config", str(ROOT / "configs/demo/hrnet_tiny_ocr.yaml")]
+    assert main(["train", *config, *small, "loss.class_weights=false"]) == 0
+    assert main(["val", *config, *small]) == 0
+    assert torch.load("checkpoints/mine/hrnet_tiny_ocr_latest.pth", weights_only=True)["iteration"] == 1
+    assert len(list((tmp_path / "data/seg_result/mine/hrnet_tiny_ocr_val/label").iterdir())) == 2
