@@ -98,3 +98,27 @@ def training_sample(image, labels, crop, draws, flip_first, fit, pairs, stats):
     padded = np.full(crop, 255, np.uint8)
     padded[up : up + height, lead : lead + width] = labels
     return tensor, padded
+
+
+def segfix_maps(labels, depth, angle_codes, flipped, places, crop):
+    """Boundary mask and direction of a SegFix crop, pixel values by the definitions; 255 where nothing is known.
+
+    A mirrored angle is 180 degrees minus it for every angle; the original left 0 and 180 degrees as they were.
+    """
+    (top, up, height), (left, lead, width) = places
+    window = (slice(top, top + height), slice(left, left + width))
+    labels, depth, angles = labels[window], depth[window].astype(int), 2.0 * angle_codes[window] - 180
+    if flipped:
+        labels, depth, angles = (values[:, ::-1] for values in (labels, depth, angles))
+        angles = 180 - angles
+        lead = crop[1] - lead - width
+    mask, direction = np.full(crop, 255, np.uint8), np.full(crop, 255, np.uint8)
+    for row in range(height):
+        for column in range(width):
+            if labels[row, column] == 255:
+                continue
+            place = (up + row, lead + column)
+            mask[place] = 0 <= depth[row, column] <= 5
+            distances = [abs((angles[row, column] - (45 * label - 180) + 180) % 360 - 180) for label in range(8)]
+            direction[place] = int(np.argmin(distances))
+    return mask, direction

@@ -87,7 +87,7 @@ IMAGES = {
     "transparent colour": ("a.png", saved(RGB, "PNG", transparency=tuple(RGB[0, 0].tolist())), RGB),
     "interlaced": ("a.png", None, RGB),
     "colour profile and gamma": ("a.png", None, RGB),
-    "CMYK": ("a.jpg", saved(Image.fromarray(RGB).convert("CMYK"), "JPEG"), "shape (12, 16, 3)"),
+    "CMYK": ("a.jpg", saved(Image.new("CMYK", (16, 12), (0, 255, 255, 0)), "JPEG"), np.full((12, 16, 3), (255, 0, 0))),
     "LAB": ("a.tif", saved(Image.fromarray(RGB).convert("LAB"), "TIFF"), "8 bits"),
     "animated PNG": ("a.png", saved(MANY[0], "PNG", save_all=True, append_images=MANY[1:]), "2 pictures"),
     "animated WebP": ("a.webp", saved(MANY[0], "WEBP", save_all=True, append_images=MANY[1:]), "2 pictures"),
@@ -163,17 +163,13 @@ def png_with_gamma():
 
 
 def check_reading(read, path, expected):
-    if isinstance(expected, str) and not expected.startswith("shape"):
+    if isinstance(expected, str):
         with pytest.raises(DataError) as error:
             read(path)
         message = str(error.value)
         assert path.name in message and expected in message and "\n" not in message.replace(path.name, "")
-        return
-    values = read(path)
-    if isinstance(expected, str):
-        assert f"shape {values.shape}" == expected
     else:
-        np.testing.assert_array_equal(values, expected)
+        np.testing.assert_array_equal(read(path), expected)
 
 
 @pytest.mark.parametrize("case", IMAGES)

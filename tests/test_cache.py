@@ -87,7 +87,7 @@ def test_the_limit_holds_with_several_processes(tmp_path):
         process.join(60)
         assert process.exitcode == 0
     cache = DecodedCache(tmp_path / "cache", limit)
-    assert 10 * 1128 <= cache.measure() <= limit
+    assert 19 * 1128 <= cache.measure() <= limit
 
 
 def test_a_cache_that_cannot_grow_stops_nothing(tmp_path, caplog):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from openseg.catalog import get_catalog
 from openseg.cli.main import main
 from openseg.data.scenes import write_scene
 from openseg.files import list_files
@@ -101,13 +102,45 @@ def test_warnings(set_, capsys):
     val[0].write_bytes(train[1].read_bytes())  # the same image in both splits
     (set_ / "train/label/stray.png").write_bytes(labels(set_)[0].read_bytes())
     for label in (set_ / "val/label").iterdir():
-        write_label(label, np.full((64, 96), 0, np.uint8))  # as if the ids were others
+        values = read_label(label)
+        values[:48] = 0
+        write_label(label, values)
     code, report = check()
     assert code == 0
     assert report["warnings"] == [f"1 images of train are in val too, such as {train[1].stem.rsplit('_', 1)[0]}"]
     assert any("stray.png: has no image" in text for text in report["splits"]["train"]["warnings"])
-    assert any("100% of all pixels are ignored" in text for text in report["splits"]["val"]["warnings"])
+    assert any("% of all pixels are ignored" in text for text in report["splits"]["val"]["warnings"])
     assert "set: 0 errors" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mistake", ["all ignored", "training ids", "0 and 255"])
+def test_values_that_are_known_and_wrong_all_the_same(mistake, set_, one_line_error):
+    catalog = get_catalog("cityscapes")
+    for split in ("train", "val"):
+        for label in (set_ / split / "label").iterdir():
+            values = read_label(label)
+            if mistake == "all ignored":
+                values[:] = 0
+            elif mistake == "training ids":
+                values = catalog.encode(values)
+            else:
+                values = np.where(values == 7, 255, 0).astype(np.uint8)
+            write_label(label, values)
+    if mistake == "0 and 255":
+        (set_.parent / "set.yaml").write_text("classes: [other, road]\nfolder: set\n")
+    words = {
+        "all ignored": "all pixels are ignored",
+        "training ids": "ids: train",
+        "0 and 255": "ids: {0: other, 255: road}",
+    }
+    code, report = check()
+    assert code == 1 and any(words[mistake] in error for error in report["splits"]["train"]["errors"])
+    small = ["data.dataset=set.yaml", "loss.class_weights=false", "train.max_iters=1", "data.workers=0"]
+    config = str(ROOT / "configs/demo/hrnet_tiny_ocr.yaml")
+    one_line_error(main(["train", "--config", config, *small]), words[mistake], "set/train/label")
+    if mistake == "0 and 255":
+        (set_.parent / "set.yaml").write_text("classes: [other, road]\nfolder: set\nids: {0: other, 255: road}\n")
+        assert check()[0] == 0
 
 
 def test_ground_truth_of_segfix_is_checked_too(data_root, tmp_path, capsys):

@@ -32,7 +32,6 @@ def test_the_last_override_wins():
         ("data.dataset=cityscape", ["cityscape", "cityscapes"]),
         ("train.batch_size=0", ["train.batch_size"]),
         ("loss.type=segfix", ["task", "segfix"]),
-        ("data.dataset=lip", ["loss.class_weights", "lip has none", "main.py check"]),
         ("data.dataset=gone.yaml", ["gone.yaml", "docs/your-data.md"]),
         ("train.lr", ["train.lr", "key.sub=value"]),
         ("name.sub=1", ["name"]),

@@ -46,9 +46,9 @@ def masks(values):
     return buffer.getvalue()
 
 
-def zipped(files):
+def zipped(files, compression=zipfile.ZIP_STORED):
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
     return buffer.getvalue()
@@ -98,7 +98,8 @@ def lip_files():
 def coco_10k_files():
     names = [f"COCO_train2014_00000000000{i}" for i in range(4)]
     files = {"imageLists/all.txt": "\n".join(names).encode(), "imageLists/train.txt": "\n".join(names[:2]).encode()}
-    files["imageLists/test.txt"] = (names[2] + "\r\n").encode()  # the fourth is in no list
+    files["imageLists/test.txt"] = (names[2] + "\r\n" + names[3] + "\r\n").encode()
+    files["images/COCO_train2014_000000000009.jpg"] = picture("JPEG")  # in no list
     for name in names:
         files[f"images/{name}.jpg"] = picture("JPEG", seed=len(files))
         files[f"annotations/{name}.mat"] = mat([0, 1, 92, 182])
@@ -149,7 +150,7 @@ RELEASES = {
     "cityscapes": ("cityscapes", cityscapes_files, {"train": 2, "val": 2}, "gtFine_labelIds.png", {0, 7, 8, 24}),
     "ade20k": ("ade20k", ade20k_files, {"train": 2, "val": 2}, "ADE_val_00000002.png", {0, 1, 150}),
     "lip": ("lip", lip_files, {"train": 2, "val": 2}, "val_segmentations/1002_val.png", {0, 14, 15, 19}),
-    "coco_stuff": ("coco_stuff", coco_10k_files, {"train": 2, "val": 1}, "000000.mat", {0, 1, 92, 182}),
+    "coco_stuff": ("coco_stuff", coco_10k_files, {"train": 2, "val": 2}, "000000.mat", {0, 1, 92, 182}),
     "coco_stuff_164k": ("coco_stuff_164k", coco_164k_files, {"train": 2, "val": 2}, "2.png", {0, 1, 92, 182}),
     "pascal_context": ("pascal_context", pascal_files, {"train": 2, "val": 2}, "2008_000003.jpg", {0, 1, 59}),
     "mapillary": ("mapillary_vistas", mapillary_files, {"train": 2, "val": 2}, "a2validation.png", {0, 64, 65}),
@@ -281,14 +282,27 @@ def test_link_and_limit_and_a_source_that_changed(tmp_path, capsys):
     assert set(read_label(target).flat) == {1, 2, 3, 4, 5, 6}
 
 
+def test_an_archive_that_was_forgotten_is_named(tmp_path, one_line_error):
+    files = cityscapes_files()
+    images = unpack({name: value for name, value in files.items() if "leftImg8bit" in name}, tmp_path / "images")
+    out = ["--out", str(tmp_path / "out"), "--workers", "1"]
+    one_line_error(releases.cityscapes(["--input", str(images), *out]), "images and no labels")
+    labels = unpack({name: value for name, value in files.items() if "gtFine" in name}, tmp_path / "labels")
+    one_line_error(releases.cityscapes(["--input", str(images), str(labels), "--extra", *out]), "coarse", "no labels")
+    (tmp_path / "labels/loop").symlink_to(tmp_path / "labels", target_is_directory=True)
+    assert releases.cityscapes(["--input", str(images), str(labels), *out]) == 0
+
+
 def test_damaged_archives_are_named(tmp_path, one_line_error):
     content = zipped(ade20k_files())
     out = ["--out", str(tmp_path / "out"), "--workers", "1"]
     (tmp_path / "cut.zip").write_bytes(content[: len(content) // 2])
     one_line_error(releases.ade20k(["--input", str(tmp_path / "cut.zip"), *out]), "cut.zip", "download")
-    middle = content.index(b"ADE_train_00000001.jpg") + 500
-    (tmp_path / "flipped.zip").write_bytes(content[:middle] + b"xxxx" + content[middle + 4 :])
-    one_line_error(releases.ade20k(["--input", str(tmp_path / "flipped.zip"), *out]), "ADE_train_00000001.jpg")
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        content = zipped(ade20k_files(), compression)
+        middle = content.index(b"ADE_train_00000001.jpg") + 100
+        (tmp_path / "flipped.zip").write_bytes(content[:middle] + b"xxxxxxxx" * 20 + content[middle + 160 :])
+        one_line_error(releases.ade20k(["--input", str(tmp_path / "flipped.zip"), *out]), "ADE_train_00000001.jpg")
     (tmp_path / "data.tar.gz").write_bytes(b"x")
     one_line_error(releases.ade20k(["--input", str(tmp_path / "data.tar.gz"), *out]), "data.tar.gz", "unpack")
     files = pascal_files() | {"PytorchEncoding/val.pth": b"not a pickle"}

@@ -10,8 +10,10 @@ from PIL import Image
 from openseg.config import load_experiment
 from openseg.data.folder import Pair
 from openseg.data.loaders import ImageSet, TrainSet, ValSet
+from openseg.data.scenes import write_scene
 from openseg.data.transforms import normalize
 from openseg.images import write_label
+from openseg.segfix import make_targets
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 255.0)
 CAFFE = ((102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), 1.0)
@@ -89,3 +91,30 @@ def test_validation_inputs_equal_the_original_exactly(case):
     for each in (item, test_item):
         assert torch.equal(normalize(each["image"][None], experiment.normalization)[0], expected)
     np.testing.assert_array_equal(item["label"], labels)
+
+
+def test_segfix_samples_equal_the_definitions_on_the_same_draws(tmp_path):
+    settings = ["augment.crop_size=[64,64]", "data.targets=label"]
+    experiment = load_experiment(ROOT / "configs/cityscapes/segfix_hrnet48.yaml", settings)
+    write_scene((tmp_path, 0), (80, 120), seed=4)
+    (image,), (label,) = ((tmp_path / kind).iterdir() for kind in ("image", "label"))
+    dataset = TrainSet(experiment, [Pair("a", image, label)])
+    truth = experiment.catalog.read_truth(label)
+    truth[:20] = 255
+    write_label(label, experiment.catalog.decode(truth))
+    targets = make_targets(truth)
+    pixels, _ = original.read(image, label)
+    flips = set()
+    for index in range(6):
+        rng = np.random.default_rng([experiment.train.seed, index])
+        draws = original.draw(rng, truth.shape, (64, 64), None, None, 0.5, False, 10, None)
+        flipped, _, places, _ = draws
+        flips.add(bool(flipped))
+        item = dataset[index]
+        mask, direction = original.segfix_maps(truth, targets.depth, targets.angle_code, flipped, places, (64, 64))
+        np.testing.assert_array_equal(item["mask"].numpy(), mask)
+        np.testing.assert_array_equal(item["direction"].numpy(), direction)
+        tensor, _ = original.training_sample(pixels, truth, (64, 64), draws, False, None, (), IMAGENET)
+        ours = normalize(item["image"][None], experiment.normalization, item["window"][None])[0]
+        assert torch.equal(ours, tensor)
+    assert flips == {False, True}

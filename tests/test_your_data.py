@@ -16,7 +16,7 @@ from openseg.config import Experiment
 from openseg.data.folder import list_images, list_split, split_paths
 from openseg.data.loaders import TrainSet
 from openseg.errors import ConfigError, DataError
-from openseg.images import write_image, write_label
+from openseg.images import read_image, write_image, write_label
 
 RNG = np.random.default_rng(0)
 
@@ -43,7 +43,7 @@ def test_the_documented_walk(tmp_path):
         )
         assert result.returncode == 0, f"{block}\n{result.stdout}\n{result.stderr}"
         printed, ran = printed + result.stdout, ran + 1
-    assert ran == 5
+    assert ran == 7
     for words in ("value 19 is no id of streets", "streets: 0 errors", "mIoU", "change", "picture: "):
         assert words in printed
     assert len(list((tmp_path / "data/seg_result/streets/ocr_val").glob("label_w_segfix_figures/*.png"))) == 1
@@ -102,12 +102,16 @@ def test_layouts(tmp_path):
         ("few", "one\nseven", r"few\.txt, line 2: no image 'seven'"),
         ("paths", "photos/one.jpg\tmasks/gone.png", r"line 1: .*gone\.png is no file"),
         ("paths", "photos/one.jpg", r"line 1: write the image's path, a tab, and the label's"),
+        ("few", "one\none.jpg", r"line 2: 'one\.jpg' is in line 1 already"),
+        ("paths", "photos/one.jpg\tmasks/one.png\nmixed/two.png\tother/one.png", r"have the same name"),
         ("paths", "", r"paths\.txt: an empty list"),
         ("paths", None, r"paths\.txt: cannot read"),
     ],
 )
 def test_lists_that_cannot_be(name, text, message, tmp_path):
     make(tmp_path / "files", ["one"], "photos", "masks", kind="jpg")
+    make(tmp_path / "files", ["two"], "mixed", None)
+    make(tmp_path / "files", ["one"], "elsewhere", "other")
     experiment = described(tmp_path / "mine.yaml", SPLITS)
     if text is not None:
         (tmp_path / f"files/{name}.txt").write_text(text)
@@ -134,6 +138,9 @@ def test_ids_colours_and_classes_of_another_data_set(tmp_path):
     assert trained.encode(np.array([[0, 18, 255]], np.uint8)).tolist() == [[0, 18, IGNORE]]
     pairs = described(tmp_path / "d.yaml", "classes: [left, right, x]\nflip_pairs: [[left, right]]").catalog
     assert pairs.flipped_classes[:4].tolist() == [1, 0, 2, 3]
+    binary = described(tmp_path / "f.yaml", "classes: [bg, fg]\nids: {0: bg, 255: fg}").catalog
+    assert binary.encode(np.array([[0, 255]], np.uint8)).tolist() == [[0, 1]]
+    assert binary.encode(binary.decode(np.array([[0, 1, IGNORE]], np.uint8))).tolist() == [[0, 1, IGNORE]]
     default = described(tmp_path / "e.yaml", "classes: [a, b]").catalog
     assert default.colors == ((128, 0, 0), (0, 128, 0))
 
@@ -171,7 +178,7 @@ def test_colour_coded_labels(tmp_path, one_line_error):
         ("classes: [a, b]\nids: {0: a}", ["class b has none"]),
         ("classes: [a, b]\nids: {0: a, 1: c}", ["no class 'c'"]),
         ("classes: [a, b]\nignored_ids: [1]", ["1 is the id of a class"]),
-        ("classes: [a, b]\nvoid_id: 1", ["void_id: 1 is the id of class b"]),
+        ("classes: [a, b]\nvoid_id: 1", ["void_id: 1 is the id of a class"]),
         ("classes: [a, b]\nvoid_id: 7", ["one of ignored_ids"]),
         ("classes: [{name: a, id: 256}]", ["classes.0", "255"]),
         ("classes: [{name: a, colour: [1, 2, 3]}]", ["unknown key", "color"]),
@@ -179,6 +186,11 @@ def test_colour_coded_labels(tmp_path, one_line_error):
         ("classes: [a]\nlabel_colors: true", ["every class needs its color"]),
         ("classes: [a]\nflip_pairs: [[a, z]]", ["flip_pairs", "'z'"]),
         ("classes: [a]\nname: a/b", ["name"]),
+        ("classes: [a, b]\nids: {0: a, 1: b, 0: b}", ["key 0 is there twice", "line 2"]),
+        ("classes: [a, b, c]\nflip_pairs: [[a, b], [b, c]]", ["flip_pairs: class 'b' is there 2 times"]),
+        ("classes: ade20k\nlabel_colors: true", ["label_colors: colour"]),
+        ("classes: [{name: a, id: 3}]\nids: {4: a}", ["an id each already"]),
+        ("classes: [a, b]\nids: {0: a, 1: b, 9: b}\nvoid_id: 9", ["void_id: 9 is the id of a class"]),
         ("- a", ["mapping"]),
         ("classes: [a", ["not valid YAML"]),
     ],
@@ -197,6 +209,67 @@ def test_files_that_cannot_be(text, words, tmp_path):
 def test_a_file_that_is_not_there(command, one_line_error):
     one_line_error(command("check", "--dataset", "gone.yaml"), "gone.yaml", "docs/your-data.md")
     one_line_error(command("check", "--dataset", "cityscape"), "did you mean cityscapes")
+
+
+def test_images_with_the_suffix_of_labels_stay_where_folders_differ(tmp_path):
+    make(tmp_path / "train", ["dog_mask"], suffix="_mask")
+    experiment = described(tmp_path / "mine.yaml", "classes: [a, b, c]\nsplits: {train: {label_suffix: _mask}}")
+    assert [pair.key for pair in list_split(experiment, "train")] == ["dog_mask"]
+
+
+def test_merged_ids_are_one_region_of_instance_ground_truth(tmp_path):
+    catalog = described(tmp_path / "a.yaml", "classes: [x, y]\nids: {5: x, 6: y, 9: x}").catalog
+    instances = np.array([[5, 9, 6, 7, 5001]], np.uint16)
+    assert catalog.merge_instances(instances).tolist() == [[5, 5, 6, 7, 5001]]
+
+
+def test_a_network_goes_on_with_the_classes_that_it_learned(tmp_path, monkeypatch, one_line_error):
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "val"):
+        make(tmp_path / split, ["one", "two"])
+    path = tmp_path / "mine.yaml"
+    path.write_text("classes: [a, b, c]")
+    config = ["--config", str(ROOT / "configs/demo/hrnet_tiny_ocr.yaml"), "data.dataset=mine.yaml", "data.workers=0"]
+    config += ["augment.crop_size=[64,64]", "train.max_iters=2", "train.val_interval=2", "loss.class_weights=false"]
+    assert main(["train", *config]) == 0
+    path.write_text("classes: [c, b, a]")
+    one_line_error(main(["val", *config]), "in another order", "class 0 was a, now it is c")
+    path.write_text("classes: [a, b, c]\nids: {2: a, 1: b, 0: c}")
+    one_line_error(main(["resume", *config]), "the classes or ids of mine were others")
+    path.write_text("classes: [a, b, other]")
+    assert main(["val", *config]) == 0
+    one_line_error(main(["train", *config, "name=x", "loss.class_weights=true"]), "mine has none", "main.py check")
+
+
+def test_evaluate_takes_the_truth_of_the_data_set(tmp_path, monkeypatch, capsys, one_line_error):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "mixed", ["one", "two"], ".", ".", "_mask")
+    text = "classes: [a, b, c]\nsplits: {val: {image: mixed, label: mixed, label_suffix: _mask}}"
+    experiment = described(tmp_path / "mine.yaml", text)
+    for pair in list_split(experiment, "val"):
+        write_label(tmp_path / f"pred/{pair.key}.png", experiment.catalog.read_truth(pair.label))
+    assert main(["evaluate", "--dataset", "mine.yaml", "--pred", "pred"]) == 0
+    assert "100.00" in capsys.readouterr().out
+    (tmp_path / "pred/two.png").unlink()
+    one_line_error(main(["evaluate", "--dataset", "mine.yaml", "--pred", "pred"]), "1 of 2", "two_mask.png", "pred")
+
+
+def test_coloured_predictions_are_sharpened_as_colours(tmp_path):
+    from openseg.cli.refine import main as refine
+    from openseg.segfix import write_offsets
+
+    (tmp_path / "mine.yaml").write_text(
+        "classes: [{name: a, color: [255, 0, 0]}, {name: b, color: [0, 9, 255]}]\nlabel_colors: true\n"
+    )
+    colors = np.array([[[255, 0, 0], [255, 0, 0], [0, 9, 255]]], np.uint8)
+    write_image(tmp_path / "pred/one.png", colors)
+    offsets = np.zeros((1, 3, 2), np.int8)
+    offsets[0, 1] = (0, 1)
+    write_offsets(tmp_path / "offsets/one.png", offsets)
+    arguments = ["--input", str(tmp_path / "pred"), "--offset", str(tmp_path / "offsets"), "--scale", "1"]
+    arguments += ["--dataset", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "out"), "--split", "test"]
+    assert refine(arguments) == 0
+    np.testing.assert_array_equal(read_image(tmp_path / "out/one.png"), colors[:, [0, 2, 2]])
 
 
 def test_results_go_to_folders_of_its_name(tmp_path, monkeypatch):

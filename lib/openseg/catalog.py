@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 from openseg.errors import ConfigError, DataError, nearest_names
 from openseg.images import is_colored, read_color_label, read_label
 
-__all__ = ["CATALOG_NAMES", "IGNORE", "UNKNOWN", "Catalog", "SplitFiles", "get_catalog"]
+__all__ = ["CATALOG_NAMES", "IGNORE", "UNKNOWN", "Catalog", "SplitFiles", "color_keys", "get_catalog"]
 
 IGNORE = 255
 """Training id of pixels that count neither in the loss nor in a score."""
@@ -126,6 +127,11 @@ class Catalog:
             meaning += repr(self.colors)
         return hashlib.sha256(meaning.encode()).hexdigest()[:12]
 
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """What a network learned from this data set's labels; kept in checkpoints."""
+        return {"classes": list(self.classes), "ids": self.fingerprint}
+
     def encode_known(self, labels: np.ndarray) -> np.ndarray:
         """File ids ``uint8`` or ``uint16[H, W]``, or colours ``uint8[H, W, 3]`` -> training ids, ``uint8[H, W]``.
 
@@ -162,6 +168,14 @@ class Catalog:
             f"and, ignored, {_ranges([*self.ignored_ids, IGNORE])}"
         )
 
+    def merge_instances(self, instances: np.ndarray) -> np.ndarray:
+        """An instance map in which ids that mean the same class are the same one where they stand alone, as stuff."""
+        table = np.arange(1 << 16, dtype=np.uint16)
+        for file_id, train_id in self.merged_ids:
+            if file_id <= IGNORE:  # larger values are instances
+                table[file_id] = self.ids[train_id]
+        return np.take(table, instances)
+
     def encode_prediction(self, labels: np.ndarray) -> np.ndarray:
         """Ids or colours of a prediction -> training ids; whatever is no class becomes ``IGNORE`` (a miss where
         truth is).
@@ -185,8 +199,11 @@ class Catalog:
         """A predicted label file as training ids, see ``encode_prediction``; of a colour-coded data set in colours or
         ids.
         """
-        colored = self.label_colors and is_colored(path)
-        return self.encode_prediction(read_color_label(path) if colored else read_label(path))
+        if self.label_colors and is_colored(path):
+            encoded = self.encode_known(read_color_label(path))
+            if (encoded != UNKNOWN).mean() > 0.5:  # else a palette that only shows what the ids are
+                return np.where(encoded == UNKNOWN, np.uint8(IGNORE), encoded)
+        return self.encode_prediction(read_label(path))
 
     def decode(self, train_ids: np.ndarray) -> np.ndarray:
         """Training ids -> file ids, ``uint8``; anything that is no class becomes ``void_id``."""
@@ -220,29 +237,45 @@ _FOLDER = Path(__file__).parent / "catalogs"
 CATALOG_NAMES = tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 
 
-def get_catalog(name: str) -> Catalog:
+_OWN: dict[Path, tuple[int, Catalog]] = {}
+
+
+def get_catalog(name: str, fresh: bool = True) -> Catalog:
     """The facts of data set ``name``, or of the data set that the YAML file ``name`` describes.
+
+    Args:
+        fresh: read a file again if it changed; an experiment goes on with what it began with.
 
     Raises:
         ConfigError: unknown name (the message lists the nearest ones), or a file that cannot be.
     """
     if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        try:
-            stamp = path.stat().st_mtime_ns
-        except OSError as error:
-            raise ConfigError(f"{name}: no such data set file ({error.strerror}); see docs/your-data.md") from None
-        return _read(path, stamp)
+        return _own_catalog(Path(name).absolute(), name, fresh)
     if name not in CATALOG_NAMES:
         raise ConfigError(
             f"unknown data set '{name}'; {nearest_names(name, CATALOG_NAMES)}; your own is a YAML file, see "
             "docs/your-data.md"
         )
-    return _read(_FOLDER / f"{name}.yaml", 0)
+    return _read_builtin(name)
 
 
-@functools.lru_cache(maxsize=64)
-def _read(path: Path, stamp: int) -> Catalog:
+def _own_catalog(path: Path, name: str, fresh: bool) -> Catalog:
     from openseg.catalog_file import read_catalog  # it builds on this module
 
-    return read_catalog(path, own=stamp != 0)
+    known = _OWN.get(path)
+    if known is not None and not fresh:
+        return known[1]
+    try:
+        stamp = path.stat().st_mtime_ns
+    except OSError as error:
+        raise ConfigError(f"{name}: no such data set file ({error.strerror}); see docs/your-data.md") from None
+    if known is None or known[0] != stamp:
+        _OWN[path] = stamp, read_catalog(path, own=True)
+    return _OWN[path][1]
+
+
+@functools.cache
+def _read_builtin(name: str) -> Catalog:
+    from openseg.catalog_file import read_catalog
+
+    return read_catalog(_FOLDER / f"{name}.yaml", own=False)

@@ -57,7 +57,9 @@ class CatalogFile(Section):
         None, description="class of each file id, or ignore; train: the files hold 0, 1, 2, ... in the classes' order"
     )
     ignored_ids: tuple[FileId, ...] | None = None
-    void_id: Byte | None = Field(None, description="written where a prediction has no class; null: 255")
+    void_id: Byte | None = Field(
+        None, description="written where a prediction has no class; null: 255, or the largest id that no class has"
+    )
     thing_ids: tuple[FileId, ...] | None = None
     flip_pairs: tuple[tuple[str | Byte, str | Byte], ...] | None = Field(None, description="names or file ids")
     label_colors: bool = Field(False, description="label files are RGB pictures in the classes' colours")
@@ -80,6 +82,8 @@ def read_catalog(path: Path, own: bool) -> Catalog:
         classes = _classes(facts)
         ids = _ids(facts, classes)
         pairs = _pairs(facts, classes["names"], ids["ids"]) if facts.flip_pairs is not None else classes["flip_pairs"]
+        if facts.label_colors:
+            _require_different((*classes["colors"], *facts.ignored_colors), "label_colors", "colour")
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     folder = facts.folder or (name if not own else ".")
@@ -119,10 +123,10 @@ def _classes(facts: CatalogFile) -> dict[str, Any]:
     if weights and len(weights) != len(entries):
         raise ConfigError("classes: give every class a weight, or none")
     colors = tuple(entry.color or _default_color(number) for number, entry in enumerate(entries))
-    if facts.label_colors:
-        _require_different((*colors, *facts.ignored_colors), "label_colors", "colour")
-        if any(entry.color is None for entry in entries):
-            raise ConfigError("label_colors: every class needs its color")
+    if facts.label_colors and any(entry.color is None for entry in entries):
+        raise ConfigError("label_colors: every class needs its color")
+    if facts.ids is not None and any(entry.id is not None for entry in entries):
+        raise ConfigError("ids: the classes have an id each already; leave out the one or the other")
     return {
         "names": names,
         "colors": colors,
@@ -164,15 +168,17 @@ def _ids(facts: CatalogFile, classes: dict[str, Any]) -> dict[str, Any]:
     else:
         ids, merged = _id_table(facts.ids, names, ignored)
     _require_different(ids, "classes", "id")
-    used = {*ids, *(file_id for file_id, _ in merged)} & set(ignored)
-    if used:
-        raise ConfigError(f"ignored_ids: {min(used)} is the id of a class")
+    used = {*ids, *(file_id for file_id, _ in merged)}
+    if used & set(ignored):
+        raise ConfigError(f"ignored_ids: {min(used & set(ignored))} is the id of a class")
     void = facts.void_id
-    if void is None:
-        void = base.void_id if base is not None and facts.ids is None else IGNORE
-    if void in ids:
-        mend = "255" if IGNORE not in ids else "an id that is no class"
-        raise ConfigError(f"void_id: {void} is the id of class {names[ids.index(void)]}; set it to {mend}")
+    if void is None and base is not None and facts.ids is None:
+        void = base.void_id
+    elif void is None:
+        void = max(each for each in range(IGNORE + 1) if each not in used)
+        ignored += [void] if void != IGNORE else []
+    if void in used:
+        raise ConfigError(f"void_id: {void} is the id of a class; set it to an id that is none")
     if void != IGNORE and void not in ignored:
         raise ConfigError(f"void_id: {void} must be one of ignored_ids, or predictions could not be read again")
     things = facts.thing_ids if facts.thing_ids is not None else (base.thing_ids if base and facts.ids is None else ())
@@ -215,4 +221,6 @@ def _pairs(facts: CatalogFile, names: tuple[str, ...], ids: tuple[int, ...]) -> 
             raise ConfigError(f"flip_pairs: no class {value!r}; {nearest_names(str(value), names)}")
         return known.index(value)
 
-    return tuple((number(left), number(right)) for left, right in facts.flip_pairs or ())
+    pairs = tuple((number(left), number(right)) for left, right in facts.flip_pairs or ())
+    _require_different(tuple(names[each] for pair in pairs for each in pair), "flip_pairs", "class")
+    return pairs

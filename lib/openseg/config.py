@@ -226,15 +226,6 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
-    def _weights_are_known(self) -> Experiment:
-        if self.loss.class_weights and self.catalog.class_weights is None:
-            raise ValueError(
-                f"loss.class_weights: {self.catalog.name} has none; give its classes weights (main.py check suggests "
-                "some), or set it to false"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _one_size(self) -> Experiment:
         if self.data.short_side and self.data.size:
             raise ValueError("data.short_side and data.size exclude each other")
@@ -245,7 +236,7 @@ class Experiment(Section):
     @property
     def catalog(self) -> Catalog:
         """The facts of the data set."""
-        return get_catalog(self.data.dataset)
+        return get_catalog(self.data.dataset, fresh=False)
 
     @property
     def data_dir(self) -> Path:

@@ -20,16 +20,19 @@ from openseg.errors import DataError, OpensegError
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "LABEL_SUFFIXES",
     "atomic_write",
     "claim_folder",
     "file_hash",
     "index_files",
     "list_files",
     "sample_key",
+    "walk_files",
     "write_json",
 ]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 # <city>_<sequence>_<frame> of Cityscapes, whatever follows it (_leftImg8bit, _gtFine_labelIds, ...).
 _CITYSCAPES_KEY_PARTS = 3
 
@@ -92,14 +95,23 @@ def list_files(folder: str | os.PathLike, suffixes: tuple[str, ...] = IMAGE_SUFF
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    files = [Path(path) for path in sorted(_walk(str(folder), suffixes, set()))]
+    files = [Path(path) for path in sorted(walk_files(folder, suffixes))]
     if not files:
         raise DataError(f"{folder}: no file with a suffix of {', '.join(suffixes)}")
     return files
 
 
+def walk_files(folder: str | os.PathLike, suffixes: tuple[str, ...] = ("",)) -> Iterator[str]:
+    """Files below ``folder`` with one of ``suffixes``; links are followed, hidden files are left out.
+
+    Raises:
+        DataError: a folder cannot be read, or a link leads to nothing.
+    """
+    yield from _walk(os.fspath(folder), suffixes, set())
+
+
 def _walk(folder: str, suffixes: tuple[str, ...], seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Paths below ``folder``; a folder that links lead to again is read once."""
+    """``walk_files``; a folder that links lead to again is read once."""
     try:
         status = Path(folder).stat()
         if (status.st_dev, status.st_ino) in seen:

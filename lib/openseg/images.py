@@ -15,7 +15,7 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from openseg.errors import DataError
 from openseg.files import atomic_write
@@ -25,8 +25,17 @@ __all__ = ["is_colored", "read_color_label", "read_image", "read_label", "write_
 _IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _LABEL_MODES = ("L", "P", "1", "I;16", "I;16B", "I")
 _LABEL_FORMATS = ("PNG", "TIFF", "BMP")
-_MAX_PIXELS = 1 << 28
+_MAX_PIXELS = 178_956_970  # where Pillow stops too
 _ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_START = 16  # signature, then length and name of the header
 _PNG_HEADER = struct.Struct(">IIBBBBB")
@@ -119,11 +128,9 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
             f"{path}: pixels of kind {stored or image.mode}; images have 8 bits a channel, so choose the range that "
             "matters and convert it"
         )
-    orientation = 1
     with contextlib.suppress(Exception):  # damaged metadata of a good picture
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    if orientation != 1:
-        image = ImageOps.exif_transpose(image)
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+        image = image if turn is None else image.transpose(turn)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 

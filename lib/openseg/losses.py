@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from openseg.catalog import IGNORE
 from openseg.config import Experiment, LossConfig
+from openseg.errors import ConfigError
 from openseg.models import SegFixOutput, SegmentorOutput
 from openseg.models.layers import resize_logits
 from openseg.segfix.directions import NUM_DIRECTIONS
@@ -117,8 +118,17 @@ class SegFixLoss:
 
 
 def build_loss(experiment: Experiment, device: torch.device) -> SegmentationLoss | SegFixLoss:
-    """The loss of an experiment: ``loss(output, batch)`` gives named terms, of which ``loss`` is to be minimised."""
+    """The loss of an experiment: ``loss(output, batch)`` gives named terms, of which ``loss`` is to be minimised.
+
+    Raises:
+        ConfigError: it asks for class weights, and the data set has none.
+    """
     if experiment.task == "segfix":
         return SegFixLoss(experiment.loss)
     values = experiment.catalog.class_weights if experiment.loss.class_weights else None
+    if experiment.loss.class_weights and values is None:
+        raise ConfigError(
+            f"loss.class_weights: {experiment.catalog.name} has none; give its classes weights (main.py check suggests "
+            "some), or set it to false"
+        )
     return SegmentationLoss(experiment.loss, None if values is None else torch.tensor(values, device=device))

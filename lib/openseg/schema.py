@@ -16,6 +16,20 @@ from openseg.errors import ConfigError, nearest_names
 __all__ = ["Section", "explain", "read_yaml"]
 
 
+class _Loader(yaml.SafeLoader):
+    """A mapping that says the same key twice is an error; YAML's reader would keep the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, (str, int, float)) and key in seen:
+                raise yaml.YAMLError(f"key {key!r} is there twice, again in line {key_node.start_mark.line + 1}")
+            if isinstance(key, (str, int, float)):
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
 class Section(BaseModel):
     """A mapping whose keys are known; immutable."""
 
@@ -29,7 +43,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         ConfigError: missing, unreadable, or no mapping; ``what`` says what it should have been.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
     except OSError as error:
         raise ConfigError(f"{path}: cannot read {what} ({error.strerror})") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date or number that cannot be

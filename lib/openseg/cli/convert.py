@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from openseg.config import Experiment, load_experiment
 from openseg.errors import CheckpointError, ConfigError
 from openseg.models.weights import Checkpoint, fit_experiment, fits, load_weights, read_checkpoint, write_weights
+from openseg.schema import explain
 
 __all__ = ["convert"]
 
@@ -48,9 +49,10 @@ def _recognise(checkpoint: Checkpoint, overrides: Sequence[str]) -> Experiment:
             raise CheckpointError(f"{checkpoint.path}: holds its experiment; to change it, name another by --config")
         try:
             return Experiment.model_validate(checkpoint.content["experiment"])
-        except ValidationError:
+        except ValidationError as error:
+            reason = explain(error, Experiment)
             raise CheckpointError(
-                f"{checkpoint.path}: its experiment is of another version; name it by --config"
+                f"{checkpoint.path}: its experiment cannot be used here ({reason}); name one by --config"
             ) from None
     open_settings = []  # what the file decides
     if "head_activation" in checkpoint.converted.settings:

@@ -43,7 +43,7 @@ def check(arguments: argparse.Namespace) -> int:
     splits = arguments.split or [*data.train_split.split("+"), *data.val_split.split("+")]
     reports = []
     for split in dict.fromkeys(splits):
-        report = SplitReport(split, experiment.catalog.classes)
+        report = SplitReport(split, experiment.catalog)
         _check_split(experiment, split, report, arguments.workers)
         print(f"{check_text(report)}\n")
         reports.append(report)
@@ -109,6 +109,7 @@ def cache(arguments: argparse.Namespace) -> None:
     splits = dict.fromkeys([experiment.data.train_split, experiment.data.val_split])
     pairs = [pair for split in splits for pair in list_split(experiment, split)]
     samples = Samples(experiment)
+    samples.cache.remove_leftovers()
     samples.cache.recount()
     skipped = 0
     for error in map_parallel(functools.partial(_fill, samples), pairs, "cache", arguments.workers):

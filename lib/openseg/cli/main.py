@@ -83,16 +83,23 @@ def _offsets(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from openseg.data.folder import pair_files
+    from openseg.catalog import get_catalog
+    from openseg.data.folder import list_truths, require_partners, split_paths
     from openseg.engine.scoring import score_files
-    from openseg.files import list_files
+    from openseg.files import LABEL_SUFFIXES, index_files, list_files
     from openseg.report.tables import write_scores
 
-    truths = list_files(arguments.gt, (".png",))
+    if arguments.gt:
+        truths = index_files(list_files(arguments.gt, LABEL_SUFFIXES))
+    else:
+        catalog = get_catalog(arguments.dataset)
+        data_dir = Path(arguments.data_root) / catalog.folder
+        truths = list_truths(split_paths(catalog, data_dir, arguments.split))
     results = {}
     for folder in arguments.pred:
-        pairs = pair_files(truths, list_files(folder, (".png",)), "prediction")
-        files = [(prediction, truth) for truth, prediction in pairs.values()]
+        predictions = index_files(list_files(folder, LABEL_SUFFIXES))
+        require_partners(truths, predictions, "prediction", Path(folder))
+        files = [(predictions[key], truth) for key, truth in truths.items()]
         results[folder] = score_files(files, arguments.dataset, arguments.distances)
     write_scores(Path(arguments.json) if arguments.json else None, results)
 
@@ -191,7 +198,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("evaluate", _evaluate, "Score label PNGs of any model against the truth: mIoU, accuracy, boundary F.")
     sub.add_argument("--dataset", required=True, help="whose ids the files hold: a name, or a YAML file of your own")
     sub.add_argument("--pred", required=True, nargs="+", metavar="DIR", help="one or more folders to compare")
-    sub.add_argument("--gt", required=True, metavar="DIR", help="folder of true labels")
+    sub.add_argument("--gt", metavar="DIR", help="folder of true labels (default: the data set's, of --split)")
+    sub.add_argument("--split", default="val", help="without --gt (default: val)")
+    sub.add_argument("--data-root", default="data", metavar="DIR", help="without --gt (default: data)")
     sub.add_argument(
         "--distances",
         type=_distances,

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from openseg.catalog import IGNORE, Catalog, get_catalog
+from openseg.catalog import IGNORE, Catalog, color_keys, get_catalog
 from openseg.cli.common import HelpFormatter, existing_dir, run_command, run_parallel
 from openseg.cli.profile import data_root
 from openseg.data.folder import match_labels, split_paths
 from openseg.errors import DataError
 from openseg.files import list_files, sample_key
-from openseg.images import read_label, write_label
+from openseg.images import is_colored, read_color_label, read_label, write_image, write_label
 from openseg.segfix import index_offsets, read_offsets, refine
 
 __all__ = ["find_offsets", "main", "refine_file"]
@@ -88,15 +88,34 @@ def find_offsets(split: str, dataset: str, root: Path) -> Path:
     )
 
 
-def refine_file(files: tuple[Path, Path, Path], scale: int, catalog: Catalog | None) -> None:
+def _refine_colors(files: tuple[Path, Path, Path], scale: int) -> None:
+    """Sharpen a label file whose colours stand for classes."""
+    label, offset, out = files
+    colors, offsets = read_color_label(label), read_offsets(offset)
+    _require_same_size(label, colors.shape[:2], offset, offsets)
+    keys = refine(color_keys(colors), offsets, scale)
+    write_image(out, np.stack([keys >> 16, keys >> 8 & 255, keys & 255], axis=2).astype(np.uint8))
+
+
+def _require_same_size(label: Path, shape: tuple[int, ...], offset: Path, offsets: np.ndarray) -> None:
+    if offsets.shape[:2] != shape:
+        raise DataError(f"{label}: size {shape} differs from its offset {offset} {offsets.shape[:2]}")
+
+
+def refine_file(
+    files: tuple[Path, Path, Path], scale: int, catalog: Catalog | None = None, colored: bool = False
+) -> None:
     """Sharpen one label file: ``files`` are label, offset and output; a palette stays.
 
-    ``catalog`` given: ids outside its classes become 255, as the original wrote it.
+    ``colored``: the data set's labels are colours. ``catalog`` given: ids outside its classes become 255, as the
+    original wrote it.
     """
     label, offset, out = files
+    if colored and is_colored(label):
+        _refine_colors(files, scale)
+        return
     labels, offsets = read_label(label), read_offsets(offset)
-    if offsets.shape[:2] != labels.shape:
-        raise DataError(f"{label}: size {labels.shape} differs from its offset {offset} {offsets.shape[:2]}")
+    _require_same_size(label, labels.shape, offset, offsets)
     refined = refine(labels, offsets, scale)
     if catalog is not None:
         train_ids = catalog.encode_prediction(refined)
@@ -147,8 +166,10 @@ def _run(arguments: argparse.Namespace) -> None:
             f"{len(missing)} of {len(labels)} labels have no offset in {offset_dir} ({names}); predict them first"
         )
     work = [(path, index[sample_key(path)], out / path.relative_to(source)) for path in labels]
-    catalog = get_catalog(arguments.dataset) if arguments.eval_ids_only else None
-    run_parallel(partial(refine_file, scale=arguments.scale, catalog=catalog), work, "segfix", arguments.workers)
+    catalog = get_catalog(arguments.dataset)
+    evaluated = catalog if arguments.eval_ids_only else None
+    sharpen = partial(refine_file, scale=arguments.scale, catalog=evaluated, colored=catalog.label_colors)
+    run_parallel(sharpen, work, "segfix", arguments.workers)
     print(f"{len(work)} label maps: {out}")
     if arguments.split == "val":
         _score(arguments, [(before, after) for before, _, after in work], root, out)

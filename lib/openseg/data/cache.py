@@ -7,9 +7,12 @@ used are counted under a lock.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import logging
+import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,14 +20,15 @@ from pathlib import Path
 import numpy as np
 
 from openseg.config import Experiment
-from openseg.errors import DataError, OpensegError
-from openseg.files import atomic_write
+from openseg.errors import DataError
 
 __all__ = ["DecodedCache"]
 
 logger = logging.getLogger("openseg")
 
 _HEADER_BYTES = 128
+_LEFT_SECONDS = 3600
+_VERSION = 1  # of what is kept: one more whenever decoding or SegFix ground truth changes
 
 
 class DecodedCache:
@@ -68,25 +72,39 @@ class DecodedCache:
             status = path.stat()
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-        name = hashlib.sha256(f"{path.absolute()}\0{variant}".encode()).hexdigest()[:32]
+        name = hashlib.sha256(f"{_VERSION}\0{path.absolute()}\0{variant}".encode()).hexdigest()[:32]
         return self.folder / name[:2] / name, f"{status.st_size:x}-{status.st_mtime_ns:x}"
 
     def _store(self, target: Path, values: np.ndarray) -> None:
         size = values.nbytes + _HEADER_BYTES
+        temporary = target.with_name(f".{target.stem}.{os.getpid()}.part")
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                np.save(file, values)
+                file.flush()
+                os.fsync(file.fileno())
             with self._counter() as used:
+                if target.exists():  # another process was faster
+                    return
                 for stale in target.parent.glob(f"{target.name.partition('_')[0]}_*.npy"):
                     used[0] -= stale.stat().st_size
                     stale.unlink()
                 if used[0] + size > self.limit:
                     self.full = True
                     return
+                temporary.replace(target)
                 used[0] += size
-            with atomic_write(target) as temporary, open(temporary, "wb") as file:
-                np.save(file, values)
-        except (OpensegError, OSError) as error:
-            self.full = True  # a cache that cannot grow is no reason to stop a training
-            logger.warning("%s: nothing more is kept (%s)", self.folder, error)
+        except OSError as error:
+            self._give_up(error)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def _give_up(self, error: OSError) -> None:
+        """A cache that cannot grow is no reason to stop a training."""
+        self.full = True
+        logger.warning("%s: nothing more is kept (%s)", self.folder, error)
 
     @contextmanager
     def _counter(self) -> Iterator[list[int]]:
@@ -97,19 +115,36 @@ class DecodedCache:
             file.seek(0)
             text = file.read()
             used = [int(text) if text.isdigit() else self.measure()]
-            yield used
-            file.truncate(0)
-            file.write(str(max(used[0], 0)))
+            try:
+                yield used
+            finally:
+                file.truncate(0)
+                file.write(str(max(used[0], 0)))
 
     def measure(self) -> int:
         """Bytes of all files in the cache."""
-        return sum(path.stat().st_size for path in self.folder.glob("??/*.npy"))
+        total = 0
+        for path in self.folder.glob("??/*.npy"):
+            with contextlib.suppress(FileNotFoundError):  # replaced just now
+                total += path.stat().st_size
+        return total
 
     def recount(self) -> int:
-        """Measure the bytes in use and write them down; an interrupted process may have counted what it never wrote."""
-        with self._counter() as used:
-            used[0] = self.measure()
-        return used[0]
+        """Measure the bytes in use and write them down, since the files may have been changed by hand."""
+        try:
+            with self._counter() as used:
+                used[0] = self.measure()
+            return used[0]
+        except OSError as error:
+            self._give_up(error)
+            return self.measure()
+
+    def remove_leftovers(self) -> None:
+        """Remove what processes left that were killed while writing."""
+        for path in self.folder.glob("??/.*.part"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _LEFT_SECONDS:
+                    path.unlink()
 
 
 def _load(path: Path) -> np.ndarray | None:

@@ -20,6 +20,8 @@ __all__ = ["SampleReport", "SplitReport", "inspect", "quick_check", "same_images
 
 _SHOWN_VALUES = 5
 _MOSTLY = 0.5
+_OFTEN = 0.2
+_MANY = 3
 _QUICK = 32
 
 
@@ -29,6 +31,7 @@ class SampleReport:
 
     Attributes:
         errors: one line each; the training would stop at them, or learn nonsense.
+        raw: ``int64[256]``, pixels of each file id up to 255; None where the labels are colours.
         pixels: ``int64[K]``, pixels of each class.
         unknown: share of the label's pixels by unknown value (an id, or a colour as text).
         digest: of the image file's bytes.
@@ -36,6 +39,7 @@ class SampleReport:
 
     key: str
     errors: list[str] = field(default_factory=list)
+    raw: np.ndarray | None = None
     size: tuple[int, int] | None = None
     pixels: np.ndarray | None = None
     ignored: int = 0
@@ -73,6 +77,8 @@ def _count(pair: Pair, catalog: Catalog, report: SampleReport) -> np.ndarray:
     label = catalog.encode_known(raw)
     counts = np.bincount(label.ravel(), minlength=256)
     report.pixels, report.ignored = counts[: catalog.num_classes], int(counts[IGNORE])
+    if raw.ndim == 2:
+        report.raw = np.bincount(np.minimum(raw, IGNORE).ravel(), minlength=256)
     if counts[UNKNOWN]:
         values = raw[label == UNKNOWN]
         found, numbers = np.unique(values, axis=0, return_counts=True)
@@ -88,7 +94,7 @@ class SplitReport:
     """What was found in a split; ``add`` takes its samples one by one."""
 
     name: str
-    classes: Sequence[str]
+    catalog: Catalog
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     samples: int = 0
@@ -98,9 +104,10 @@ class SplitReport:
     keys: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.pixels = np.zeros(len(self.classes), np.int64)
-        self.images = np.zeros(len(self.classes), np.int64)
-        self.unknown: dict[str, int] = {}
+        self.pixels = np.zeros(self.catalog.num_classes, np.int64)
+        self.images = np.zeros(self.catalog.num_classes, np.int64)
+        self.raw = np.zeros(256, np.int64)
+        self.unknown: dict[str, tuple[int, float]] = {}
 
     def add(self, sample: SampleReport) -> None:
         self.samples += 1
@@ -113,20 +120,49 @@ class SplitReport:
         if sample.pixels is not None:
             self.pixels += sample.pixels
             self.images += sample.pixels > 0
-        for value in sample.unknown:
-            self.unknown[value] = self.unknown.get(value, 0) + 1
+        if sample.raw is not None:
+            self.raw += sample.raw
+        for value, share in sample.unknown.items():
+            count, largest = self.unknown.get(value, (0, 0.0))
+            self.unknown[value] = count + 1, max(largest, share)
 
     def finish(self) -> None:
-        """Look at the whole split."""
+        """Look at the whole split: mistakes that no single value shows."""
         total = int(self.pixels.sum()) + self.ignored
-        if total and self.ignored > _MOSTLY * total:
+        if not total:
+            return
+        absent = [name for name, count in zip(self.catalog.classes, self.pixels, strict=True) if count == 0]
+        if not self.pixels.any():
+            self.errors.append(f"{self.name}: all pixels are ignored; the labels hold {self._values()}")
+        elif self._looks_like_training_ids(total):
+            self.errors.append(
+                f"{self.name}: the labels seem to hold training ids 0 to {self.catalog.num_classes - 1} instead of "
+                f"{self.catalog.name}'s ids; describe them in a YAML file with 'ids: train' (docs/your-data.md)"
+            )
+        elif absent and self.raw[IGNORE] and IGNORE in (self.raw.nonzero()[0][1:2].tolist()):
+            self.errors.append(
+                f"{self.name}: the labels hold {self._values()}, and 255 is ignored; if it is a class, say so in "
+                f"'ids' of the data set's file, such as ids: {{0: {self.catalog.classes[0]}, 255: {absent[-1]}}}"
+            )
+        elif self.ignored > _MOSTLY * total:
             self.warnings.append(
                 f"{self.ignored / total:.0%} of all pixels are ignored; are the labels in another id space?"
             )
-        absent = [name for name, count in zip(self.classes, self.pixels, strict=True) if count == 0]
         if absent and self.pixels.any():
             more = f" and {len(absent) - 10} more" if len(absent) > 10 else ""
             self.warnings.append(f"no pixel of {len(absent)} classes: {', '.join(absent[:10])}{more}")
+
+    def _values(self) -> str:
+        values = self.raw.nonzero()[0].tolist()
+        return f"the values {', '.join(map(str, values[:8]))}{', ...' if len(values) > 8 else ''}"
+
+    def _looks_like_training_ids(self, total: int) -> bool:
+        """No value is beyond 0..K-1 although many ids are, and ignored ids are many and frequent."""
+        number = self.catalog.num_classes
+        beyond = [each for each in self.catalog.ids if each >= number]
+        ignored = [each for each in self.catalog.ignored_ids if each < number and self.raw[each]]
+        is_often = self.ignored - self.raw[IGNORE] > _OFTEN * total
+        return min(len(beyond), len(ignored)) >= _MANY and is_often and not self.raw[number:IGNORE].any()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -138,7 +174,9 @@ class SplitReport:
             "warnings": self.warnings,
             "sizes": [{"height": h, "width": w, "images": n} for (h, w), n in sorted(self.sizes.items())],
             "ignored share": self.ignored / max(labelled + self.ignored, 1),
-            "unknown values": {value: {"labels": count} for value, count in self.unknown.items()},
+            "unknown values": {
+                value: {"labels": count, "largest share": share} for value, (count, share) in self.unknown.items()
+            },
             "classes": [
                 {
                     "name": name,
@@ -146,7 +184,7 @@ class SplitReport:
                     "images": int(self.images[i]),
                     "suggested weight": float(weights[i]),
                 }
-                for i, name in enumerate(self.classes)
+                for i, name in enumerate(self.catalog.classes)
             ],
         }
 
@@ -179,8 +217,16 @@ def quick_check(experiment: Experiment, pairs: Sequence[Pair]) -> None:
     Raises:
         DataError: the first problem found, and how many of the samples have one.
     """
-    some = pairs[:: max(len(pairs) // _QUICK, 1)][:_QUICK]
-    errors = [report.errors[0] for report in (inspect(pair, experiment) for pair in some) if report.errors]
-    if errors:
-        more = f" ({len(errors)} of {len(some)} samples looked at are wrong; main.py check lists all)"
-        raise DataError(f"{errors[0]}{more}")
+    places = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), _QUICK)).astype(int))
+    report = SplitReport("data", experiment.catalog)
+    wrong = 0
+    for place in places:
+        sample = inspect(pairs[place], experiment)
+        wrong += bool(sample.errors)
+        report.add(sample)
+    if wrong:
+        more = f" ({wrong} of {len(places)} samples looked at are wrong; main.py check lists all)"
+        raise DataError(f"{report.errors[0]}{more}")
+    report.finish()
+    if report.errors:
+        raise DataError(f"{pairs[0].label.parent}: {report.errors[0].partition(': ')[2]}")

@@ -22,8 +22,10 @@ __all__ = [
     "list_labels",
     "list_pairs",
     "list_split",
+    "list_truths",
     "match_labels",
     "pair_files",
+    "require_partners",
     "split_paths",
     "unmatched",
 ]
@@ -31,6 +33,7 @@ __all__ = [
 logger = logging.getLogger("openseg")
 
 _SUGGESTION_POOL = 20_000
+_SUGGESTED = 20
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def _images(paths: SplitPaths) -> dict[str, Path]:
     if not paths.image.is_dir():
         raise DataError(f"{paths.image}: no such folder; put the images there")
     images = list_files(paths.image, IMAGE_SUFFIXES)
-    if paths.label_suffix:  # images and labels may share a folder
+    if paths.label_suffix and paths.image == paths.label:
         images = [path for path in images if not path.stem.endswith(paths.label_suffix)]
     index = index_files(images)
     if paths.list is None:
@@ -109,36 +112,41 @@ def _images(paths: SplitPaths) -> dict[str, Path]:
     return {key: index[key] for key in _listed_keys(paths.list, index)}
 
 
-def _read_list(path: Path) -> list[tuple[int, list[str]]]:
-    """(line number, columns) of a list file; columns are parted by tabs, or by blanks where there is no tab."""
+def _read_list(path: Path) -> list[tuple[int, str]]:
+    """(line number, line) of a list file."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot read the list of the split ({error})") from None
-    rows = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    rows = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     if not rows:
         raise DataError(f"{path}: an empty list")
-    return [
-        (number, [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()) for number, line in rows
-    ]
+    return rows
 
 
 def _listed_keys(path: Path, index: Mapping[str, Path]) -> list[str]:
     """Keys of the names in a list file."""
-    keys = []
-    for number, columns in _read_list(path):
-        name = " ".join(columns)
+    keys: dict[str, int] = {}
+    for number, name in _read_list(path):
         key = sample_key(name) if name.lower().endswith(IMAGE_SUFFIXES) else sample_key(f"{name}.png")
         if key not in index:
             raise DataError(f"{path}, line {number}: no image '{name}'; {_nearest(key, index)}")
-        keys.append(key)
-    return keys
+        if key in keys:
+            raise DataError(f"{path}, line {number}: '{name}' is in line {keys[key]} already")
+        keys[key] = number
+    return list(keys)
 
 
 def _listed_paths(path: Path, data_dir: Path, columns: int) -> list[list[Path]]:
-    """Paths in a list file of ``columns`` columns (labels may be left out where only images are wanted)."""
+    """Paths in a list file of ``columns`` columns (labels may be left out where only images are wanted).
+
+    Columns are parted by a tab, or by blanks where that gives two.
+    """
     rows = []
-    for number, cells in _read_list(path):
+    for number, line in _read_list(path):
+        cells = [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()
+        if "\t" not in line and columns == 1 and len(cells) != 2:
+            cells = [line]
         if len(cells) < columns or len(cells) > 2:
             raise DataError(
                 f"{path}, line {number}: write the image's path, a tab, and the label's (found {len(cells)} parts)"
@@ -193,6 +201,7 @@ def list_pairs(paths: SplitPaths) -> list[Pair]:
     if paths.is_path_list:
         rows = paths.rows(2)
         index_files(image for image, _ in rows)  # results are written under the images' names
+        index_files(label for _, label in rows)  # and SegFix ground truth under the labels'
         return [Pair(sample_key(image), image, label) for image, label in rows]
     for folder in (paths.image, paths.label):
         if not folder.is_dir():
@@ -202,9 +211,7 @@ def list_pairs(paths: SplitPaths) -> list[Pair]:
             )
     images = _images(paths)
     labels = _index(list_files(paths.label, IMAGE_SUFFIXES), paths.label_suffix)
-    missing = [key for key in images if key not in labels]
-    if missing:
-        raise DataError(_explain_missing(images, labels, "label", paths.label))
+    require_partners(images, labels, "label", paths.label)
     if paths.list is None and len(labels) > len(images):
         alone = next(path for key, path in labels.items() if key not in images)
         logger.warning("%s: %d labels have no image (%s)", paths.label, len(labels) - len(images), alone.name)
@@ -228,9 +235,18 @@ def unmatched(paths: SplitPaths) -> tuple[list[Pair], dict[str, str], dict[str, 
     suffix = _common_suffix(images, labels)
     return (
         pairs,
-        {str(images[key]): _nearest(key, left or labels, suffix) for key in alone},
-        {str(path): _nearest(key, {each: images[each] for each in alone} or images) for key, path in left.items()},
+        _with_suggestions({key: images[key] for key in alone}, left or labels, suffix),
+        _with_suggestions(left, alone or images),
     )
+
+
+def _with_suggestions(files: Mapping[str, Path], names: Iterable[str], suffix: str = "") -> dict[str, str]:
+    """What is nearest to each file's key; of many files only the first, since comparing names takes long."""
+    names = list(itertools.islice(names, _SUGGESTION_POOL))
+    return {
+        str(path): _nearest(key, names, suffix) if number < _SUGGESTED else "see the first ones"
+        for number, (key, path) in enumerate(files.items())
+    }
 
 
 def _common_suffix(images: Mapping[str, Path], labels: Mapping[str, Path]) -> str:
@@ -242,12 +258,11 @@ def _common_suffix(images: Mapping[str, Path], labels: Mapping[str, Path]) -> st
     return ""
 
 
-def _nearest(key: str, index: Mapping[str, Path], suffix: str = "") -> str:
+def _nearest(key: str, names: Iterable[str], suffix: str = "") -> str:
     if suffix:
         return f"all labels end in '{suffix}': say label_suffix: {suffix} in the data set's file"
-    if not index:
-        return "there are no others"
-    return nearest_names(key, itertools.islice(index, _SUGGESTION_POOL), limit=3)
+    names = list(itertools.islice(names, _SUGGESTION_POOL))
+    return nearest_names(key, names, limit=3) if names else "there are no others"
 
 
 def _explain_missing(wanted: Mapping[str, Path], others: Mapping[str, Path], what: str, where: Path) -> str:
@@ -255,7 +270,7 @@ def _explain_missing(wanted: Mapping[str, Path], others: Mapping[str, Path], wha
     names = ", ".join(path.name for path in missing[:3]) + (", ..." if len(missing) > 3 else "")
     example = next(iter(others.values()), None)
     suffix = _common_suffix(wanted, others)
-    hint = f"; {_nearest('', {}, suffix)}" if suffix else ""
+    hint = f"; {_nearest('', (), suffix)}" if suffix else ""
     return (
         f"{len(missing)} of {len(wanted)} files below {missing[0].parent} have no {what} in {where} ({names}); a pair "
         f"shares its name, and the {what}s look like {example}{hint}"
@@ -270,28 +285,37 @@ def pair_files(wanted: Iterable[Path], others: Iterable[Path], what: str) -> dic
     """
     others = list(others)
     wanted_index, index = index_files(wanted), index_files(others)
-    if any(key not in index for key in wanted_index):
-        raise DataError(_explain_missing(wanted_index, index, what, others[0].parent if others else Path()))
+    require_partners(wanted_index, index, what, others[0].parent if others else Path())
     return {key: (path, index[key]) for key, path in wanted_index.items()}
 
 
-def match_labels(predictions: Sequence[Path], split: SplitPaths) -> dict[Path, Path]:
-    """The true label of each predicted label map; its name is the label's or the image's.
+def require_partners(wanted: Mapping[str, Path], others: Mapping[str, Path], what: str, where: Path) -> None:
+    """Raises DataError where a key of ``wanted`` is not in ``others``, the files of kind ``what`` in ``where``."""
+    if any(key not in others for key in wanted):
+        raise DataError(_explain_missing(wanted, others, what, where))
+
+
+def list_truths(split: SplitPaths) -> dict[str, Path]:
+    """The labels of a split by the key that predictions have: that of the image, or of the label where there is none.
 
     Raises:
-        DataError: a prediction has no truth, or the split has none.
+        DataError: the split has no labels.
     """
     if not (split.list or split.label.is_dir()):
         raise DataError(f"{split.label}: no such folder")
     if split.label_suffix or split.is_path_list:  # images and labels have different names
-        pairs = list_pairs(split)
-        by_label = {sample_key(pair.label): pair.label for pair in pairs}
-        truths = by_label | {pair.key: pair.label for pair in pairs}
-    else:
-        truths = index_files(list_labels(split))
-    index = index_files(predictions)
-    if any(key not in truths for key in index):
-        raise DataError(_explain_missing(index, truths, "truth", split.label))
+        return {pair.key: pair.label for pair in list_pairs(split)}
+    return index_files(list_labels(split))
+
+
+def match_labels(predictions: Sequence[Path], split: SplitPaths) -> dict[Path, Path]:
+    """The true label of each predicted label map.
+
+    Raises:
+        DataError: a prediction has no truth, or the split has none.
+    """
+    truths, index = list_truths(split), index_files(predictions)
+    require_partners(index, truths, "truth", split.label)
     return {path: truths[key] for key, path in index.items()}
 
 

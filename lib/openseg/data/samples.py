@@ -60,7 +60,8 @@ class Samples:
         if pair.targets is not None:
             targets = read_targets(pair.targets, self.max_distance)
         elif pair.instance is not None:
-            targets = make_instance_targets(read_label(pair.instance), self.catalog.ids)
+            instances = self.catalog.merge_instances(read_label(pair.instance))
+            targets = make_instance_targets(instances, self.catalog.ids)
         else:
             targets = make_targets(np.asarray(label))
         return np.stack([targets.depth, targets.angle_code])

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from openseg.config import Experiment
+from openseg.config import DataConfig, Experiment
 from openseg.engine.checkpoints import best_path, latest_path
 from openseg.errors import CheckpointError, OpensegError
 from openseg.models import build_model
@@ -46,6 +46,7 @@ class Training:
             "validated": self.validated,
             "rng": rng,
             "experiment": self.experiment.dump(),
+            "data_set": self.experiment.catalog.meaning,
         }
 
     @property
@@ -122,9 +123,18 @@ def read_resumable(path: Path, experiment: Experiment) -> tuple[Checkpoint, Expe
             f"to fine-tune it, move it away and pass --weights {path.name} to train"
         )
     experiment = fit_experiment(experiment, checkpoint)
-    before, now = _flatten(checkpoint.content["experiment"]), _flatten(experiment.dump())
+    trained_on = checkpoint.content.get("data_set", experiment.catalog.meaning)  # absent in older files
+    if trained_on != experiment.catalog.meaning:
+        raise CheckpointError(
+            f"{path}: the classes or ids of {experiment.catalog.name} were others when this training began; resume "
+            "with the data set's file as it was, or start a new training under another name"
+        )
+    # A setting that is younger than the file had its default.
+    defaults = Experiment(name="", data=DataConfig(dataset=experiment.data.dataset))
+    before = _flatten(defaults.dump()) | _flatten(checkpoint.content["experiment"])
+    now = _flatten(experiment.dump())
     for key in now:
-        if not key.startswith(_MAY_CHANGE) and key in before and before[key] != now[key]:
+        if not key.startswith(_MAY_CHANGE) and before[key] != now[key]:
             raise CheckpointError(
                 f"{path}: was trained with {key}={before[key]}, now it is {now[key]}; resume with the former, "
                 "or start a new training under another name"

@@ -319,8 +319,32 @@ def load_model(experiment: Experiment, path: str | Path) -> tuple[nn.Module, Key
         CheckpointError: the file is damaged, belongs to another network, or contradicts the experiment.
     """
     checkpoint = read_checkpoint(path)
+    if experiment.task == "semantic":
+        _compare_classes(experiment, checkpoint)
     model = build_model(fit_experiment(experiment, checkpoint)).eval()
     return model, load_weights(model, checkpoint)
+
+
+def _compare_classes(experiment: Experiment, checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError where the classes are those of the checkpoint in another order; logs other names."""
+    trained = checkpoint.content.get("data_set", {}).get("classes")
+    classes = list(experiment.catalog.classes)
+    if trained is None or trained == classes:
+        return
+    first = next((i for i, (a, b) in enumerate(zip(trained, classes, strict=False)) if a != b), None)
+    if sorted(trained) == sorted(classes):
+        raise CheckpointError(
+            f"{checkpoint.path}: was trained with the classes of {experiment.catalog.name} in another order (class "
+            f"{first} was {trained[first]}, now it is {classes[first]}); use the data set's file as it was"
+        )
+    if len(trained) == len(classes):
+        logger.warning(
+            "%s: class %d was called %s in training, now it is %s",
+            checkpoint.path,
+            first,
+            trained[first],
+            classes[first],
+        )
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -341,9 +365,9 @@ def write_weights(path: str | Path, model: nn.Module, experiment: Experiment) ->
     """Write a network's weights and its experiment in our layout, as ``.pth`` or ``.safetensors``, atomically."""
     path = Path(path)
     weights = {key: value.contiguous() for key, value in model.state_dict().items()}
+    facts = {"experiment": experiment.dump(), "data_set": experiment.catalog.meaning}
     if path.suffix != ".safetensors":
-        write_checkpoint(path, {"weights": weights, "experiment": experiment.dump()})
+        write_checkpoint(path, {"weights": weights, **facts})
         return
-    facts = json.dumps({**_HEADER, "experiment": experiment.dump()})
     with atomic_write(path) as temporary:
-        safetensors.torch.save_file(weights, temporary, metadata={"openseg": facts})
+        safetensors.torch.save_file(weights, temporary, metadata={"openseg": json.dumps({**_HEADER, **facts})})

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 import io
+import lzma
 import os
 import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from openseg.errors import DataError
+from openseg.files import walk_files
 
 __all__ = ["Entry", "list_entries"]
 
@@ -56,7 +59,7 @@ class Entry:
             with open(self.path, "rb") as file:
                 file.seek(self.offset or 0)
                 content = file.read(self.size)
-        except (OSError, RuntimeError, zipfile.BadZipFile, EOFError, ValueError) as error:
+        except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
             raise DataError(f"{self.path}: {self.name} cannot be read ({error}); download or copy it again") from None
         if len(content) != self.size:
             raise DataError(f"{self.path}: ends within {self.name}; download it again")
@@ -136,7 +139,7 @@ def list_entries(inputs: Sequence[str | os.PathLike]) -> list[Entry]:
         if not each.exists():
             raise DataError(f"{each}: no such folder or archive")
         if each.is_dir():
-            for path in sorted(_files_below(each)):
+            for path in sorted(map(Path, walk_files(each))):
                 files.append(Entry(path.relative_to(each).as_posix(), path, path.stat().st_size))
                 if path.suffix.lower() in _ARCHIVES:
                     packed += _entries_of(path)
@@ -145,14 +148,6 @@ def list_entries(inputs: Sequence[str | os.PathLike]) -> list[Entry]:
         else:
             packed += _entries_of(each)
     return [entry for entry in [*files, *packed] if not _is_hidden(entry.name)]
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder, followlinks=True):
-        for name in names:
-            path = Path(parent, name)
-            if path.is_file():
-                yield path
 
 
 def _is_hidden(name: str) -> bool:

@@ -120,10 +120,10 @@ def place(tree: Tree, folder: Path, link: bool, limit: int | None, workers: int)
     """Write a tree as ``<folder>/<split>/<kind>/<name>``; what is there already and not older stays.
 
     Raises:
-        DataError: in a split with images and labels, one of them has no partner.
+        DataError: an image has no label or the other way round, or a split that was asked for is not there.
     """
     for split, kinds in tree.items():
-        _require_partners(split, kinds)
+        _require_partners(split, kinds, folder)
     for split, kinds in tree.items():
         names = sorted(next(iter(kinds.values())))[:limit]
         jobs = [
@@ -135,7 +135,17 @@ def place(tree: Tree, folder: Path, link: bool, limit: int | None, workers: int)
         print(f"{split}: {len(names)} samples ({', '.join(kinds)}), {written} files written to {folder / split}")
 
 
-def _require_partners(split: str, kinds: dict[str, dict[str, Source]]) -> None:
+def _require_partners(split: str, kinds: dict[str, dict[str, Source]], folder: Path) -> None:
+    """Images of a split other than test have labels, here or prepared before, and the other way round."""
+    present = [kind for kind, sources in kinds.items() if sources]
+    if not present:
+        raise DataError(f"{split}: nothing of it is in the release; pass its archives too")
+    for kind, other in (("image", "label"), ("label", "image")):
+        is_alone = kind in present and other not in present and not (folder / split / other).is_dir()
+        if is_alone and split != "test":
+            raise DataError(
+                f"{split}: there are {kind}s and no {other}s in the release; pass the archive with {other}s too"
+            )
     for kind, sources in kinds.items():
         for other, partners in kinds.items():
             alone = sorted(set(sources) - set(partners))

@@ -8,10 +8,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from openseg.catalog import get_catalog
+from openseg.catalog import CATALOG_NAMES, get_catalog
 from openseg.cli.common import HelpFormatter, existing_dir, run_command, run_parallel
 from openseg.cli.profile import data_root
 from openseg.data.folder import list_labels, pair_files, split_paths
+from openseg.errors import DataError
 from openseg.files import claim_folder, list_files
 from openseg.images import read_label
 from openseg.segfix.targets import TARGET_SUFFIXES
@@ -67,13 +68,34 @@ def _make_targets(arguments: argparse.Namespace, kind: str) -> None:
         if kind == "instance":
             instances = pair_files(labels, list_files(paths.instance, (".png",)), "instance map")
             maps = {label.stem: path for label, path in instances.values()}
-        made_by = {"dataset": catalog.name, "ids": catalog.fingerprint, "maps": kind, "format": arguments.format}
+        others = [
+            path for path in out.glob("*") if path.suffix in TARGET_SUFFIXES and path.suffix[1:] != arguments.format
+        ]
+        if others:
+            raise DataError(
+                f"{out}: holds ground truth as {others[0].suffix}, which is read as well; go on with it by --format "
+                f"{others[0].suffix[1:]}, or choose another --outname"
+            )
+        made_by = {"dataset": catalog.name} | ({"maps": kind} if kind != "label" else {})
+        if dataset not in CATALOG_NAMES:
+            made_by["ids"] = catalog.fingerprint
         kept = claim_folder(out, made_by, TARGET_SUFFIXES)
         jobs = [(path, out / f"{stem}.{arguments.format}") for stem, path in maps.items()]
         todo = [(path, target) for path, target in jobs if target.name not in kept or _is_older(target, path)]
         work = functools.partial(_write_targets, dataset, kind)
         run_parallel(work, todo, f"SegFix {split}", arguments.workers)
         print(f"{split}: {len(todo)} of {len(maps)} written to {out}")
+
+
+def _require_one_format(out: Path, suffix: str) -> None:
+    """Raises DataError where a folder holds ground truth in the other format."""
+    others = {path.suffix for path in out.glob("[!.]*")} & set(TARGET_SUFFIXES) - {suffix}
+    if others:
+        other = others.pop()
+        raise DataError(
+            f"{out}: holds ground truth as {other}, which is read as well; go on with it by --format {other[1:]}, or "
+            "choose another --outname"
+        )
 
 
 def _is_older(made: Path, source: Path) -> bool:
@@ -86,7 +108,7 @@ def _write_targets(dataset: str, kind: str, job: tuple[Path, Path]) -> None:
     path, target = job
     catalog = get_catalog(dataset)
     if kind == "instance":
-        targets = make_instance_targets(read_label(path), catalog.ids)
+        targets = make_instance_targets(catalog.merge_instances(read_label(path)), catalog.ids)
     else:
         targets = make_targets(catalog.read_truth(path))
     write_targets(target, targets)

@@ -16,8 +16,8 @@ def check_text(report: SplitReport) -> str:
     if report.pixels.any():
         lines.append(_class_table(report))
     if report.unknown:
-        common = sorted(report.unknown.items(), key=lambda item: -item[1])[:_SHOWN]
-        lines.append(f"  unknown values: {', '.join(f'{value} in {count} labels' for value, count in common)}")
+        common = sorted(report.unknown.items(), key=lambda item: -item[1][0])[:_SHOWN]
+        lines.append(f"  unknown values: {', '.join(f'{value} in {count} labels' for value, (count, _) in common)}")
     for title, problems in (("warning", report.warnings), ("error", report.errors)):
         lines += [f"  {title}: {text}" for text in problems[:_SHOWN]]
         if len(problems) > _SHOWN:
@@ -38,7 +38,7 @@ def _sizes(report: SplitReport) -> str:
 def _class_table(report: SplitReport) -> str:
     weights, labelled = suggest_weights(report.pixels), int(report.pixels.sum())
     rows = [["class", "pixels (%)", "images", "suggested weight"]]
-    for i, name in enumerate(report.classes):
+    for i, name in enumerate(report.catalog.classes):
         if report.pixels[i]:
             rows.append([name, f"{100 * report.pixels[i] / labelled:.3f}", str(report.images[i]), f"{weights[i]:.3f}"])
     rows.append(["(ignored, of all)", f"{100 * report.ignored / (labelled + report.ignored):.3f}", "", ""])

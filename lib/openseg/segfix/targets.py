@@ -139,6 +139,16 @@ _CODE_TABLE = np.full(256, NO_ANGLE, np.uint8)
 _CODE_TABLE[: _PACKED.size] = directions_to_codes(_PACKED // _DEPTHS)
 
 
+def _from_mat(content: dict[str, np.ndarray]) -> Targets:
+    depth, code = content["depth"], content["dir_deg"]
+    if depth.dtype != np.uint8 or code.dtype != np.uint8 or depth.ndim != 2 or depth.shape != code.shape:
+        raise ValueError(f"depth is {depth.dtype}{depth.shape}, dir_deg {code.dtype}{code.shape}")
+    step = int(np.squeeze(content.get("deg_reduce", DEGREES_PER_CODE)))
+    if step != DEGREES_PER_CODE or code.max(initial=0) > 360 // DEGREES_PER_CODE:
+        raise ValueError(f"codes of {step} degrees up to {code.max(initial=0)}")
+    return Targets(depth, code)
+
+
 def read_targets(path: str | os.PathLike, max_distance: int = 0) -> Targets:
     """Read targets that ``write_targets`` or the original wrote.
 
@@ -150,8 +160,7 @@ def read_targets(path: str | os.PathLike, max_distance: int = 0) -> Targets:
     path = Path(path)
     try:
         if path.suffix == ".mat":
-            content = loadmat(path)
-            return Targets(content["depth"], content["dir_deg"])
+            return _from_mat(loadmat(path))
         content = path.read_bytes()
         if b"\0".join(part.encode() for part in _MARK) not in content[:200]:
             raise ValueError("a PNG of something else")

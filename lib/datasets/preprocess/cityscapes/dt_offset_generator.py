@@ -2,8 +2,9 @@
 
     python lib/datasets/preprocess/cityscapes/dt_offset_generator.py --datadir data/cityscapes --split train val
 
-Reads <datadir>/<split>/label and writes <datadir>/<split>/offset_gt/dt_offset/<label name>.mat (keys depth, dir_deg,
-deg_reduce). Any data set of the catalog works: --dataset camvid. A second run makes only what is missing.
+Reads <datadir>/<split>/label and writes <datadir>/<split>/offset_gt/dt_offset/<label name>.png, with --format mat the
+original's .mat (keys depth, dir_deg, deg_reduce). Any data set of the catalog works: --dataset camvid, or the YAML file
+of your own. A second run makes only what is missing.
 """
 
 import sys

@@ -3,7 +3,8 @@
     python lib/datasets/preprocess/cityscapes/instance_dt_offset_generator.py --datadir data/cityscapes
 
 Reads <datadir>/<split>/instance (16-bit instanceIds under the labels' names) and writes
-<datadir>/<split>/offset_gt/dt_offset_inst_w_stuff/<name>.mat. A second run makes only what is missing.
+<datadir>/<split>/offset_gt/dt_offset_inst_w_stuff/<name>.png (--format mat: the original's .mat). A second run makes
+only what is missing.
 """
 
 import sys
