@@ -26,6 +26,7 @@ def test_the_documented_walk(tmp_path):
     """Every YAML file and every command of docs/your-data.md, in order, in an empty folder."""
     text = (ROOT / "docs/your-data.md").read_text()
     printed, ran = "", 0
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
     for language, block in re.findall(r"```(yaml|bash)\n(.*?)```", text, flags=re.DOTALL):
         if language == "yaml":
             name = re.match(r"# (\S+\.yaml)\n", block)
