@@ -127,6 +127,7 @@ LABELS = {
     ),
     "1 bit": ("a.png", saved(Image.fromarray(IDS > 9), "PNG"), (IDS > 9).astype(np.uint8)),
     "TIFF": ("a.tif", saved(IDS, "TIFF"), IDS),
+    "EXIF orientation": ("a.png", saved(IDS, "PNG", exif=exif(3)), "EXIF orientation"),
     "animated": ("a.png", saved(MANY[0], "PNG", save_all=True, append_images=MANY[1:]), "2 pictures"),
 }
 

@@ -45,6 +45,17 @@ def test_mistakes_are_named(override, words):
         assert word in str(error.value)
 
 
+def test_anchors_may_be_merged_and_keys_not_repeated(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("name: x\ndata: {<<: &d {dataset: demo}, workers: 1}\ntrain: {lr: 1, lr: 2}\n")
+    with pytest.raises(ConfigError, match=r"key 'lr' is there twice, again in line 3"):
+        load_experiment(path)
+    path.write_text("name: x\ndata: {<<: &d {dataset: demo}, workers: 1}\n")
+    assert load_experiment(path).data.workers == 1
+    with pytest.raises(ConfigError, match="cache_gb"):
+        load_experiment(path, ["data.cache_gb=.inf"])
+
+
 @pytest.mark.parametrize("content", [None, "a: [", "- 1", "\x00"])
 def test_unusable_files_are_named(content, tmp_path):
     path = tmp_path / "x.yaml"

@@ -38,10 +38,10 @@ def mat(values):
     return buffer.getvalue()
 
 
-def masks(values):
+def masks(values, first):
     """As PyTorch-Encoding saved them: a pickled mapping of image numbers to Pillow images."""
     buffer = io.BytesIO()
-    content = {2008000002 + i: Image.fromarray(np.resize(np.array(values, np.uint8), SIZE)) for i in range(2)}
+    content = {first + i: Image.fromarray(np.resize(np.array(values, np.uint8), SIZE)) for i in range(2)}
     torch.save(content, buffer)
     return buffer.getvalue()
 
@@ -117,8 +117,8 @@ def coco_164k_files():
 
 def pascal_files():
     files = {f"VOCdevkit/VOC2010/JPEGImages/2008_00000{i}.jpg": picture("JPEG", seed=i) for i in range(2, 7)}
-    for split in ("train", "val"):
-        files[f"PytorchEncoding/{split}.pth"] = masks([0, 1, 59])
+    for split, first in (("train", 2008000002), ("val", 2008000004)):
+        files[f"PytorchEncoding/{split}.pth"] = masks([0, 1, 59], first)
     return files
 
 
@@ -152,7 +152,7 @@ RELEASES = {
     "lip": ("lip", lip_files, {"train": 2, "val": 2}, "val_segmentations/1002_val.png", {0, 14, 15, 19}),
     "coco_stuff": ("coco_stuff", coco_10k_files, {"train": 2, "val": 2}, "000000.mat", {0, 1, 92, 182}),
     "coco_stuff_164k": ("coco_stuff_164k", coco_164k_files, {"train": 2, "val": 2}, "2.png", {0, 1, 92, 182}),
-    "pascal_context": ("pascal_context", pascal_files, {"train": 2, "val": 2}, "2008_000003.jpg", {0, 1, 59}),
+    "pascal_context": ("pascal_context", pascal_files, {"train": 2, "val": 2}, "2008_000005.jpg", {0, 1, 59}),
     "mapillary": ("mapillary_vistas", mapillary_files, {"train": 2, "val": 2}, "a2validation.png", {0, 64, 65}),
     "camvid": ("camvid", camvid_files, {"train": 2, "val": 2}, "annot/val_2.png", {0, 10, 11}),
 }
@@ -194,7 +194,6 @@ def test_a_release_is_prepared_unpacked_or_zipped_and_passes_the_check(program, 
         labels = sorted((folder / split / "label").iterdir())
         assert [path.stem for path in labels] == [path.stem for path in sorted((folder / split / "image").iterdir())]
         assert len(labels) == count and set(read_label(labels[0]).flat) == ids
-    # PASCAL's two masks of the miniature are in both splits, which the check notices but does not forbid
     assert main(["check", "--dataset", name, "--data-root", str(tmp_path / "unpacked"), "--workers", "1"]) == 0
 
 
@@ -260,10 +259,23 @@ def test_a_zip_in_a_zip_and_a_tar_are_read_in_place(tmp_path):
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
     unpack({name: content for name, content in files.items() if name.endswith(".pth")}, tmp_path / "masks")
-    inputs = ["--input", str(tmp_path / "voc.tar"), str(tmp_path / "masks")]
+    inputs = ["--input", str(tmp_path / "voc.tar")]
+    inputs += [str(tmp_path / f"masks/PytorchEncoding/{split}.pth") for split in ("train", "val")]
     assert releases.pascal_context([*inputs, "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
-    image = tmp_path / "out/pascal_context/val/image/2008_000003.jpg"
-    assert image.read_bytes() == files["VOCdevkit/VOC2010/JPEGImages/2008_000003.jpg"]
+    image = tmp_path / "out/pascal_context/val/image/2008_000005.jpg"
+    assert image.read_bytes() == files["VOCdevkit/VOC2010/JPEGImages/2008_000005.jpg"]
+
+
+def test_camvid_in_our_own_layout_is_prepared_too(tmp_path):
+    for name, content in camvid_files().items():
+        split, _, file = name.removeprefix("CamVid/").partition("/")
+        kind = "label" if "annot" in split else "image"
+        if split.startswith(("train", "val")) and file:
+            unpack({f"{split.removesuffix('annot')}/{kind}/{file}": content}, tmp_path / "data")
+    assert releases.camvid(["--input", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
+    files = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png"))
+    expected = [(s, k, i) for s in ("train", "val") for k in ("image", "label") for i in (1, 2)]
+    assert files == [f"camvid/{split}/{kind}/{split}_{i}.png" for split, kind, i in expected]
 
 
 def test_link_and_limit_and_a_source_that_changed(tmp_path, capsys):

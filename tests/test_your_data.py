@@ -17,6 +17,7 @@ from openseg.data.folder import list_images, list_split, split_paths
 from openseg.data.loaders import TrainSet
 from openseg.errors import ConfigError, DataError
 from openseg.images import read_image, write_image, write_label
+from openseg.prepare.targets import instance_targets
 
 RNG = np.random.default_rng(0)
 
@@ -84,7 +85,7 @@ def test_layouts(tmp_path):
     (files / "paths.txt").write_text(
         "photos/three four.jpg\tmasks/three four.png\r\nmixed/six.png\tmixed/six_mask.png\n"
     )
-    (files / "test.txt").write_text("photos/two.jpg\n")
+    (files / "test.txt").write_text("photos/two.jpg\nphotos/three four.jpg\n")
     experiment = described(tmp_path / "mine.yaml", SPLITS)
     keys = {split: [pair.key for pair in list_split(experiment, split)] for split in ("train", "val", "few", "paths")}
     assert keys["train"] == ["one", "three four", "two"] and keys["val"] == ["five", "six"]
@@ -92,7 +93,7 @@ def test_layouts(tmp_path):
     assert list_split(experiment, "val")[0].label.name == "five_mask.png"
     assert len(list_split(experiment, "train+val")) == 5
     paths = split_paths(experiment.catalog, experiment.data_dir, "test")
-    assert [path.name for path in list_images(paths)] == ["two.jpg"]
+    assert [path.name for path in list_images(paths)] == ["two.jpg", "three four.jpg"]
     with pytest.raises(DataError, match=r"no split 'vall'; did you mean val"):
         list_split(experiment, "vall")
 
@@ -163,6 +164,14 @@ def test_colour_coded_labels(tmp_path, one_line_error):
     arguments = ["--dataset", str(tmp_path / "mine.yaml"), "--gt", str(tmp_path / "val/label")]
     assert main(["evaluate", *arguments, "--pred", str(tmp_path / "pred"), "--json", str(tmp_path / "s.json")]) == 0
     assert '"mIoU": 1.0' in (tmp_path / "s.json").read_text()
+    palette = Image.fromarray(experiment.catalog.decode(label))
+    palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])  # shows ids in other colours
+    palette.save(tmp_path / "pred/one.png")
+    assert main(["evaluate", *arguments, "--pred", str(tmp_path / "pred"), "--json", str(tmp_path / "s.json")]) == 0
+    assert '"mIoU": 1.0' in (tmp_path / "s.json").read_text()
+    write_image(tmp_path / "pred/one.png", np.full_like(colors, 7))  # no colour that is known: all wrong
+    assert main(["evaluate", *arguments, "--pred", str(tmp_path / "pred"), "--json", str(tmp_path / "s.json")]) == 0
+    assert '"mIoU": 0.0' in (tmp_path / "s.json").read_text()
     colors[0, 0] = (1, 2, 3)
     write_image(tmp_path / "val/label/one.png", colors)
     one_line_error(main(["evaluate", *arguments, "--pred", str(tmp_path / "pred")]), "(1, 2, 3)", "ignored_colors")
@@ -191,6 +200,7 @@ def test_colour_coded_labels(tmp_path, one_line_error):
         ("classes: [a, b, c]\nflip_pairs: [[a, b], [b, c]]", ["flip_pairs: class 'b' is there 2 times"]),
         ("classes: ade20k\nlabel_colors: true", ["label_colors: colour"]),
         ("classes: [{name: a, id: 3}]\nids: {4: a}", ["an id each already"]),
+        ("classes: [a]\nids: {" + ", ".join(f"{i}: a" for i in range(256)) + "}", ["leave one"]),
         ("classes: [a, b]\nids: {0: a, 1: b, 9: b}\nvoid_id: 9", ["void_id: 9 is the id of a class"]),
         ("- a", ["mapping"]),
         ("classes: [a", ["not valid YAML"]),
@@ -212,6 +222,15 @@ def test_a_file_that_is_not_there(command, one_line_error):
     one_line_error(command("check", "--dataset", "cityscape"), "did you mean cityscapes")
 
 
+def test_labels_in_a_folder_below_the_images(tmp_path):
+    make(tmp_path, ["one", "two"], "photos", "photos/masks", "_mask")
+    text = "classes: [a, b, c]\nsplits: {train: {image: photos, label: photos/masks, label_suffix: _mask}}"
+    assert len(list_split(described(tmp_path / "mine.yaml", text), "train")) == 2
+    make(tmp_path, ["one"], "x", "x/masks", kind="jpg")
+    text = "classes: [a, b, c]\nsplits: {train: {image: x, label: x/masks}}"
+    assert len(list_split(described(tmp_path / "other.yaml", text), "train")) == 1
+
+
 def test_images_with_the_suffix_of_labels_stay_where_folders_differ(tmp_path):
     make(tmp_path / "train", ["dog_mask"], suffix="_mask")
     experiment = described(tmp_path / "mine.yaml", "classes: [a, b, c]\nsplits: {train: {label_suffix: _mask}}")
@@ -219,9 +238,26 @@ def test_images_with_the_suffix_of_labels_stay_where_folders_differ(tmp_path):
 
 
 def test_merged_ids_are_one_region_of_instance_ground_truth(tmp_path):
-    catalog = described(tmp_path / "a.yaml", "classes: [x, y]\nids: {5: x, 6: y, 9: x}").catalog
-    instances = np.array([[5, 9, 6, 7, 5001]], np.uint16)
-    assert catalog.merge_instances(instances).tolist() == [[5, 5, 6, 7, 5001]]
+    """From files and made while reading: 5 and 9 are both x, so no boundary lies between them."""
+    instances = np.full((32, 40), 5, np.uint16)
+    instances[:, 10:20], instances[:, 20:] = 9, 6
+    make(tmp_path / "train", ["one"])
+    write_label(tmp_path / "train/label/one.png", instances.astype(np.uint8))
+    write_label(tmp_path / "train/instance/one.png", instances)
+    (tmp_path / "a.yaml").write_text("classes: [x, y]\nids: {5: x, 6: y, 9: x}")
+    assert (
+        instance_targets(["--dataset", str(tmp_path / "a.yaml"), "--datadir", str(tmp_path), "--split", "train"]) == 0
+    )
+    for targets in ({"targets": "instance"}, {"offset_gt": "offset_gt/dt_offset_inst_w_stuff"}):
+        data = {"dataset": str(tmp_path / "a.yaml"), **targets}
+        settings = {
+            "task": "segfix",
+            "loss": {"type": "segfix"},
+            "augment": {"crop_size": (32, 40), "scale_range": None},
+        }
+        experiment = Experiment(name="x", data=data, **settings)
+        mask = TrainSet(experiment, list_split(experiment, "train"))[0]["mask"].numpy()
+        assert (mask == mask[:1]).all() and mask[0].sum() == 10  # 5 on each side of the one boundary
 
 
 def test_a_network_goes_on_with_the_classes_that_it_learned(tmp_path, monkeypatch, one_line_error):
@@ -235,10 +271,13 @@ def test_a_network_goes_on_with_the_classes_that_it_learned(tmp_path, monkeypatc
     assert main(["train", *config]) == 0
     path.write_text("classes: [c, b, a]")
     one_line_error(main(["val", *config]), "in another order", "class 0 was a, now it is c")
+    for command in (["convert", "checkpoints/mine/hrnet_tiny_ocr_latest.pth", "x.pth"], ["resume", *config]):
+        one_line_error(main(command), "in another order")
     path.write_text("classes: [a, b, c]\nids: {2: a, 1: b, 0: c}")
-    one_line_error(main(["resume", *config]), "the classes or ids of mine were others")
-    path.write_text("classes: [a, b, other]")
+    one_line_error(main(["resume", *config]), "the value 0 meant something else")
+    path.write_text("classes: [a, b, other]\nignored_ids: [7]")  # another name, and one more value that is known
     assert main(["val", *config]) == 0
+    assert main(["resume", *config]) == 0
     one_line_error(main(["train", *config, "name=x", "loss.class_weights=true"]), "mine has none", "main.py check")
 
 

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from openseg.errors import ConfigError, DataError, nearest_names
-from openseg.images import is_colored, read_color_label, read_label
+from openseg.images import color_mode, read_color_label, read_label
 
 __all__ = ["CATALOG_NAMES", "IGNORE", "UNKNOWN", "Catalog", "SplitFiles", "color_keys", "get_catalog"]
 
@@ -130,7 +130,14 @@ class Catalog:
     @property
     def meaning(self) -> dict[str, Any]:
         """What a network learned from this data set's labels; kept in checkpoints."""
-        return {"classes": list(self.classes), "ids": self.fingerprint}
+        if self.label_colors:
+            known = {str(color): IGNORE for color in self.ignored_colors}
+            return {"classes": list(self.classes), "values": known | {str(c): i for i, c in enumerate(self.colors)}}
+        table = self._encode_table
+        return {
+            "classes": list(self.classes),
+            "values": {str(i): int(table[i]) for i in np.flatnonzero(table != UNKNOWN)},
+        }
 
     def encode_known(self, labels: np.ndarray) -> np.ndarray:
         """File ids ``uint8`` or ``uint16[H, W]``, or colours ``uint8[H, W, 3]`` -> training ids, ``uint8[H, W]``.
@@ -165,7 +172,7 @@ class Catalog:
         known = _ranges([*self.ids, *(file_id for file_id, _ in self.merged_ids)])
         return (
             f"value {', '.join(map(str, unknown[:5]))} is no id of {self.name}{instance}; known ids are {known} "
-            f"and, ignored, {_ranges([*self.ignored_ids, IGNORE])}"
+            f"and, ignored, {_ranges(np.flatnonzero(self._encode_table == IGNORE).tolist())}"
         )
 
     def merge_instances(self, instances: np.ndarray) -> np.ndarray:
@@ -199,10 +206,13 @@ class Catalog:
         """A predicted label file as training ids, see ``encode_prediction``; of a colour-coded data set in colours or
         ids.
         """
-        if self.label_colors and is_colored(path):
+        mode = color_mode(path) if self.label_colors else ""
+        if mode in ("RGB", "RGBA", "P"):
             encoded = self.encode_known(read_color_label(path))
-            if (encoded != UNKNOWN).mean() > 0.5:  # else a palette that only shows what the ids are
-                return np.where(encoded == UNKNOWN, np.uint8(IGNORE), encoded)
+            is_class = encoded < self.num_classes
+            # A palette may also just show ids: then some of its colours mean nothing, or none is a class.
+            if mode != "P" or (is_class.any() and not (encoded == UNKNOWN).any()):
+                return np.where(is_class, encoded, np.uint8(IGNORE))
         return self.encode_prediction(read_label(path))
 
     def decode(self, train_ids: np.ndarray) -> np.ndarray:

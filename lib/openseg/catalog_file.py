@@ -175,7 +175,11 @@ def _ids(facts: CatalogFile, classes: dict[str, Any]) -> dict[str, Any]:
     if void is None and base is not None and facts.ids is None:
         void = base.void_id
     elif void is None:
-        void = max(each for each in range(IGNORE + 1) if each not in used)
+        void = max((each for each in range(IGNORE + 1) if each not in used), default=-1)
+        if void < 0:
+            raise ConfigError(
+                "ids: all of 0 to 255 are classes; leave one for void_id, where a prediction has no class"
+            )
         ignored += [void] if void != IGNORE else []
     if void in used:
         raise ConfigError(f"void_id: {void} is the id of a class; set it to an id that is none")

@@ -69,7 +69,7 @@ class DataConfig(Section):
     )
     offset_gt: str = Field("offset_gt/dt_offset", description="SegFix ground truth, a folder inside the split")
     workers: Annotated[int, Field(ge=0)] = Field(2, description="processes that read samples, at most one a core")
-    cache_gb: Annotated[float, Field(ge=0)] = Field(
+    cache_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         0.0, description="keep up to so many GB (1e9 bytes) of decoded samples on disk; 0: none"
     )
     cache_dir: Path | None = Field(None, description="where; null: <root>/cache/<data set>")

@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from openseg.errors import DataError
 from openseg.files import atomic_write
 
-__all__ = ["is_colored", "read_color_label", "read_image", "read_label", "write_image", "write_label"]
+__all__ = ["color_mode", "read_color_label", "read_image", "read_label", "write_image", "write_label"]
 
 _IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _LABEL_MODES = ("L", "P", "1", "I;16", "I;16B", "I")
@@ -110,6 +110,13 @@ def _raw_mode(image: Image.Image) -> str:
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes an image upright, by its EXIF orientation."""
+    with contextlib.suppress(Exception):  # damaged metadata of a good picture
+        return _TURNS.get(image.getexif().get(_ORIENTATION))
+    return None
+
+
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read an image as RGB ``uint8[H, W, 3]`` (read-only), upright: its EXIF orientation is applied.
 
@@ -128,9 +135,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
             f"{path}: pixels of kind {stored or image.mode}; images have 8 bits a channel, so choose the range that "
             "matters and convert it"
         )
-    with contextlib.suppress(Exception):  # damaged metadata of a good picture
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION))
-        image = image if turn is None else image.transpose(turn)
+    turn = _turn(image)
+    image = image if turn is None else image.transpose(turn)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
@@ -140,6 +146,8 @@ def _open_label(path: Path) -> tuple[Image.Image, str]:
         raise DataError(
             f"{path}: a label map saved as {image.format}, whose compression changes values; save labels as PNG"
         )
+    if _turn(image) is not None:
+        raise DataError(f"{path}: a label map with an EXIF orientation, which not all programs see; save it without")
     return image, stored
 
 
@@ -178,9 +186,9 @@ def _mend(image: Image.Image) -> str:
     return "save the channel that holds the ids"
 
 
-def is_colored(path: str | os.PathLike) -> bool:
-    """Whether a readable image file has colours, of its own or in a palette."""
-    return _open(Path(path))[0].mode in ("RGB", "RGBA", "P")
+def color_mode(path: str | os.PathLike) -> str:
+    """How a readable image file has its colours: ``RGB`` or ``RGBA``, ``P`` of a palette, or something else of none."""
+    return _open(Path(path))[0].mode
 
 
 def read_color_label(path: str | os.PathLike) -> np.ndarray:

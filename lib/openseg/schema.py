@@ -16,12 +16,17 @@ from openseg.errors import ConfigError, nearest_names
 __all__ = ["Section", "explain", "read_yaml"]
 
 
+_SPECIAL = ("tag:yaml.org,2002:merge", "tag:yaml.org,2002:value")  # <<: *anchor, which may be there again
+
+
 class _Loader(yaml.SafeLoader):
     """A mapping that says the same key twice is an error; YAML's reader would keep the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag in _SPECIAL:
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, (str, int, float)) and key in seen:
                 raise yaml.YAMLError(f"key {key!r} is there twice, again in line {key_node.start_mark.line + 1}")

@@ -10,7 +10,15 @@ from pydantic import ValidationError
 
 from openseg.config import Experiment, load_experiment
 from openseg.errors import CheckpointError, ConfigError
-from openseg.models.weights import Checkpoint, fit_experiment, fits, load_weights, read_checkpoint, write_weights
+from openseg.models.weights import (
+    Checkpoint,
+    compare_classes,
+    fit_experiment,
+    fits,
+    load_weights,
+    read_checkpoint,
+    write_weights,
+)
 from openseg.schema import explain
 
 __all__ = ["convert"]
@@ -33,6 +41,7 @@ def convert(source: str, target: str, config: str | None, overrides: Sequence[st
         raise CheckpointError(f"{target}: is there already; move it away, or write to another file")
     checkpoint = read_checkpoint(source)
     experiment = load_experiment(config, overrides) if config else _recognise(checkpoint, overrides)
+    compare_classes(experiment, checkpoint)
     experiment = fit_experiment(experiment, checkpoint)
     model = build_model(experiment)
     report = load_weights(model, checkpoint)

@@ -17,7 +17,7 @@ from openseg.cli.profile import data_root
 from openseg.data.folder import match_labels, split_paths
 from openseg.errors import DataError
 from openseg.files import list_files, sample_key
-from openseg.images import is_colored, read_color_label, read_label, write_image, write_label
+from openseg.images import color_mode, read_color_label, read_label, write_image, write_label
 from openseg.segfix import index_offsets, read_offsets, refine
 
 __all__ = ["find_offsets", "main", "refine_file"]
@@ -108,10 +108,10 @@ def refine_file(
     """Sharpen one label file: ``files`` are label, offset and output; a palette stays.
 
     ``colored``: the data set's labels are colours. ``catalog`` given: ids outside its classes become 255, as the
-    original wrote it.
+    original wrote it, or ``void_id`` where 255 is a class.
     """
     label, offset, out = files
-    if colored and is_colored(label):
+    if colored and color_mode(label) in ("RGB", "RGBA"):
         _refine_colors(files, scale)
         return
     labels, offsets = read_label(label), read_offsets(offset)
@@ -119,7 +119,8 @@ def refine_file(
     refined = refine(labels, offsets, scale)
     if catalog is not None:
         train_ids = catalog.encode_prediction(refined)
-        refined = np.where(train_ids == IGNORE, IGNORE, catalog.decode(train_ids)).astype(np.uint8)
+        void = catalog.void_id if (catalog.encode_known(np.array([IGNORE])) != IGNORE).any() else IGNORE
+        refined = np.where(train_ids == IGNORE, void, catalog.decode(train_ids)).astype(np.uint8)
     palette = Image.open(label).getpalette()
     write_label(out, refined, None if palette is None else bytes(palette))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ from openseg.errors import DataError
 from openseg.images import read_image
 
 __all__ = ["SampleReport", "SplitReport", "inspect", "quick_check", "same_images", "suggest_weights"]
+
+logger = logging.getLogger("openseg")
 
 _SHOWN_VALUES = 5
 _MOSTLY = 0.5
@@ -78,7 +81,7 @@ def _count(pair: Pair, catalog: Catalog, report: SampleReport) -> np.ndarray:
     counts = np.bincount(label.ravel(), minlength=256)
     report.pixels, report.ignored = counts[: catalog.num_classes], int(counts[IGNORE])
     if raw.ndim == 2:
-        report.raw = np.bincount(np.minimum(raw, IGNORE).ravel(), minlength=256)
+        report.raw = np.bincount(raw[raw <= IGNORE], minlength=256)
     if counts[UNKNOWN]:
         values = raw[label == UNKNOWN]
         found, numbers = np.unique(values, axis=0, return_counts=True)
@@ -127,34 +130,38 @@ class SplitReport:
             self.unknown[value] = count + 1, max(largest, share)
 
     def finish(self) -> None:
-        """Look at the whole split: mistakes that no single value shows."""
+        """Look at all samples together: mistakes that no single value shows."""
         total = int(self.pixels.sum()) + self.ignored
-        if not total:
+        values = self.raw.nonzero()[0].tolist()
+        if not total or self.unknown:
             return
-        absent = [name for name, count in zip(self.catalog.classes, self.pixels, strict=True) if count == 0]
+        meant = self.catalog.encode_known(np.arange(IGNORE + 1)).tolist()
         if not self.pixels.any():
-            self.errors.append(f"{self.name}: all pixels are ignored; the labels hold {self._values()}")
+            self.errors.append(f"{self.name}: all pixels are ignored; the labels hold {_shown(values)}")
         elif self._looks_like_training_ids(total):
             self.errors.append(
                 f"{self.name}: the labels seem to hold training ids 0 to {self.catalog.num_classes - 1} instead of "
                 f"{self.catalog.name}'s ids; describe them in a YAML file with 'ids: train' (docs/your-data.md)"
             )
-        elif absent and self.raw[IGNORE] and IGNORE in (self.raw.nonzero()[0][1:2].tolist()):
-            self.errors.append(
-                f"{self.name}: the labels hold {self._values()}, and 255 is ignored; if it is a class, say so in "
-                f"'ids' of the data set's file, such as ids: {{0: {self.catalog.classes[0]}, 255: {absent[-1]}}}"
+        elif self.absent and len(values) == 2 and values[1] == IGNORE and meant[IGNORE] == IGNORE:
+            present = self.catalog.classes[meant[values[0]]]
+            self.warnings.append(
+                f"{self.name}: the labels hold {_shown(values)}, and 255 is ignored; if it is a class, say so in the "
+                f"data set's file, such as ids: {{{values[0]}: {present}, 255: {self.absent[-1]}}}"
+            )
+        elif self.raw[IGNORE] and meant[0] == IGNORE and meant[1] == 0 and not self.raw[max(self.catalog.ids)]:
+            last = max(self.catalog.ids)
+            self.warnings.append(
+                f"{self.name}: there is 255 and no {last}; do the labels hold {self.catalog.name}'s ids minus 1?"
             )
         elif self.ignored > _MOSTLY * total:
-            self.warnings.append(
-                f"{self.ignored / total:.0%} of all pixels are ignored; are the labels in another id space?"
-            )
-        if absent and self.pixels.any():
-            more = f" and {len(absent) - 10} more" if len(absent) > 10 else ""
-            self.warnings.append(f"no pixel of {len(absent)} classes: {', '.join(absent[:10])}{more}")
+            share = f"{self.ignored / total:.0%}"
+            self.warnings.append(f"{self.name}: {share} of all pixels are ignored; are the labels in another id space?")
 
-    def _values(self) -> str:
-        values = self.raw.nonzero()[0].tolist()
-        return f"the values {', '.join(map(str, values[:8]))}{', ...' if len(values) > 8 else ''}"
+    @property
+    def absent(self) -> list[str]:
+        """The classes without a pixel."""
+        return [name for name, count in zip(self.catalog.classes, self.pixels, strict=True) if count == 0]
 
     def _looks_like_training_ids(self, total: int) -> bool:
         """No value is beyond 0..K-1 although many ids are, and ignored ids are many and frequent."""
@@ -174,6 +181,7 @@ class SplitReport:
             "warnings": self.warnings,
             "sizes": [{"height": h, "width": w, "images": n} for (h, w), n in sorted(self.sizes.items())],
             "ignored share": self.ignored / max(labelled + self.ignored, 1),
+            "absent classes": self.absent,
             "unknown values": {
                 value: {"labels": count, "largest share": share} for value, (count, share) in self.unknown.items()
             },
@@ -187,6 +195,10 @@ class SplitReport:
                 for i, name in enumerate(self.catalog.classes)
             ],
         }
+
+
+def _shown(values: Sequence[int]) -> str:
+    return f"the values {', '.join(map(str, values[:8]))}{', ...' if len(values) > 8 else ''}"
 
 
 def suggest_weights(pixels: np.ndarray) -> np.ndarray:
@@ -215,10 +227,11 @@ def quick_check(experiment: Experiment, pairs: Sequence[Pair]) -> None:
     """Read some samples spread over a split, so that a wrong data set fails before any training.
 
     Raises:
-        DataError: the first problem found, and how many of the samples have one.
+        DataError: the first problem found, and how many of the samples have one; or what the whole split shows. What
+            only these samples show is logged.
     """
     places = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), _QUICK)).astype(int))
-    report = SplitReport("data", experiment.catalog)
+    report = SplitReport(str(pairs[0].label.parent), experiment.catalog)
     wrong = 0
     for place in places:
         sample = inspect(pairs[place], experiment)
@@ -228,5 +241,7 @@ def quick_check(experiment: Experiment, pairs: Sequence[Pair]) -> None:
         more = f" ({wrong} of {len(places)} samples looked at are wrong; main.py check lists all)"
         raise DataError(f"{report.errors[0]}{more}")
     report.finish()
-    if report.errors:
-        raise DataError(f"{pairs[0].label.parent}: {report.errors[0].partition(': ')[2]}")
+    if report.errors and len(places) == len(pairs):
+        raise DataError(report.errors[0])
+    for text in [*report.errors, *report.warnings]:  # the other samples may be different
+        logger.warning("%s", text)

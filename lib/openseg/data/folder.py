@@ -99,11 +99,24 @@ def _index(paths: Iterable[Path], suffix: str = "") -> dict[str, Path]:
     return index_files((path for path in paths if path.stem.endswith(suffix)), suffix)
 
 
+def _outside(files: list[Path], folder: Path, other: Path) -> list[Path]:
+    """``files`` of ``folder`` that are not in ``other``, which may lie inside it."""
+    if folder == other or not other.is_relative_to(folder):
+        return files
+    return [path for path in files if not path.is_relative_to(other)]
+
+
+def _labels(paths: SplitPaths) -> dict[str, Path]:
+    """Labels by the keys of their images."""
+    files = _outside(list_files(paths.label, IMAGE_SUFFIXES), paths.label, paths.image)
+    return _index(files, paths.label_suffix)
+
+
 def _images(paths: SplitPaths) -> dict[str, Path]:
     """Images by key, also those in sub-folders (Cityscapes has one for each city)."""
     if not paths.image.is_dir():
         raise DataError(f"{paths.image}: no such folder; put the images there")
-    images = list_files(paths.image, IMAGE_SUFFIXES)
+    images = _outside(list_files(paths.image, IMAGE_SUFFIXES), paths.image, paths.label)
     if paths.label_suffix and paths.image == paths.label:
         images = [path for path in images if not path.stem.endswith(paths.label_suffix)]
     index = index_files(images)
@@ -145,7 +158,7 @@ def _listed_paths(path: Path, data_dir: Path, columns: int) -> list[list[Path]]:
     rows = []
     for number, line in _read_list(path):
         cells = [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()
-        if "\t" not in line and columns == 1 and len(cells) != 2:
+        if columns == 1 and ((data_dir / line).is_file() or len(cells) != 2):
             cells = [line]
         if len(cells) < columns or len(cells) > 2:
             raise DataError(
@@ -186,7 +199,7 @@ def list_labels(paths: SplitPaths) -> list[Path]:
     """
     if paths.is_path_list:
         return [row[1] for row in paths.rows(2)]
-    labels = _index(list_files(paths.label, IMAGE_SUFFIXES), paths.label_suffix)
+    labels = _labels(paths)
     if paths.list is not None:
         return [labels[key] for key in _listed_keys(paths.list, labels)]
     return sorted(labels.values())
@@ -210,7 +223,7 @@ def list_pairs(paths: SplitPaths) -> list[Pair]:
                 "or as its own file says (docs/your-data.md); lib/datasets/preprocess/ has programs for the public ones"
             )
     images = _images(paths)
-    labels = _index(list_files(paths.label, IMAGE_SUFFIXES), paths.label_suffix)
+    labels = _labels(paths)
     require_partners(images, labels, "label", paths.label)
     if paths.list is None and len(labels) > len(images):
         alone = next(path for key, path in labels.items() if key not in images)
@@ -228,7 +241,7 @@ def unmatched(paths: SplitPaths) -> tuple[list[Pair], dict[str, str], dict[str, 
     if paths.is_path_list:
         return list_pairs(paths), {}, {}
     images = _images(paths)
-    labels = _index(list_files(paths.label, IMAGE_SUFFIXES), paths.label_suffix)
+    labels = _labels(paths)
     alone = [key for key in images if key not in labels]
     left = {} if paths.list is not None else {key: path for key, path in labels.items() if key not in images}
     pairs = [Pair(key, images[key], labels[key]) for key in sorted(images) if key in labels]
@@ -269,7 +282,7 @@ def _explain_missing(wanted: Mapping[str, Path], others: Mapping[str, Path], wha
     missing = [path for key, path in wanted.items() if key not in others]
     names = ", ".join(path.name for path in missing[:3]) + (", ..." if len(missing) > 3 else "")
     example = next(iter(others.values()), None)
-    suffix = _common_suffix(wanted, others)
+    suffix = _common_suffix(wanted, others) if what == "label" else ""
     hint = f"; {_nearest('', (), suffix)}" if suffix else ""
     return (
         f"{len(missing)} of {len(wanted)} files below {missing[0].parent} have no {what} in {where} ({names}); a pair "

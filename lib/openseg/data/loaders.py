@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pickle
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -43,12 +44,27 @@ class _Guarded(Dataset):
         raise NotImplementedError
 
 
+class _Packed(Sequence[Pair]):
+    """Pairs as bytes in one array: millions of objects would be copied into every worker as their counts change."""
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        packed = [pickle.dumps(pair, protocol=pickle.HIGHEST_PROTOCOL) for pair in pairs]
+        self._ends = np.cumsum([0, *map(len, packed)])
+        self._bytes = np.frombuffer(b"".join(packed), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> Pair:
+        return pickle.loads(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
+
+
 class TrainSet(_Guarded):
     """Training samples by draw number."""
 
     def __init__(self, experiment: Experiment, pairs: Sequence[Pair]) -> None:
         self.experiment = experiment
-        self.pairs = pairs
+        self.pairs = _Packed(pairs)
         self.samples = Samples(experiment)
 
     def pair_of(self, draw: int) -> Pair:

@@ -13,7 +13,14 @@ from openseg.config import DataConfig, Experiment
 from openseg.engine.checkpoints import best_path, latest_path
 from openseg.errors import CheckpointError, OpensegError
 from openseg.models import build_model
-from openseg.models.weights import Checkpoint, fit_experiment, load_weights, read_checkpoint, write_checkpoint
+from openseg.models.weights import (
+    Checkpoint,
+    compare_classes,
+    fit_experiment,
+    load_weights,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 __all__ = ["Training", "build_training", "read_resumable"]
 
@@ -110,6 +117,18 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _compare_values(experiment: Experiment, checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError where a value of label files means something else now; more known values are fine."""
+    before = checkpoint.content.get("data_set", {}).get("values", {})  # older files have none
+    now = experiment.catalog.meaning["values"]
+    changed = [value for value in before if now.get(value) != before[value]]
+    if changed:
+        raise CheckpointError(
+            f"{checkpoint.path}: in the labels of {experiment.catalog.name} the value {changed[0]} meant something "
+            "else when this training began; resume with the data set's file as it was, or start anew under another name"
+        )
+
+
 def read_resumable(path: Path, experiment: Experiment) -> tuple[Checkpoint, Experiment]:
     """The checkpoint to continue from, and the experiment as it fits it.
 
@@ -123,12 +142,8 @@ def read_resumable(path: Path, experiment: Experiment) -> tuple[Checkpoint, Expe
             f"to fine-tune it, move it away and pass --weights {path.name} to train"
         )
     experiment = fit_experiment(experiment, checkpoint)
-    trained_on = checkpoint.content.get("data_set", experiment.catalog.meaning)  # absent in older files
-    if trained_on != experiment.catalog.meaning:
-        raise CheckpointError(
-            f"{path}: the classes or ids of {experiment.catalog.name} were others when this training began; resume "
-            "with the data set's file as it was, or start a new training under another name"
-        )
+    compare_classes(experiment, checkpoint)
+    _compare_values(experiment, checkpoint)
     # A setting that is younger than the file had its default.
     defaults = Experiment(name="", data=DataConfig(dataset=experiment.data.dataset))
     before = _flatten(defaults.dump()) | _flatten(checkpoint.content["experiment"])

@@ -26,7 +26,7 @@ from openseg.engine.state import Training, build_training, read_resumable
 from openseg.errors import CheckpointError, Interrupted, OpensegError
 from openseg.inference import predict_labels
 from openseg.losses import build_loss
-from openseg.models.weights import fit_experiment, load_backbone, load_weights, read_checkpoint
+from openseg.models.weights import compare_classes, fit_experiment, load_backbone, load_weights, read_checkpoint
 
 __all__ = ["poly_lr", "train"]
 
@@ -106,6 +106,7 @@ def train(
         checkpoint, experiment = read_resumable(latest, experiment)
     elif weights is not None:
         checkpoint = read_checkpoint(weights)
+        compare_classes(experiment, checkpoint)
         experiment = fit_experiment(experiment, checkpoint)
     training = build_training(experiment, device, checkpoint_root)
     if checkpoint is not None and resume:

@@ -31,6 +31,7 @@ from openseg.models.layouts import Converted, convert_backbone, convert_state, i
 __all__ = [
     "Checkpoint",
     "KeyReport",
+    "compare_classes",
     "fit_experiment",
     "fits",
     "load_backbone",
@@ -319,17 +320,16 @@ def load_model(experiment: Experiment, path: str | Path) -> tuple[nn.Module, Key
         CheckpointError: the file is damaged, belongs to another network, or contradicts the experiment.
     """
     checkpoint = read_checkpoint(path)
-    if experiment.task == "semantic":
-        _compare_classes(experiment, checkpoint)
+    compare_classes(experiment, checkpoint)
     model = build_model(fit_experiment(experiment, checkpoint)).eval()
     return model, load_weights(model, checkpoint)
 
 
-def _compare_classes(experiment: Experiment, checkpoint: Checkpoint) -> None:
+def compare_classes(experiment: Experiment, checkpoint: Checkpoint) -> None:
     """Raises CheckpointError where the classes are those of the checkpoint in another order; logs other names."""
     trained = checkpoint.content.get("data_set", {}).get("classes")
     classes = list(experiment.catalog.classes)
-    if trained is None or trained == classes:
+    if experiment.task != "semantic" or trained is None or trained == classes:
         return
     first = next((i for i, (a, b) in enumerate(zip(trained, classes, strict=False)) if a != b), None)
     if sorted(trained) == sorted(classes):

@@ -145,8 +145,10 @@ def list_entries(inputs: Sequence[str | os.PathLike]) -> list[Entry]:
                     packed += _entries_of(path)
         elif each.name.lower().endswith(_PACKED):
             raise DataError(f"{each}: cannot be read as it is; unpack it and pass the folder")
-        else:
+        elif each.suffix.lower() in _ARCHIVES:
             packed += _entries_of(each)
+        else:
+            files.append(Entry(each.name, each, each.stat().st_size))
     return [entry for entry in [*files, *packed] if not _is_hidden(entry.name)]
 
 

@@ -46,7 +46,9 @@ def _targets_command(argv: Sequence[str] | None, kind: str, outname: str) -> int
         help="whose ids the labels hold: a name, or a YAML file of your own (default: the folder's name)",
     )
     parser.add_argument("--outname", default=outname, help="folder inside the split")
-    parser.add_argument("--format", choices=("png", "mat"), default="png", help="png: ours; mat: the original's")
+    parser.add_argument(
+        "--format", choices=("png", "mat"), help="png: ours; mat: the original's (default: as is there, or png)"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     arguments = parser.parse_args(argv)
@@ -68,34 +70,33 @@ def _make_targets(arguments: argparse.Namespace, kind: str) -> None:
         if kind == "instance":
             instances = pair_files(labels, list_files(paths.instance, (".png",)), "instance map")
             maps = {label.stem: path for label, path in instances.values()}
-        others = [
-            path for path in out.glob("*") if path.suffix in TARGET_SUFFIXES and path.suffix[1:] != arguments.format
-        ]
-        if others:
-            raise DataError(
-                f"{out}: holds ground truth as {others[0].suffix}, which is read as well; go on with it by --format "
-                f"{others[0].suffix[1:]}, or choose another --outname"
-            )
+        suffix = _suffix(out, arguments.format)
         made_by = {"dataset": catalog.name} | ({"maps": kind} if kind != "label" else {})
         if dataset not in CATALOG_NAMES:
             made_by["ids"] = catalog.fingerprint
         kept = claim_folder(out, made_by, TARGET_SUFFIXES)
-        jobs = [(path, out / f"{stem}.{arguments.format}") for stem, path in maps.items()]
+        jobs = [(path, out / f"{stem}{suffix}") for stem, path in maps.items()]
         todo = [(path, target) for path, target in jobs if target.name not in kept or _is_older(target, path)]
         work = functools.partial(_write_targets, dataset, kind)
         run_parallel(work, todo, f"SegFix {split}", arguments.workers)
         print(f"{split}: {len(todo)} of {len(maps)} written to {out}")
 
 
-def _require_one_format(out: Path, suffix: str) -> None:
-    """Raises DataError where a folder holds ground truth in the other format."""
-    others = {path.suffix for path in out.glob("[!.]*")} & set(TARGET_SUFFIXES) - {suffix}
-    if others:
-        other = others.pop()
+def _suffix(out: Path, wanted: str | None) -> str:
+    """Of the files to make: as wanted, or as those that are there.
+
+    Raises:
+        DataError: the folder holds ground truth in another format than wanted.
+    """
+    there = {path.suffix for path in out.glob("[!.]*")} & set(TARGET_SUFFIXES)
+    suffix = f".{wanted}" if wanted else next(iter(there), ".png")
+    if there - {suffix}:
+        other = (there - {suffix}).pop()
         raise DataError(
             f"{out}: holds ground truth as {other}, which is read as well; go on with it by --format {other[1:]}, or "
             "choose another --outname"
         )
+    return suffix
 
 
 def _is_older(made: Path, source: Path) -> bool:

@@ -8,6 +8,7 @@ from openseg.report.tables import align
 __all__ = ["check_text"]
 
 _SHOWN = 20
+_NAMED = 10
 
 
 def check_text(report: SplitReport) -> str:
@@ -15,6 +16,9 @@ def check_text(report: SplitReport) -> str:
     lines = [f"{report.name}: {report.samples} pairs, {_sizes(report)}"]
     if report.pixels.any():
         lines.append(_class_table(report))
+        if report.absent:
+            more = f" and {len(report.absent) - _NAMED} more" if len(report.absent) > _NAMED else ""
+            lines.append(f"  no pixel of {len(report.absent)} classes: {', '.join(report.absent[:_NAMED])}{more}")
     if report.unknown:
         common = sorted(report.unknown.items(), key=lambda item: -item[1][0])[:_SHOWN]
         lines.append(f"  unknown values: {', '.join(f'{value} in {count} labels' for value, (count, _) in common)}")
