@@ -7,7 +7,7 @@ The shortest one is a line, ``classes: [background, road, car]``: the images and
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
@@ -81,18 +81,18 @@ def read_catalog(path: Path, own: bool) -> Catalog:
     try:
         classes = _classes(facts)
         ids = _ids(facts, classes)
-        pairs = _pairs(facts, classes["names"], ids["ids"]) if facts.flip_pairs is not None else classes["flip_pairs"]
+        pairs = _pairs(facts, classes, ids["ids"])
         if facts.label_colors:
-            _require_different((*classes["colors"], *facts.ignored_colors), "label_colors", "colour")
+            _require_different((*classes.colors, *facts.ignored_colors), "label_colors", "colour")
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     folder = facts.folder or (name if not own else ".")
     return Catalog(
         name=name,
         folder=str((path.parent / folder).resolve()) if own else folder,
-        classes=classes["names"],
-        colors=classes["colors"],
-        class_weights=classes["weights"],
+        classes=classes.names,
+        colors=classes.colors,
+        class_weights=classes.weights,
         flip_pairs=pairs,
         label_colors=facts.label_colors,
         ignored_colors=facts.ignored_colors,
@@ -101,19 +101,22 @@ def read_catalog(path: Path, own: bool) -> Catalog:
     )
 
 
-def _classes(facts: CatalogFile) -> dict[str, Any]:
-    """Names, colours, weights, and what a data set whose classes these are says of ids and pairs."""
+class _Classes(NamedTuple):
+    """The classes, in the order of training ids; ``base`` is the data set that they were taken from."""
+
+    names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    weights: tuple[float, ...] | None
+    ids: tuple[int, ...]
+    base: Catalog | None = None
+
+
+def _classes(facts: CatalogFile) -> _Classes:
     if isinstance(facts.classes, str):
         if facts.classes not in CATALOG_NAMES:
             raise ConfigError(f"classes: no data set '{facts.classes}'; {nearest_names(facts.classes, CATALOG_NAMES)}")
         base = get_catalog(facts.classes)
-        return {
-            "names": base.classes,
-            "colors": base.colors,
-            "weights": base.class_weights,
-            "flip_pairs": base.flip_pairs,
-            "base": base,
-        }
+        return _Classes(base.classes, base.colors, base.class_weights, base.ids, base)
     entries = [ClassEntry(name=entry) if isinstance(entry, str) else entry for entry in facts.classes]
     names = tuple(entry.name for entry in entries)
     _require_different(names, "classes", "class")
@@ -127,13 +130,8 @@ def _classes(facts: CatalogFile) -> dict[str, Any]:
         raise ConfigError("label_colors: every class needs its color")
     if facts.ids is not None and any(entry.id is not None for entry in entries):
         raise ConfigError("ids: the classes have an id each already; leave out the one or the other")
-    return {
-        "names": names,
-        "colors": colors,
-        "weights": weights or None,
-        "flip_pairs": (),
-        "ids": tuple(number if entry.id is None else entry.id for number, entry in enumerate(entries)),
-    }
+    ids = tuple(number if entry.id is None else entry.id for number, entry in enumerate(entries))
+    return _Classes(names, colors, weights or None, ids)
 
 
 def _require_different(values: tuple, key: str, what: str) -> None:
@@ -154,19 +152,17 @@ def _default_color(number: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _ids(facts: CatalogFile, classes: dict[str, Any]) -> dict[str, Any]:
+def _ids(facts: CatalogFile, classes: _Classes) -> dict[str, Any]:
     """Fields of the catalog that say what file ids mean."""
-    base: Catalog | None = classes.get("base")
-    names, merged, ignored = classes["names"], [], list(facts.ignored_ids or ())
-    ids = classes.get("ids") or (base.ids if base else ())
+    base, ids, merged, ignored = classes.base, classes.ids, [], list(facts.ignored_ids or ())
     if facts.ids is None:
         if base is not None:
             merged = list(base.merged_ids)
             ignored = list(base.ignored_ids if facts.ignored_ids is None else facts.ignored_ids)
     elif facts.ids == "train":
-        ids = tuple(range(len(names)))
+        ids = tuple(range(len(classes.names)))
     else:
-        ids, merged = _id_table(facts.ids, names, ignored)
+        ids, merged = _id_table(facts.ids, classes.names, ignored)
     _require_different(ids, "classes", "id")
     used = {*ids, *(file_id for file_id, _ in merged)}
     if used & set(ignored):
@@ -218,13 +214,17 @@ def _id_table(
     return tuple(first[name] for name in names), merged
 
 
-def _pairs(facts: CatalogFile, names: tuple[str, ...], ids: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+def _pairs(facts: CatalogFile, classes: _Classes, ids: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Training ids of the classes that change places in a mirrored image."""
+    if facts.flip_pairs is None:
+        return classes.base.flip_pairs if classes.base else ()
+
     def number(value: str | int) -> int:
-        known = names if isinstance(value, str) else ids
+        known = classes.names if isinstance(value, str) else ids
         if value not in known:
-            raise ConfigError(f"flip_pairs: no class {value!r}; {nearest_names(str(value), names)}")
+            raise ConfigError(f"flip_pairs: no class {value!r}; {nearest_names(str(value), classes.names)}")
         return known.index(value)
 
-    pairs = tuple((number(left), number(right)) for left, right in facts.flip_pairs or ())
-    _require_different(tuple(names[each] for pair in pairs for each in pair), "flip_pairs", "class")
+    pairs = tuple((number(left), number(right)) for left, right in facts.flip_pairs)
+    _require_different(tuple(classes.names[each] for pair in pairs for each in pair), "flip_pairs", "class")
     return pairs

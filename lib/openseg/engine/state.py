@@ -94,6 +94,7 @@ class Training:
             torch.cuda.set_rng_state(content["rng"]["cuda"], self.device)
 
 
+_NEEDED = {"optimizer", "iteration", "best", "scores", "validated", "rng", "experiment"}
 # What may differ between a run and its continuation without changing what is learned; longer or shorter may be wanted.
 _MAY_CHANGE = (
     "name",
@@ -140,6 +141,12 @@ def read_resumable(path: Path, experiment: Experiment) -> tuple[Checkpoint, Expe
         raise CheckpointError(
             f"{path}: holds weights only, no optimizer state to resume from; "
             f"to fine-tune it, move it away and pass --weights {path.name} to train"
+        )
+    lacking = _NEEDED - checkpoint.content.keys()
+    if lacking:
+        raise CheckpointError(
+            f"{path}: an older version wrote it, without {', '.join(sorted(lacking))}, so it cannot be resumed; to train "
+            f"on from its weights, move it away and pass --weights {path.name} to train"
         )
     experiment = fit_experiment(experiment, checkpoint)
     compare_classes(experiment, checkpoint)

@@ -100,7 +100,9 @@ def program(
     )
     parser.add_argument("--out", metavar="DIR", help="data root (default: DATA_ROOT of config.profile)")
     parser.add_argument("--link", action="store_true", help="hard-link unpacked files instead of copying them")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N samples of each split, for a trial")
+    parser.add_argument(
+        "--limit", type=_positive, metavar="N", help="only the first N samples of each split, for a trial"
+    )
     if options is not None:
         options(parser)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
@@ -114,6 +116,12 @@ def program(
         place(tree, Path(arguments.out or data_root()) / folder, arguments.link, arguments.limit, arguments.workers)
 
     return run_command(run, arguments.debug)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
 
 
 def place(tree: Tree, folder: Path, link: bool, limit: int | None, workers: int) -> None:
