@@ -145,8 +145,8 @@ def read_resumable(path: Path, experiment: Experiment) -> tuple[Checkpoint, Expe
     lacking = _NEEDED - checkpoint.content.keys()
     if lacking:
         raise CheckpointError(
-            f"{path}: an older version wrote it, without {', '.join(sorted(lacking))}, so it cannot be resumed; to train "
-            f"on from its weights, move it away and pass --weights {path.name} to train"
+            f"{path}: an older version wrote it, without {', '.join(sorted(lacking))}, so it cannot be resumed; to "
+            f"start from its weights, move it away and pass --weights {path.name} to train"
         )
     experiment = fit_experiment(experiment, checkpoint)
     compare_classes(experiment, checkpoint)
