@@ -255,6 +255,9 @@ def test_a_folder_named_like_an_image(split):
 
 def test_sizes_that_differ(split):
     folder, experiment = split
+    for name, orientation in (("a", 3), ("b", 1)):
+        (folder / f"image/{name}.png").write_bytes(saved(RGB, "PNG", exif=exif(orientation)))
+    assert [inspect(pair, experiment).turned for pair in list_split(experiment, "train")] == [True, False]
     write_label(folder / "label/a.png", np.full((5, 5), 7, np.uint8))
     (folder / "image/b.png").write_bytes(saved(RGB, "PNG", exif=exif(6)))
     a, b = (inspect(pair, experiment).errors for pair in list_split(experiment, "train"))

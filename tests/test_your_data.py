@@ -231,6 +231,14 @@ def test_labels_in_a_folder_below_the_images(tmp_path):
     assert len(list_split(described(tmp_path / "other.yaml", text), "train")) == 1
 
 
+def test_images_and_labels_of_one_name_in_one_folder(tmp_path):
+    make(tmp_path, ["one", "two"], "x", "x", kind="jpg")
+    experiment = described(tmp_path / "mine.yaml", "classes: [a, b, c]\nsplits: {train: {image: x, label: x}}")
+    assert [(pair.image.suffix, pair.label.suffix) for pair in list_split(experiment, "train")] == [
+        (".jpg", ".png")
+    ] * 2
+
+
 def test_images_with_the_suffix_of_labels_stay_where_folders_differ(tmp_path):
     make(tmp_path / "train", ["dog_mask"], suffix="_mask")
     experiment = described(tmp_path / "mine.yaml", "classes: [a, b, c]\nsplits: {train: {label_suffix: _mask}}")

@@ -20,7 +20,15 @@ from PIL import Image, UnidentifiedImageError
 from openseg.errors import DataError
 from openseg.files import atomic_write
 
-__all__ = ["color_mode", "read_color_label", "read_image", "read_label", "write_image", "write_label"]
+__all__ = [
+    "color_mode",
+    "is_turned_in_place",
+    "read_color_label",
+    "read_image",
+    "read_label",
+    "write_image",
+    "write_label",
+]
 
 _IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _LABEL_MODES = ("L", "P", "1", "I;16", "I;16B", "I")
@@ -115,6 +123,13 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     with contextlib.suppress(Exception):  # damaged metadata of a good picture
         return _TURNS.get(image.getexif().get(_ORIENTATION))
     return None
+
+
+def is_turned_in_place(path: str | os.PathLike) -> bool:
+    """Whether an image's EXIF orientation mirrors it or turns it by 180 degrees, which its size does not show."""
+    with contextlib.suppress(Exception), Image.open(path) as image:
+        return image.getexif().get(_ORIENTATION) in (2, 3, 4)
+    return False
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:

@@ -15,7 +15,7 @@ from openseg.config import Experiment
 from openseg.data.folder import Pair
 from openseg.data.samples import Samples, require_same_size
 from openseg.errors import DataError
-from openseg.images import read_image
+from openseg.images import is_turned_in_place, read_image
 
 __all__ = ["SampleReport", "SplitReport", "inspect", "quick_check", "same_images", "suggest_weights"]
 
@@ -38,6 +38,7 @@ class SampleReport:
         pixels: ``int64[K]``, pixels of each class.
         unknown: share of the label's pixels by unknown value (an id, or a colour as text).
         digest: of the image file's bytes.
+        turned: its EXIF orientation mirrors it or turns it by 180 degrees.
     """
 
     key: str
@@ -48,6 +49,7 @@ class SampleReport:
     ignored: int = 0
     unknown: dict[str, float] = field(default_factory=dict)
     digest: int = 0
+    turned: bool = False
 
 
 def inspect(pair: Pair, experiment: Experiment) -> SampleReport:
@@ -57,6 +59,7 @@ def inspect(pair: Pair, experiment: Experiment) -> SampleReport:
     try:
         image = read_image(pair.image)
         report.size = image.shape[:2]
+        report.turned = is_turned_in_place(pair.image)
         report.digest = int.from_bytes(hashlib.sha256(pair.image.read_bytes()).digest()[:8], "little")
     except (DataError, OSError) as error:
         report.errors.append(str(error))
@@ -105,6 +108,7 @@ class SplitReport:
     sizes: dict[tuple[int, int], int] = field(default_factory=dict)
     digests: list[int] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    turned: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.pixels = np.zeros(self.catalog.num_classes, np.int64)
@@ -118,6 +122,8 @@ class SplitReport:
         self.ignored += sample.ignored
         self.digests.append(sample.digest)
         self.keys.append(sample.key)
+        if sample.turned:
+            self.turned.append(sample.key)
         if sample.size is not None:
             self.sizes[sample.size] = self.sizes.get(sample.size, 0) + 1
         if sample.pixels is not None:
@@ -131,6 +137,11 @@ class SplitReport:
 
     def finish(self) -> None:
         """Look at all samples together: mistakes that no single value shows."""
+        if self.turned:
+            self.warnings.append(
+                f"{self.name}: {len(self.turned)} images are upright by their EXIF orientation alone, such as "
+                f"{self.turned[0]}; were their labels drawn on the upright images?"
+            )
         total = int(self.pixels.sum()) + self.ignored
         values = self.raw.nonzero()[0].tolist()
         if not total or self.unknown:

@@ -12,7 +12,7 @@ from pathlib import Path
 from openseg.catalog import Catalog, SplitFiles
 from openseg.config import Experiment
 from openseg.errors import DataError, nearest_names
-from openseg.files import IMAGE_SUFFIXES, index_files, list_files, sample_key
+from openseg.files import IMAGE_SUFFIXES, LABEL_SUFFIXES, index_files, list_files, sample_key
 from openseg.segfix.targets import TARGET_SUFFIXES
 
 __all__ = [
@@ -106,9 +106,15 @@ def _outside(files: list[Path], folder: Path, other: Path) -> list[Path]:
     return [path for path in files if not path.is_relative_to(other)]
 
 
+def _share_a_folder(paths: SplitPaths) -> bool:
+    """``a.jpg`` and ``a.png``: then the suffix tells which is the label."""
+    return paths.image == paths.label and not paths.label_suffix
+
+
 def _labels(paths: SplitPaths) -> dict[str, Path]:
     """Labels by the keys of their images."""
-    files = _outside(list_files(paths.label, IMAGE_SUFFIXES), paths.label, paths.image)
+    suffixes = LABEL_SUFFIXES if _share_a_folder(paths) else IMAGE_SUFFIXES
+    files = _outside(list_files(paths.label, suffixes), paths.label, paths.image)
     return _index(files, paths.label_suffix)
 
 
@@ -116,7 +122,8 @@ def _images(paths: SplitPaths) -> dict[str, Path]:
     """Images by key, also those in sub-folders (Cityscapes has one for each city)."""
     if not paths.image.is_dir():
         raise DataError(f"{paths.image}: no such folder; put the images there")
-    images = _outside(list_files(paths.image, IMAGE_SUFFIXES), paths.image, paths.label)
+    suffixes = tuple(set(IMAGE_SUFFIXES) - set(LABEL_SUFFIXES)) if _share_a_folder(paths) else IMAGE_SUFFIXES
+    images = _outside(list_files(paths.image, suffixes), paths.image, paths.label)
     if paths.label_suffix and paths.image == paths.label:
         images = [path for path in images if not path.stem.endswith(paths.label_suffix)]
     index = index_files(images)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from openseg.catalog import get_catalog
 from openseg.cli.common import HelpFormatter, map_parallel, run_command
 from openseg.cli.profile import data_root
 from openseg.errors import DataError
@@ -82,7 +83,7 @@ def merge(*trees: Tree) -> Tree:
 def program(
     description: str,
     collect: Callable[[list[Entry], argparse.Namespace], Tree],
-    folder: str,
+    dataset: str,
     layout: str,
     argv: Sequence[str] | None,
     options: Callable[[argparse.ArgumentParser], None] | None = None,
@@ -91,7 +92,7 @@ def program(
 
     Args:
         collect: what to make of the release's files.
-        folder: of the data set, below the data root.
+        dataset: its name in the catalog.
         layout: what the release looks like, for the message that nothing of it was found.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
@@ -113,7 +114,8 @@ def program(
         tree = collect(list_entries(arguments.input), arguments)
         if not any(sources for kinds in tree.values() for sources in kinds.values()):
             raise DataError(f"{' '.join(arguments.input)}: nothing of the release is there; it should hold {layout}")
-        place(tree, Path(arguments.out or data_root()) / folder, arguments.link, arguments.limit, arguments.workers)
+        folder = Path(arguments.out or data_root()) / get_catalog(dataset).folder
+        place(tree, folder, arguments.link, arguments.limit, arguments.workers)
 
     return run_command(run, arguments.debug)
 

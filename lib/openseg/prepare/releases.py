@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.io import loadmat
 
-from openseg.catalog import get_catalog
 from openseg.errors import DataError
 from openseg.prepare.archives import Entry
 from openseg.prepare.placing import Source, Tree, decode_label, find, merge, program
@@ -48,7 +47,7 @@ def cityscapes(argv: Sequence[str] | None = None) -> int:
     return program(
         "Prepare Cityscapes.",
         _cityscapes,
-        get_catalog("cityscapes").folder,
+        "cityscapes",
         "leftImg8bit and gtFine (leftImg8bit_trainvaltest.zip, gtFine_trainvaltest.zip)",
         argv,
         options,
@@ -92,7 +91,7 @@ def cityscapes_instances(argv: Sequence[str] | None = None) -> int:
     return program(
         "Prepare the instance maps of Cityscapes (16 bits: id * 1000 + number).",
         lambda entries, _: _cityscapes_labels(entries, "gtFine", "instanceIds", "instance"),
-        get_catalog("cityscapes").folder,
+        "cityscapes",
         "gtFine (gtFine_trainvaltest.zip)",
         argv,
     )
@@ -110,7 +109,7 @@ def ade20k(argv: Sequence[str] | None = None) -> int:
         )
 
     layout = "images and annotations (ADEChallengeData2016.zip; release_test.zip for test)"
-    return program("Prepare ADE20K (scene parsing).", collect, get_catalog("ade20k").folder, layout, argv)
+    return program("Prepare ADE20K (scene parsing).", collect, "ade20k", layout, argv)
 
 
 def lip(argv: Sequence[str] | None = None) -> int:
@@ -125,7 +124,7 @@ def lip(argv: Sequence[str] | None = None) -> int:
 
     layout = "train_images, val_images, train_segmentations, val_segmentations (TrainVal_images.zip, "
     layout += "TrainVal_parsing_annotations.zip; Testing_images.zip for test)"
-    return program("Prepare LIP (single person).", collect, get_catalog("lip").folder, layout, argv)
+    return program("Prepare LIP (single person).", collect, "lip", layout, argv)
 
 
 def camvid(argv: Sequence[str] | None = None) -> int:
@@ -140,7 +139,7 @@ def camvid(argv: Sequence[str] | None = None) -> int:
         )
 
     layout = "train, trainannot, val and valannot, or train/image, train/label and so on"
-    return program("Prepare CamVid (the SegNet release).", collect, get_catalog("camvid").folder, layout, argv)
+    return program("Prepare CamVid (the SegNet release).", collect, "camvid", layout, argv)
 
 
 def mapillary(argv: Sequence[str] | None = None) -> int:
@@ -154,13 +153,13 @@ def mapillary(argv: Sequence[str] | None = None) -> int:
         )
 
     layout = "training and validation with images and labels (mapillary-vistas-dataset_public_v1.2.zip)"
-    return program("Prepare Mapillary Vistas v1.2.", collect, get_catalog("mapillary_vistas").folder, layout, argv)
+    return program("Prepare Mapillary Vistas v1.2.", collect, "mapillary_vistas", layout, argv)
 
 
 def coco_stuff(argv: Sequence[str] | None = None) -> int:
     """COCO-Stuff 10k (v1.1)."""
     layout = "images, annotations and imageLists (cocostuff-10k-v1.1.zip)"
-    return program("Prepare COCO-Stuff 10k (v1.1).", _coco_10k, get_catalog("coco_stuff").folder, layout, argv)
+    return program("Prepare COCO-Stuff 10k (v1.1).", _coco_10k, "coco_stuff", layout, argv)
 
 
 def _coco_10k(entries: list[Entry], _: argparse.Namespace) -> Tree:
@@ -204,8 +203,8 @@ def coco_stuff_164k(argv: Sequence[str] | None = None) -> int:
 
     layout = "train2017 and val2017 with images and pixel maps (train2017.zip, val2017.zip, "
     layout += "stuffthingmaps_trainval2017.zip)"
-    folder = get_catalog("coco_stuff_164k").folder
-    return program("Prepare COCO-Stuff 164k; its maps hold id - 1, written are ids.", collect, folder, layout, argv)
+    description = "Prepare COCO-Stuff 164k; its maps hold id - 1, written are ids."
+    return program(description, collect, "coco_stuff_164k", layout, argv)
 
 
 def coco_164k_label(content: bytes) -> np.ndarray:
@@ -216,7 +215,7 @@ def coco_164k_label(content: bytes) -> np.ndarray:
 def pascal_context(argv: Sequence[str] | None = None) -> int:
     """PASCAL-Context with the masks of PyTorch-Encoding."""
     layout = "JPEGImages (VOCtrainval_03-May-2010.tar) and PytorchEncoding/train.pth, val.pth"
-    return program("Prepare PASCAL-Context.", _pascal_context, get_catalog("pascal_context").folder, layout, argv)
+    return program("Prepare PASCAL-Context.", _pascal_context, "pascal_context", layout, argv)
 
 
 def _pascal_context(entries: list[Entry], _: argparse.Namespace) -> Tree:
