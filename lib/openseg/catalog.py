@@ -120,24 +120,23 @@ class Catalog:
         return table
 
     @cached_property
+    def _values(self) -> dict[str, int]:
+        """Training id of each value that label files may hold, an id or a colour as text."""
+        if self.label_colors:
+            values = {str(color): IGNORE for color in self.ignored_colors}
+            return values | {str(color): number for number, color in enumerate(self.colors)}
+        table = self._encode_table
+        return {str(value): int(table[value]) for value in np.flatnonzero(table != UNKNOWN)}
+
+    @cached_property
     def fingerprint(self) -> str:
         """Changes with what a label file's values mean."""
-        meaning = repr((self.ids, self.merged_ids, self.ignored_ids, self.label_colors, self.ignored_colors))
-        if self.label_colors:
-            meaning += repr(self.colors)
-        return hashlib.sha256(meaning.encode()).hexdigest()[:12]
+        return hashlib.sha256(repr(self._values).encode()).hexdigest()[:12]
 
     @property
     def meaning(self) -> dict[str, Any]:
         """What a network learned from this data set's labels; kept in checkpoints."""
-        if self.label_colors:
-            known = {str(color): IGNORE for color in self.ignored_colors}
-            return {"classes": list(self.classes), "values": known | {str(c): i for i, c in enumerate(self.colors)}}
-        table = self._encode_table
-        return {
-            "classes": list(self.classes),
-            "values": {str(i): int(table[i]) for i in np.flatnonzero(table != UNKNOWN)},
-        }
+        return {"classes": list(self.classes), "values": self._values}
 
     def encode_known(self, labels: np.ndarray) -> np.ndarray:
         """File ids ``uint8`` or ``uint16[H, W]``, or colours ``uint8[H, W, 3]`` -> training ids, ``uint8[H, W]``.

@@ -25,6 +25,7 @@ __all__ = [
     "claim_folder",
     "file_hash",
     "index_files",
+    "is_older",
     "list_files",
     "sample_key",
     "walk_files",
@@ -84,6 +85,11 @@ def file_hash(path: str | os.PathLike) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def is_older(made: Path, source: Path) -> bool:
+    """Whether a made file is older than what it was made of."""
+    return made.stat().st_mtime < source.stat().st_mtime
 
 
 def list_files(folder: str | os.PathLike, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:

@@ -202,8 +202,10 @@ def _mend(image: Image.Image) -> str:
 
 
 def color_mode(path: str | os.PathLike) -> str:
-    """How a readable image file has its colours: ``RGB`` or ``RGBA``, ``P`` of a palette, or something else of none."""
-    return _open(Path(path))[0].mode
+    """How an image file has its colours: ``RGB`` or ``RGBA``, ``P`` of a palette, or something else of none."""
+    with contextlib.suppress(Exception), Image.open(path) as image:
+        return image.mode
+    return ""  # reading it says what is wrong
 
 
 def read_color_label(path: str | os.PathLike) -> np.ndarray:

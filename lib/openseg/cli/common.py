@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -26,8 +27,10 @@ __all__ = [
     "EXIT_ERROR",
     "EXIT_INTERRUPTED",
     "HelpFormatter",
+    "add_debug",
     "add_device",
     "add_experiment",
+    "add_workers",
     "existing_dir",
     "experiment_of",
     "map_parallel",
@@ -101,6 +104,16 @@ def experiment_of(arguments: argparse.Namespace) -> Experiment:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu, cuda, cuda:1, ...")
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """``--workers``."""
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+
+
+def add_debug(parser: argparse.ArgumentParser) -> None:
+    """``--debug``."""
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 def pick_device(name: str) -> torch.device:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from openseg.cli.common import add_experiment, experiment_of, map_parallel
+from openseg.cli.common import add_experiment, add_workers, experiment_of, map_parallel
 from openseg.config import DataConfig, Experiment
 from openseg.errors import ConfigError, DataError, OpensegError
+
+if TYPE_CHECKING:
+    from openseg.data.check import SplitReport
+    from openseg.data.folder import Pair
+    from openseg.data.samples import Samples
 
 __all__ = ["add_cache", "add_check", "cache", "check"]
 
 EXIT_FOUND = 1
-
-
-def _add_workers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,7 @@ def add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-root", default="data", metavar="DIR", help="with --dataset (default: data)")
     parser.add_argument("--split", nargs="+", metavar="SPLIT", help="default: those of the experiment, or train val")
     parser.add_argument("--json", metavar="FILE", help="write everything here as well")
-    _add_workers(parser)
+    add_workers(parser)
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -70,7 +71,7 @@ def _checked_experiment(arguments: argparse.Namespace) -> Experiment:
     return Experiment(name="check", data=DataConfig(dataset=arguments.dataset, root=Path(arguments.data_root)))
 
 
-def _check_split(experiment: Experiment, split: str, report: object, workers: int) -> None:
+def _check_split(experiment: Experiment, split: str, report: SplitReport, workers: int) -> None:
     from openseg.data.check import inspect
     from openseg.data.folder import list_split, split_paths, unmatched
 
@@ -93,7 +94,7 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
     """The options of ``cache``."""
     add_experiment(parser)
     parser.add_argument("--cache-gb", type=float, metavar="GB", help="at most so much (default: data.cache_gb)")
-    _add_workers(parser)
+    add_workers(parser)
 
 
 def cache(arguments: argparse.Namespace) -> None:
@@ -121,7 +122,7 @@ def cache(arguments: argparse.Namespace) -> None:
     print(f"{len(pairs) - skipped} of {len(pairs)} samples read; train with data.cache_gb={experiment.data.cache_gb:g}")
 
 
-def _fill(samples: object, pair: object) -> str | None:
+def _fill(samples: Samples, pair: Pair) -> str | None:
     try:
         samples.fill_cache(pair)
     except OpensegError as error:

@@ -6,7 +6,15 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from openseg.cli.common import HelpFormatter, add_device, add_experiment, experiment_of, pick_device, run_command
+from openseg.cli.common import (
+    HelpFormatter,
+    add_debug,
+    add_device,
+    add_experiment,
+    experiment_of,
+    pick_device,
+    run_command,
+)
 from openseg.cli.data import add_cache, add_check, cache, check
 
 __all__ = ["main"]
@@ -149,7 +157,7 @@ def _distances(text: str) -> tuple[int, ...]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="main.py", description=_DESCRIPTION, formatter_class=HelpFormatter)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_debug(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
     def add(name: str, run: Command, text: str) -> argparse.ArgumentParser:

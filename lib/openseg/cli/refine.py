@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from functools import partial
-from os import cpu_count
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from openseg.catalog import IGNORE, Catalog, color_keys, get_catalog
-from openseg.cli.common import HelpFormatter, existing_dir, run_command, run_parallel
+from openseg.cli.common import HelpFormatter, add_debug, add_workers, existing_dir, run_command, run_parallel
 from openseg.cli.profile import data_root
 from openseg.data.folder import match_labels, split_paths
 from openseg.errors import DataError
@@ -54,8 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--figures", type=int, default=0, metavar="N", help="where scored: also draw N pictures of before and after"
     )
-    parser.add_argument("--workers", type=int, default=cpu_count() or 1, help="processes (default: all cores)")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_workers(parser)
+    add_debug(parser)
     return parser
 
 

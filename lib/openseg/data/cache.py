@@ -85,7 +85,7 @@ class DecodedCache:
                 file.flush()
                 os.fsync(file.fileno())
             with self._counter() as used:
-                if target.exists():  # another process was faster
+                if _load(target) is not None:  # another process was faster
                     return
                 for stale in target.parent.glob(f"{target.name.partition('_')[0]}_*.npy"):
                     used[0] -= stale.stat().st_size

@@ -92,13 +92,6 @@ def split_paths(catalog: Catalog, data_dir: Path, split: str) -> SplitPaths:
     )
 
 
-def _index(paths: Iterable[Path], suffix: str = "") -> dict[str, Path]:
-    """Files by key; ``suffix`` is what their names have beside it, and names without it are left out."""
-    if not suffix:
-        return index_files(paths)
-    return index_files((path for path in paths if path.stem.endswith(suffix)), suffix)
-
-
 def _outside(files: list[Path], folder: Path, other: Path) -> list[Path]:
     """``files`` of ``folder`` that are not in ``other``, which may lie inside it."""
     if folder == other or not other.is_relative_to(folder):
@@ -112,10 +105,10 @@ def _share_a_folder(paths: SplitPaths) -> bool:
 
 
 def _labels(paths: SplitPaths) -> dict[str, Path]:
-    """Labels by the keys of their images."""
+    """Labels by the keys of their images; names without ``label_suffix`` are left out."""
     suffixes = LABEL_SUFFIXES if _share_a_folder(paths) else IMAGE_SUFFIXES
     files = _outside(list_files(paths.label, suffixes), paths.label, paths.image)
-    return _index(files, paths.label_suffix)
+    return index_files((path for path in files if path.stem.endswith(paths.label_suffix)), paths.label_suffix)
 
 
 def _images(paths: SplitPaths) -> dict[str, Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import io
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from openseg.catalog import get_catalog
-from openseg.cli.common import HelpFormatter, map_parallel, run_command
+from openseg.cli.common import HelpFormatter, add_debug, add_workers, map_parallel, run_command
 from openseg.cli.profile import data_root
 from openseg.errors import DataError
-from openseg.files import atomic_write
+from openseg.files import atomic_write, is_older
 from openseg.images import write_label
 from openseg.prepare.archives import Entry, list_entries
 
@@ -106,8 +105,8 @@ def program(
     )
     if options is not None:
         options(parser)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_workers(parser)
+    add_debug(parser)
     arguments = parser.parse_args(argv)
 
     def run() -> None:
@@ -170,10 +169,9 @@ def _write(job: tuple[Source, Path], link: bool) -> bool:
     """Make one file; False where it is there already."""
     source, target = job
     entry = source.entry
-    if target.exists():
-        status = target.stat()
+    if target.exists() and not is_older(target, entry.path):
         is_copy = source.convert is None and source.values is None
-        if (not is_copy or status.st_size == entry.size) and status.st_mtime >= entry.path.stat().st_mtime:
+        if not is_copy or target.stat().st_size == entry.size:
             return False
     if source.values is not None:
         write_label(target, source.values)
@@ -207,10 +205,3 @@ def _linked(path: Path, target: Path) -> bool:
     finally:
         temporary.unlink(missing_ok=True)
     return True
-
-
-def decode_label(content: bytes) -> np.ndarray:
-    """A label file's bytes as ids, ``uint8[H, W]``."""
-    from PIL import Image
-
-    return np.array(Image.open(io.BytesIO(content)))

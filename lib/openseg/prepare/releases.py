@@ -10,11 +10,12 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image
 from scipy.io import loadmat
 
 from openseg.errors import DataError
 from openseg.prepare.archives import Entry
-from openseg.prepare.placing import Source, Tree, decode_label, find, merge, program
+from openseg.prepare.placing import Source, Tree, find, merge, program
 
 __all__ = [
     "ade20k",
@@ -209,7 +210,7 @@ def coco_stuff_164k(argv: Sequence[str] | None = None) -> int:
 
 def coco_164k_label(content: bytes) -> np.ndarray:
     """A pixel map holds id - 1, and 255 where nothing is labelled: ids, and 0."""
-    return decode_label(content).astype(np.uint8) + np.uint8(1)
+    return np.array(Image.open(io.BytesIO(content))).astype(np.uint8) + np.uint8(1)
 
 
 def pascal_context(argv: Sequence[str] | None = None) -> int:
@@ -244,7 +245,6 @@ def _read_masks(entry: Entry) -> dict[int, np.ndarray]:
         DataError: something else.
     """
     import torch
-    from PIL import Image
 
     try:
         with torch.serialization.safe_globals([Image.Image]):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from openseg.cli.common import HelpFormatter, run_command, run_parallel
+from openseg.cli.common import HelpFormatter, add_debug, add_workers, run_command, run_parallel
 from openseg.cli.profile import data_root
 from openseg.errors import DataError
 from openseg.files import write_json
@@ -28,8 +27,8 @@ def demo(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--val", type=int, default=30, metavar="N", help="validation scenes (default: 30)")
     parser.add_argument("--size", type=int, nargs=2, default=(256, 512), metavar=("H", "W"), help="default: 256 512")
     parser.add_argument("--seed", type=seed, default=1, help="other scenes for another seed (default: 1)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_workers(parser)
+    add_debug(parser)
     arguments = parser.parse_args(argv)
     return run_command(lambda: _demo(arguments), arguments.debug)
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from openseg.catalog import CATALOG_NAMES, get_catalog
-from openseg.cli.common import HelpFormatter, existing_dir, run_command, run_parallel
+from openseg.cli.common import HelpFormatter, add_debug, add_workers, existing_dir, run_command, run_parallel
 from openseg.cli.profile import data_root
 from openseg.data.folder import list_labels, pair_files, split_paths
 from openseg.errors import DataError
-from openseg.files import claim_folder, list_files
+from openseg.files import claim_folder, is_older, list_files
 from openseg.images import read_label
 from openseg.segfix.targets import TARGET_SUFFIXES
 
@@ -49,8 +48,8 @@ def _targets_command(argv: Sequence[str] | None, kind: str, outname: str) -> int
     parser.add_argument(
         "--format", choices=("png", "mat"), help="png: ours; mat: the original's (default: as is there, or png)"
     )
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_workers(parser)
+    add_debug(parser)
     arguments = parser.parse_args(argv)
     return run_command(lambda: _make_targets(arguments, kind), arguments.debug)
 
@@ -76,7 +75,7 @@ def _make_targets(arguments: argparse.Namespace, kind: str) -> None:
             made_by["ids"] = catalog.fingerprint
         kept = claim_folder(out, made_by, TARGET_SUFFIXES)
         jobs = [(path, out / f"{stem}{suffix}") for stem, path in maps.items()]
-        todo = [(path, target) for path, target in jobs if target.name not in kept or _is_older(target, path)]
+        todo = [(path, target) for path, target in jobs if target.name not in kept or is_older(target, path)]
         work = functools.partial(_write_targets, dataset, kind)
         run_parallel(work, todo, f"SegFix {split}", arguments.workers)
         print(f"{split}: {len(todo)} of {len(maps)} written to {out}")
@@ -97,10 +96,6 @@ def _suffix(out: Path, wanted: str | None) -> str:
             "choose another --outname"
         )
     return suffix
-
-
-def _is_older(made: Path, source: Path) -> bool:
-    return made.stat().st_mtime < source.stat().st_mtime
 
 
 def _write_targets(dataset: str, kind: str, job: tuple[Path, Path]) -> None:
