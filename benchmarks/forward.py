@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "tests")]
 from recipe import golden_state  # noqa: E402
 
 from openseg.config import load_experiment  # noqa: E402
-from openseg.inference import argmax_labels  # noqa: E402
+from openseg.inference import argmax, held, resized  # noqa: E402
 from openseg.models import build_model  # noqa: E402
 from openseg.models.inference import prepare_for_inference  # noqa: E402
 from openseg.models.layers import resize_logits  # noqa: E402
@@ -72,7 +72,7 @@ def predict(name, model, images):
     size = tuple(images.shape[-2:])
     if name != "plain":
         with torch.inference_mode():
-            return argmax_labels(model(images, aux=False).logits.float(), size)
+            return argmax(resized(held(model(images, aux=False).logits.float()), size))
     fused = F.scaled_dot_product_attention
     F.scaled_dot_product_attention = explicit_attention
     try:

@@ -7,13 +7,17 @@ from recipe import golden
 from torch.nn import functional as F
 
 from openseg.catalog import get_catalog
-from openseg.config import MultiScale, Normalization, SingleScale, load_experiment
+from openseg.config import MultiScale, Normalization, SingleScale, TestConfig, load_experiment
 from openseg.inference import (
-    argmax_cubic,
-    argmax_labels,
+    argmax,
+    collect,
+    cubic,
+    held,
     predict_boundary,
     predict_labels,
     predict_logits,
+    resized,
+    rows,
     window_starts,
 )
 from openseg.models import SegFixOutput, SegmentorOutput
@@ -24,9 +28,10 @@ from openseg.segfix import directions_to_offsets
 @pytest.mark.parametrize(
     ("small", "size"), [((8, 12), (32, 48)), ((33, 9), (300, 71)), ((1, 5), (7, 40)), ((6, 6), (1, 1))]
 )
-def test_banded_argmax_equals_the_whole(small, size):
+def test_banded_argmax_equals_the_whole(small, size, monkeypatch):
+    monkeypatch.setattr(rows, "_BAND_VALUES", 5 * 2 * 7 * size[1])  # five rows at a time
     logits = torch.randn(2, 7, *small, generator=torch.Generator().manual_seed(0))
-    labels = argmax_labels(logits, size)
+    labels = argmax(resized(held(logits), size), batch=2)
     whole = resize_logits(logits, size)
     assert labels.dtype == torch.uint8 and tuple(labels.shape) == (2, *size)
     # Rounding may choose the other of two equal logits, never a worse one.
@@ -50,7 +55,7 @@ def test_boundary_prediction_equals_the_original(key, window, monkeypatch):
     def toy(x):
         return SegFixOutput(*[F.conv2d(x, weight, stride=4, padding=1) for weight in weights])
 
-    monkeypatch.setattr("openseg.inference.normalize", lambda images, _: images)
+    monkeypatch.setattr("openseg.inference.predict.normalize", lambda images, _: images)
     probability, logits = predict_boundary(toy, torch.from_numpy(expected["x"]), Normalization(), window)
     np.testing.assert_allclose(probability.numpy(), expected[f"{key}_maskprob"][:, 0], atol=1e-5)
     np.testing.assert_allclose(logits.numpy(), expected[f"{key}_dirlogit"], atol=1e-5)
@@ -80,24 +85,76 @@ def test_scales_and_flips_equal_the_original(key, image, mode):
     assert MultiScale().scales == tuple(expected["scales"])
     images = torch.from_numpy(expected[image]).reshape(-1, *expected[image].shape[-3:])
     logits = predict_logits(toy_segmentor(torch.from_numpy(expected["toy_conv_weight"])), images, mode)
-    np.testing.assert_allclose(logits.numpy(), expected[key], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(collect(logits).numpy(), expected[key], rtol=1e-4, atol=1e-4)
+
+
+WEIGHTED = MultiScale(weights=[(i + 1) / 10 for i in range(7)])
+
+
+@pytest.mark.parametrize(
+    ("key", "mode", "window"),
+    [
+        ("ms_flip_weighted", WEIGHTED, None),
+        ("sscrop_32x48", SingleScale(), (32, 48)),
+        ("sscrop_35x50", SingleScale(), (35, 50)),
+        ("sscrop_70x100", SingleScale(), (70, 100)),
+        ("mscrop_32x48", MultiScale(scales=(0.75, 1, 1.5)), (32, 48)),
+    ],
+)
+def test_windows_and_weights_equal_the_original(key, mode, window):
+    inputs, expected = golden("tester"), golden("tester_windows")[key]
+    network = toy_segmentor(torch.from_numpy(inputs["toy_conv_weight"]))
+    logits = predict_logits(network, torch.from_numpy(inputs["x"]), mode, TestConfig(window=window))
+    np.testing.assert_allclose(collect(logits).numpy()[:, :, ::2, ::3], expected, rtol=1e-4, atol=1e-4)
+    # Any rows are the same rows.
+    np.testing.assert_allclose(logits.read(31, 44).numpy(), collect(logits).numpy()[:, :, 31:44], atol=1e-5)
+
+
+def test_probabilities_are_the_mean_of_softmax():
+    inputs = golden("tester")
+    network = toy_segmentor(torch.from_numpy(inputs["toy_conv_weight"]))
+    images, mode = torch.from_numpy(inputs["x"]), MultiScale(scales=(0.5, 1.0), weights=(1, 3))
+    mean = collect(predict_logits(network, images, mode, TestConfig(average="probabilities")))
+    expected = 0
+    for scale, weight in ((0.5, 0.125), (1.0, 0.375)):
+        scaled = resize_logits(images, (int(70 * scale), int(100 * scale)))
+        for flip in (False, True):
+            logits = network(scaled.flip(3) if flip else scaled).logits
+            logits = resize_logits(resize_logits(logits.flip(3) if flip else logits, scaled.shape[-2:]), (70, 100))
+            expected = expected + weight * logits.softmax(dim=1)
+    torch.testing.assert_close(mean, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(mean.sum(dim=1), torch.ones(1, 70, 100))
+
+
+def test_a_network_that_sees_one_pixel_says_the_same_in_windows_of_any_size():
+    def network(x, aux=True):
+        return SegmentorOutput(torch.cat([x, -x], dim=1), None)
+
+    x = torch.randn(2, 3, 50, 67, generator=torch.Generator().manual_seed(0))
+    whole = collect(predict_logits(network, x, SingleScale(flip=True)))
+    for limit in ((32, 32), (17, 64), (500, 500)):
+        parts = collect(predict_logits(network, x, SingleScale(flip=True), limit=limit))
+        torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5)
 
 
 def test_the_last_resize_equals_the_original():
     expected = golden("tester")
     (width, height), (full_width, full_height) = expected["post_border_wh"], expected["post_ori_wh"]
     logits = torch.from_numpy(expected["ss"])[:, :, :height, :width]
-    labels = argmax_cubic(logits, (int(full_height), int(full_width)))[0].numpy()
+    labels = argmax(cubic(held(logits), (int(full_height), int(full_width))))[0].numpy()
     resized = expected["post_logits_resized"]
     chosen = np.take_along_axis(resized, labels[..., None].astype(np.int64), axis=2)[..., 0]
     assert (resized.max(axis=2) - chosen).max() < 1e-5  # rounding may choose the other of two equal logits
     assert np.mean(labels != expected["post_label"]) < 1e-3
 
 
-def test_many_classes_are_compared_across_their_groups():
+@pytest.mark.parametrize("size", [(11, 9), (40, 3), (3, 2), (6, 20), (1, 1)])
+def test_the_cubic_resize_is_torchs_row_by_row(size):
     logits = torch.randn(1, 50, 6, 7, generator=torch.Generator().manual_seed(0))
-    whole = F.interpolate(logits, size=(11, 9), mode="bicubic", align_corners=False)
-    assert torch.equal(argmax_cubic(logits, (11, 9)), whole.argmax(dim=1).to(torch.uint8))
+    whole = F.interpolate(logits, size=size, mode="bicubic", align_corners=False)
+    rows = cubic(held(logits), size)
+    torch.testing.assert_close(collect(rows), whole, rtol=0, atol=1e-5)
+    torch.testing.assert_close(rows.read(size[0] // 2, size[0]), whole[:, :, size[0] // 2 :], rtol=0, atol=1e-5)
 
 
 def test_lip_averages_the_mirrored_image_with_left_and_right_exchanged():
@@ -128,5 +185,5 @@ def test_padding_never_reaches_the_labels(mode):
     image = torch.zeros(1, 3, 37, 53, dtype=torch.uint8)
     image[:, :, :, 30:] = 255
     labels = predict_labels(network, image, experiment, mode, (74, 106))[0]
-    assert sizes[-1] == (40, 56) and labels.shape == (74, 106)
+    assert max(sizes) == (40, 56) and labels.shape == (74, 106)
     assert (labels[:, 64:] == 0).all() and (labels[:, :56] == 1).all()

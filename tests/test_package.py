@@ -22,7 +22,11 @@ def test_the_preparation_programs_shadow_no_package_named_datasets(run, tmp_path
     assert run("-c", code, env={"PYTHONPATH": str(tmp_path)}).stdout.strip() == "another package"
 
 
-def test_the_library_reads_no_environment_and_never_exits():
+def test_the_library_reads_no_environment_but_torchruns_and_never_exits():
+    torchrun = re.compile(r"os\.environ(\.get\(|\[)?\"(WORLD_SIZE|LOCAL_RANK)\"|\"LOCAL_RANK\" in os\.environ")
     forbidden = re.compile(r"os\.environ|getenv|sys\.exit\(|(?<![\w.])exit\(|breakpoint\(")
     for path in (ROOT / "lib/openseg").rglob("*.py"):
-        assert not forbidden.search(path.read_text()), path
+        text = path.read_text()
+        if path.name == "distributed.py":
+            text = torchrun.sub("", text)
+        assert not forbidden.search(text), path

@@ -45,7 +45,7 @@ def test_the_documented_walk(tmp_path):
         )
         assert result.returncode == 0, f"{block}\n{result.stdout}\n{result.stderr}"
         printed, ran = printed + result.stdout, ran + 1
-    assert ran == 7
+    assert ran == 8
     for words in ("value 19 is no id of streets", "streets: 0 errors", "mIoU", "change", "picture: "):
         assert words in printed
     assert len(list((tmp_path / "data/seg_result/streets/ocr_val").glob("label_w_segfix_figures/*.png"))) == 1
@@ -169,9 +169,13 @@ def test_colour_coded_labels(tmp_path, one_line_error):
     palette.save(tmp_path / "pred/one.png")
     assert main(["evaluate", *arguments, "--pred", str(tmp_path / "pred"), "--json", str(tmp_path / "s.json")]) == 0
     assert '"mIoU": 1.0' in (tmp_path / "s.json").read_text()
-    write_image(tmp_path / "pred/one.png", np.full_like(colors, 7))  # no colour that is known: all wrong
+    wrong = colors.copy()
+    wrong[:8] = 7  # no colour that is known: missed
+    write_image(tmp_path / "pred/one.png", wrong)
     assert main(["evaluate", *arguments, "--pred", str(tmp_path / "pred"), "--json", str(tmp_path / "s.json")]) == 0
-    assert '"mIoU": 0.0' in (tmp_path / "s.json").read_text()
+    assert '"mIoU": 0.7' in (tmp_path / "s.json").read_text()
+    write_image(tmp_path / "pred/one.png", np.full_like(colors, 7))
+    one_line_error(main(["evaluate", *arguments, "--pred", str(tmp_path / "pred")]), "one.png", "no class", "100 %")
     colors[0, 0] = (1, 2, 3)
     write_image(tmp_path / "val/label/one.png", colors)
     one_line_error(main(["evaluate", *arguments, "--pred", str(tmp_path / "pred")]), "(1, 2, 3)", "ignored_colors")
@@ -299,7 +303,9 @@ def test_evaluate_takes_the_truth_of_the_data_set(tmp_path, monkeypatch, capsys,
     assert main(["evaluate", "--dataset", "mine.yaml", "--pred", "pred"]) == 0
     assert "100.00" in capsys.readouterr().out
     (tmp_path / "pred/two.png").unlink()
-    one_line_error(main(["evaluate", "--dataset", "mine.yaml", "--pred", "pred"]), "1 of 2", "two_mask.png", "pred")
+    one_line_error(
+        main(["evaluate", "--dataset", "mine.yaml", "--pred", "pred"]), "1 predictions", "two_mask.png", "pred"
+    )
 
 
 def test_coloured_predictions_are_sharpened_as_colours(tmp_path):

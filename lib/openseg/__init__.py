@@ -9,8 +9,19 @@ from collections.abc import Sequence
 if typing.TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["load_model"]
+    from openseg.engine.predictor import Prediction, Predictor
+
+__all__ = ["Prediction", "Predictor", "load_model"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> typing.Any:
+    """``Predictor`` and ``Prediction``, which need torch, when they are asked for."""
+    if name in ("Prediction", "Predictor"):
+        from openseg.engine import predictor
+
+        return getattr(predictor, name)
+    raise AttributeError(f"module 'openseg' has no attribute '{name}'")
 
 
 def load_model(

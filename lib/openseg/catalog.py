@@ -66,6 +66,7 @@ class Catalog:
         label_colors: label files are pictures in the classes' colours.
         ignored_colors: colours in them that are no class.
         splits: where the files lie, where it is not ``<split>/{image,label}``.
+        boundary_ratio: width of the regions that Boundary IoU compares, over the image diagonal.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Catalog:
     label_colors: bool = False
     ignored_colors: tuple[tuple[int, int, int], ...] = ()
     splits: Mapping[str, SplitFiles] = field(default_factory=dict)
+    boundary_ratio: float = 0.02
 
     @property
     def num_classes(self) -> int:
@@ -138,6 +140,15 @@ class Catalog:
         """What a network learned from this data set's labels; kept in checkpoints."""
         return {"classes": list(self.classes), "values": self._values}
 
+    @cached_property
+    def _prediction_table(self) -> np.ndarray:
+        return np.where(self._encode_table == UNKNOWN, np.uint8(IGNORE), self._encode_table)
+
+    @property
+    def byte_table(self) -> np.ndarray:
+        """Training id, ``IGNORE`` or ``UNKNOWN`` of each 8-bit file id, ``uint8[256]``."""
+        return self._encode_table[:256]
+
     def encode_known(self, labels: np.ndarray) -> np.ndarray:
         """File ids ``uint8`` or ``uint16[H, W]``, or colours ``uint8[H, W, 3]`` -> training ids, ``uint8[H, W]``.
 
@@ -145,9 +156,7 @@ class Catalog:
         """
         if labels.ndim == 3:
             return np.take(self._color_table, color_keys(labels))
-        if labels.dtype == np.uint8 and labels.ndim == 2:
-            return cv2.LUT(labels, self._encode_table[:256])  # several times faster
-        return np.take(self._encode_table, labels)
+        return _look_up(self._encode_table, labels)
 
     def encode(self, labels: np.ndarray, source: object = "label map") -> np.ndarray:
         """As ``encode_known``, but an unknown value is an error.
@@ -186,8 +195,10 @@ class Catalog:
         """Ids or colours of a prediction -> training ids; whatever is no class becomes ``IGNORE`` (a miss where
         truth is).
         """
-        encoded = self.encode_known(labels)
-        return np.where(encoded == UNKNOWN, np.uint8(IGNORE), encoded)
+        if labels.ndim == 3:
+            encoded = self.encode_known(labels)
+            return np.where(encoded == UNKNOWN, np.uint8(IGNORE), encoded)
+        return _look_up(self._prediction_table, labels)
 
     def read_raw(self, path: str | os.PathLike) -> np.ndarray:
         """A label file as it is: ids ``[H, W]``, or colours ``uint8[H, W, 3]`` where the data set is colour-coded."""
@@ -223,6 +234,16 @@ class Catalog:
         table = np.zeros((256, 3), np.uint8)
         table[: self.num_classes] = self.colors
         return table[train_ids]
+
+    def overlay(self, image: np.ndarray, train_ids: np.ndarray) -> np.ndarray:
+        """Half the colours of training ids, half the RGB image ``uint8[H, W, 3]``."""
+        return cv2.addWeighted(self.colorize(train_ids), 0.5, np.ascontiguousarray(image), 0.5, 0)
+
+
+def _look_up(table: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    if labels.dtype == np.uint8 and labels.ndim == 2:
+        return cv2.LUT(labels, table[:256])  # several times faster
+    return np.take(table, labels)
 
 
 def color_keys(colors: np.ndarray) -> np.ndarray:

@@ -64,6 +64,9 @@ class CatalogFile(Section):
     flip_pairs: tuple[tuple[str | Byte, str | Byte], ...] | None = Field(None, description="names or file ids")
     label_colors: bool = Field(False, description="label files are RGB pictures in the classes' colours")
     ignored_colors: tuple[Color, ...] = ()
+    boundary_ratio: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        0.02, description="width of the regions that Boundary IoU compares, over the image diagonal"
+    )
 
 
 def read_catalog(path: Path, own: bool) -> Catalog:
@@ -97,6 +100,7 @@ def read_catalog(path: Path, own: bool) -> Catalog:
         label_colors=facts.label_colors,
         ignored_colors=facts.ignored_colors,
         splits={split: SplitFiles(**entry.model_dump()) for split, entry in facts.splits.items()},
+        boundary_ratio=facts.boundary_ratio,
         **ids,
     )
 

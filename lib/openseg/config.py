@@ -168,6 +168,13 @@ class SingleScale(Section):
     scales: Scales = (1.0,)
     flip: bool = Field(False, description="add the logits of the mirrored image")
     pad_to: Positive = Field(1, description="pad images on the right and below to multiples of this many pixels")
+    weights: Scales | None = Field(None, description="of the scales; null: all 1")
+
+    @model_validator(mode="after")
+    def _a_weight_a_scale(self) -> SingleScale:
+        if self.weights and len(self.weights) != len(self.scales):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.scales)} scales")
+        return self
 
 
 class MultiScale(SingleScale):
@@ -178,19 +185,24 @@ class MultiScale(SingleScale):
 
 
 class TestConfig(Section):
-    """Prediction: ``ss`` and ``ms`` of semantic networks, the rest of SegFix.
-
-    ``window`` null: the whole image in one pass.
-    """
+    """Prediction; ``ss`` and ``ms`` are of semantic networks."""
 
     __test__ = False  # the name starts with Test; pytest should not collect it
 
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: faster, on a few pixels another class")
     ss: SingleScale = SingleScale()
     ms: MultiScale = MultiScale()
-    window: Size | None = None
-    window_stride: tuple[Positive, Positive] | None = Field(None, description="null: a third of the window")
-
+    average: Literal["logits", "probabilities"] = Field(
+        "logits",
+        description="what ss and ms combine of scales and mirror images: logits as published, or probabilities",
+    )
+    window: Size | None = Field(
+        None, description="height, width of sliding windows, which need less memory; null: the whole image in one pass"
+    )
+    window_stride: tuple[Positive, Positive] | None = Field(
+        None, description="null: of semantic networks the window, of SegFix a third of it, as the original"
+    )
+    compile: bool = Field(False, description="compile the network first (torch.compile): faster for many images")
     min_direction_probability: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="SegFix: a boundary pixel whose direction is less sure stays where it is; 0 as the original"
     )

@@ -5,7 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["CheckpointError", "ConfigError", "DataError", "Interrupted", "OpensegError", "nearest_names"]
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "Interrupted",
+    "OpensegError",
+    "is_out_of_memory",
+    "nearest_names",
+]
 
 
 class OpensegError(Exception):
@@ -26,6 +34,12 @@ class CheckpointError(OpensegError):
 
 class Interrupted(OpensegError):
     """Work was stopped by a signal after its state was saved."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or in the main memory."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def nearest_names(name: str, known: Iterable[str], limit: int = 200) -> str:

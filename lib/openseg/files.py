@@ -12,9 +12,9 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from openseg.errors import DataError, OpensegError
 
@@ -157,30 +157,61 @@ def index_files(paths: Iterable[Path], suffix: str = "") -> dict[str, Path]:
     return index
 
 
-def claim_folder(folder: str | os.PathLike, made_by: dict[str, Any], suffixes: tuple[str, ...]) -> set[str]:
-    """Make ``folder`` the place of what ``made_by`` makes; returns the names of its files that can be kept.
+def claim_folder(
+    folder: str | os.PathLike,
+    made_by: dict[str, Any],
+    suffixes: tuple[str, ...],
+    kinds: Sequence[str] = ("",),
+    others: Literal["replace", "refuse", "overwrite"] = "replace",
+) -> dict[str, set[str]]:
+    """Make ``folder`` the place of what ``made_by`` makes; returns its files that can be kept, by kind.
 
-    ``made_by`` is whatever decides the result (settings, a checkpoint's hash); it stands in ``made_by.json`` beside the
-    files. Files that an interrupted call with the same one left are kept; those of another one are removed first, so
-    that the two never mix.
+    ``made_by`` is whatever decides the result (settings, a checkpoint's hash); it stands in ``made_by.json`` in the
+    folder. Files that an interrupted call with the same one left are kept. What a killed call had not finished is
+    removed.
+
+    Args:
+        kinds: folders inside it that hold the files; an empty one is the folder itself.
+        others: what becomes of files that another ``made_by`` made: ``replace`` removes them first, so that the two
+            never mix; ``refuse`` raises. ``overwrite`` keeps no file, whoever made it, and removes none either.
 
     Raises:
-        DataError: the folder holds files with one of ``suffixes`` that no such call wrote.
+        DataError: the folder holds files with one of ``suffixes`` that no such call wrote, or one with another
+            ``made_by`` that is to be refused.
     """
     folder = Path(folder)
     record = folder / "made_by.json"
     made_by = json.loads(json.dumps(made_by))
-    existing = {path for path in folder.glob("*") if path.suffix in suffixes and not path.name.startswith(".")}
-    if existing and not record.exists():
+    existing: dict[str, set[str]] = {}
+    for kind in {"", *kinds}:
+        base = folder / kind
+        names = set()
+        for path in base.rglob("*") if kind else base.glob("*"):
+            if path.name.startswith("."):
+                if ".part" in path.suffixes[-2:]:
+                    path.unlink(missing_ok=True)
+            elif path.suffix in suffixes:
+                names.add(path.relative_to(base).as_posix())
+        if kind in kinds:
+            existing[kind] = names
+    same = record.exists() and _read_json(record) == made_by
+    if others == "overwrite":
+        existing = {kind: set() for kind in kinds}
+    elif any(existing.values()) and not record.exists():
         raise DataError(
             f"{folder}: holds files that this command did not write; choose another folder or move them away"
         )
-    if existing and _read_json(record) != made_by:
-        for path in existing:
-            path.unlink()
-        existing = set()
+    elif any(existing.values()) and not same and others == "refuse":
+        raise DataError(
+            f"{folder}: holds results of other inputs, settings or weights; choose another folder, or --overwrite"
+        )
+    elif not same:
+        for kind, names in existing.items():
+            for name in names:
+                (folder / kind / name).unlink()
+        existing = {kind: set() for kind in kinds}
     write_json(record, made_by)
-    return {path.name for path in existing}
+    return existing
 
 
 def _read_json(path: Path) -> Any:

@@ -9,6 +9,6 @@ from tqdm import tqdm
 __all__ = ["progress"]
 
 
-def progress(items: Iterable, total: int, what: str) -> Iterable:
-    """``items`` under a progress bar on a terminal, as they are in a pipe."""
-    return tqdm(items, total=total, desc=what, disable=None, leave=False, dynamic_ncols=True)
+def progress(items: Iterable, total: int, what: str, hidden: bool = False) -> Iterable:
+    """``items`` under a progress bar with the time left on a terminal; as they are in a pipe, or ``hidden``."""
+    return tqdm(items, total=total, desc=what, disable=hidden or None, leave=False, dynamic_ncols=True)

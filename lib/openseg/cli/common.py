@@ -5,22 +5,16 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from openseg.errors import ConfigError, Interrupted, OpensegError
-from openseg.progress import progress
+from openseg.errors import Interrupted, OpensegError, is_out_of_memory
 
 if TYPE_CHECKING:
-    import torch
-
     from openseg.config import Experiment
 
 __all__ = [
@@ -33,10 +27,7 @@ __all__ = [
     "add_workers",
     "existing_dir",
     "experiment_of",
-    "map_parallel",
-    "pick_device",
     "run_command",
-    "run_parallel",
 ]
 
 EXIT_ERROR = 2
@@ -83,10 +74,12 @@ def run_command(command: Callable[[], int | None], debug: bool) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
     except (MemoryError, RuntimeError) as error:
-        if debug or not (isinstance(error, MemoryError) or "out of memory" in str(error)):
+        if debug or not is_out_of_memory(error):
             raise
-        mend = "use a smaller train.batch_size or augment.crop_size, for SegFix a test.window, or --device cpu"
-        print(f"error: out of memory; {mend}", file=sys.stderr)
+        mend = (
+            "train with a smaller train.batch_size or augment.crop_size; predict in windows, test.window=[512,1024], "
+        )
+        print(f"error: out of memory; {mend}which changes scores slightly, or --device cpu", file=sys.stderr)
         return EXIT_ERROR
 
 
@@ -114,52 +107,6 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 def add_debug(parser: argparse.ArgumentParser) -> None:
     """``--debug``."""
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-
-
-def pick_device(name: str) -> torch.device:
-    """The device by name.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-        return device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {name}: not usable here ({str(error).splitlines()[0]}); try cpu or auto") from None
-
-
-def map_parallel(work: Callable[[Any], Any], items: Sequence[Any], what: str, workers: int) -> Iterator[Any]:
-    """``work(item)`` of every item, in order, by ``workers`` processes under a progress bar; a failure is raised."""
-    if workers <= 1 or len(items) <= 1:
-        for item in progress(items, len(items), what):
-            yield work(item)
-        return
-    chunk = max(min(len(items) // (8 * workers), 64), 1)
-    with ProcessPoolExecutor(workers, initializer=_ignore_interrupts) as pool:
-        try:
-            yield from progress(pool.map(work, items, chunksize=chunk), len(items), what)
-        except BrokenProcessPool:
-            raise OpensegError(f"{what}: a worker process died, perhaps out of memory; use fewer --workers") from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def run_parallel(work: Callable[[Any], None], items: Sequence[Any], what: str, workers: int) -> None:
-    """``map_parallel`` for work that gives nothing back."""
-    for _ in map_parallel(work, items, what, workers):
-        pass
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches the whole process group; the parent handles it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def existing_dir(path: str | Path, what: str) -> Path:

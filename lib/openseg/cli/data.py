@@ -7,9 +7,10 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openseg.cli.common import add_experiment, add_workers, experiment_of, map_parallel
+from openseg.cli.common import add_experiment, add_workers, experiment_of
 from openseg.config import DataConfig, Experiment
 from openseg.errors import ConfigError, DataError, OpensegError
+from openseg.parallel import map_parallel
 
 if TYPE_CHECKING:
     from openseg.data.check import SplitReport

@@ -1,4 +1,4 @@
-"""``main.py``: train, resume, val, test, offsets, evaluate, convert, check, cache, config."""
+"""``main.py``: train, resume, val, test, predict, offsets, evaluate, convert, check, cache, config."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from openseg.cli.common import (
     add_device,
     add_experiment,
     experiment_of,
-    pick_device,
     run_command,
 )
 from openseg.cli.data import add_cache, add_check, cache, check
+from openseg.cli.evaluate import add_evaluate, evaluate
+from openseg.cli.predict import add_offsets, add_predict, add_test, add_val, offsets, predict, test, val
 
 __all__ = ["main"]
 
@@ -24,6 +25,7 @@ _DESCRIPTION = """Train, evaluate and sharpen semantic segmentation.
   python main.py check    --config configs/camvid/hrnet18_ocr.yaml
   python main.py train    --config configs/camvid/hrnet18_ocr.yaml
   python main.py val      --config configs/camvid/hrnet18_ocr.yaml
+  python main.py predict  my_images --config configs/camvid/hrnet18_ocr.yaml
   python main.py offsets  --config configs/camvid/segfix_hrnet18.yaml --split val
   python main.py evaluate --dataset camvid --pred predictions --gt data/camvid/val/label
 
@@ -41,6 +43,7 @@ def _config(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    from openseg.engine.distributed import pick_device
     from openseg.engine.train import train
 
     experiment = experiment_of(arguments)
@@ -51,108 +54,10 @@ def _train(arguments: argparse.Namespace) -> None:
     train(experiment, pick_device(arguments.device), Path(arguments.checkpoints), run_dir, resume, weights, partial)
 
 
-def _val(arguments: argparse.Namespace) -> None:
-    from openseg.data.folder import list_split
-    from openseg.engine.evaluate import evaluate_semantic
-    from openseg.report.tables import write_scores
-
-    experiment, model, device, _ = _load(arguments, "semantic", "offsets")
-    pairs = list_split(experiment, experiment.data.val_split)
-    out_dir = _out_dir(arguments, experiment, "val" if arguments.mode == "ss" else "val_ms")
-    scores = evaluate_semantic(model, experiment, pairs, device, out_dir, (1, 3, 5), arguments.mode)
-    write_scores(out_dir / "scores.json", {experiment.name: scores})
-    print(f"labels: {out_dir / 'label'}\nscores: {out_dir / 'scores.json'}")
-
-
-def _test(arguments: argparse.Namespace) -> None:
-    from openseg.data.folder import list_images, split_paths
-    from openseg.engine.evaluate import predict_images
-
-    experiment, model, device, _ = _load(arguments, "semantic", "offsets")
-    images = list_images(split_paths(experiment.catalog, experiment.data_dir, arguments.split))
-    out_dir = _out_dir(arguments, experiment, f"{arguments.split}_{arguments.mode}")
-    predict_images(model, experiment, images, device, out_dir, arguments.mode)
-    print(f"labels: {out_dir / 'label'}")
-
-
-def _offsets(arguments: argparse.Namespace) -> None:
-    from openseg.data.folder import list_images, split_paths
-    from openseg.engine.evaluate import predict_offsets
-    from openseg.files import file_hash
-
-    experiment, model, device, path = _load(arguments, "segfix", "val")
-    folder = arguments.images or split_paths(experiment.catalog, experiment.data_dir, arguments.split)
-    images = list_images(folder)
-    default = f"offset_pred/{arguments.split}/semantic/{experiment.catalog.name}/offset_{experiment.model.backbone}"
-    out_dir = Path(arguments.out or default)
-    made_by = {"checkpoint": file_hash(path)}
-    predict_offsets(model, experiment, images, device, out_dir, f".{arguments.format}", made_by)
-    print(f"offsets: {out_dir}")
-
-
-def _evaluate(arguments: argparse.Namespace) -> None:
-    from openseg.catalog import get_catalog
-    from openseg.data.folder import list_truths, require_partners, split_paths
-    from openseg.engine.scoring import score_files
-    from openseg.files import LABEL_SUFFIXES, index_files, list_files
-    from openseg.report.tables import write_scores
-
-    if arguments.gt:
-        truths = index_files(list_files(arguments.gt, LABEL_SUFFIXES))
-    else:
-        catalog = get_catalog(arguments.dataset)
-        data_dir = Path(arguments.data_root) / catalog.folder
-        truths = list_truths(split_paths(catalog, data_dir, arguments.split))
-    results = {}
-    for folder in arguments.pred:
-        predictions = index_files(list_files(folder, LABEL_SUFFIXES))
-        require_partners(truths, predictions, "prediction", Path(folder))
-        files = [(predictions[key], truth) for key, truth in truths.items()]
-        results[folder] = score_files(files, arguments.dataset, arguments.distances)
-    write_scores(Path(arguments.json) if arguments.json else None, results)
-
-
 def _convert(arguments: argparse.Namespace) -> None:
     from openseg.cli.convert import convert
 
     convert(arguments.source, arguments.target, arguments.config, arguments.overrides)
-
-
-def _load(arguments: argparse.Namespace, task: str, other: str) -> tuple:
-    """Experiment, network in eval mode, its device, and the checkpoint's path; ``other`` is the command of other tasks.
-
-    Raises:
-        ConfigError: the experiment is of another task.
-    """
-    import torch
-
-    from openseg.engine.checkpoints import find_checkpoint
-    from openseg.errors import ConfigError
-    from openseg.models.inference import prepare_for_inference
-    from openseg.models.weights import load_model
-
-    experiment = experiment_of(arguments)
-    if experiment.task != task:
-        raise ConfigError(f"{experiment.name} is an experiment of task {experiment.task}; use the command '{other}'")
-    root = Path(arguments.checkpoints)
-    path = Path(arguments.checkpoint) if arguments.checkpoint else find_checkpoint(experiment, root)
-    device = pick_device(arguments.device)
-    model, report = load_model(experiment, path)
-    print(f"{path}: {report}")
-    dtype = torch.bfloat16 if experiment.test.precision == "bf16" else torch.float32
-    return experiment, prepare_for_inference(model, dtype).to(device), device, path
-
-
-def _out_dir(arguments: argparse.Namespace, experiment: object, what: str) -> Path:
-    default = experiment.data.root / "seg_result" / experiment.catalog.name / f"{experiment.name}_{what}"
-    return Path(arguments.out or default)
-
-
-def _distances(text: str) -> tuple[int, ...]:
-    parts = text.split(",")
-    if not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of pixels such as 1,3,5")
-    return tuple(int(part) for part in parts)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -168,13 +73,6 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    def add_network(sub: argparse.ArgumentParser, out: str) -> None:
-        add_experiment(sub)
-        sub.add_argument("--checkpoint", metavar="PTH", help="default: <name>_latest.pth below --checkpoints")
-        sub.add_argument("--checkpoints", default="checkpoints", metavar="DIR", help="root of the checkpoints")
-        sub.add_argument("--out", metavar="DIR", help=f"default: {out}")
-        add_device(sub)
-
     for name, text in (
         ("train", "Train an experiment; refuses to overwrite a checkpoint that is there already."),
         ("resume", "Continue an interrupted training exactly where it stopped."),
@@ -188,35 +86,13 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--partial", action="store_true", help="take of --weights what fits this network")
         add_device(sub)
 
-    def add_mode(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--mode", choices=("ss", "ms"), default="ss", help="single or multi-scale (default: ss)")
-
-    sub = add("val", _val, "Predict the validation split, write labels and print scores.")
-    add_network(sub, "<data root>/seg_result/<dataset>/<name>_val, or _val_ms")
-    add_mode(sub)
-    sub = add("test", _test, "Predict a split without truth and write labels for its test server.")
-    add_network(sub, "<data root>/seg_result/<dataset>/<name>_<split>_<mode>")
-    add_mode(sub)
-    sub.add_argument("--split", default="test", help="default: test")
-    sub = add("offsets", _offsets, "Predict SegFix offsets of the images of a split or a folder.")
-    add_network(sub, "offset_pred/<split>/semantic/<dataset>/offset_<backbone>")
-    sub.add_argument("--split", default="val", help="default: val")
-    sub.add_argument("--images", metavar="DIR", help="a folder of images instead of a split")
-    sub.add_argument("--format", choices=("png", "mat"), default="png", help="png: ours; mat: the original's")
-    sub = add("evaluate", _evaluate, "Score label PNGs of any model against the truth: mIoU, accuracy, boundary F.")
-    sub.add_argument("--dataset", required=True, help="whose ids the files hold: a name, or a YAML file of your own")
-    sub.add_argument("--pred", required=True, nargs="+", metavar="DIR", help="one or more folders to compare")
-    sub.add_argument("--gt", metavar="DIR", help="folder of true labels (default: the data set's, of --split)")
-    sub.add_argument("--split", default="val", help="without --gt (default: val)")
-    sub.add_argument("--data-root", default="data", metavar="DIR", help="without --gt (default: data)")
-    sub.add_argument(
-        "--distances",
-        type=_distances,
-        default=(1, 3, 5),
-        metavar="N,N",
-        help="of the boundary F-score, in pixels (default: 1,3,5)",
+    add_val(add("val", val, "Predict the validation split, write labels and scores; goes on where it stopped."))
+    add_test(add("test", test, "Predict a split and write labels for its test server; goes on where it stopped."))
+    add_predict(add("predict", predict, "Predict an image, a folder of images or a video: ids, colours, overlay."))
+    add_offsets(add("offsets", offsets, "Predict SegFix offsets of the images of a split or a folder."))
+    add_evaluate(
+        add("evaluate", evaluate, "Score labels of any model: mIoU, accuracies, boundary F and IoU; instances: AP.")
     )
-    sub.add_argument("--json", metavar="FILE", help="also write the scores here")
     sub = add("convert", _convert, "Write a checkpoint of any known layout in ours, and say what it holds.")
     sub.add_argument("source", metavar="IN", help="a checkpoint of the whole network")
     sub.add_argument("target", metavar="OUT", help=".pth or .safetensors")

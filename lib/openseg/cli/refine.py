@@ -11,12 +11,13 @@ import numpy as np
 from PIL import Image
 
 from openseg.catalog import IGNORE, Catalog, color_keys, get_catalog
-from openseg.cli.common import HelpFormatter, add_debug, add_workers, existing_dir, run_command, run_parallel
+from openseg.cli.common import HelpFormatter, add_debug, add_workers, existing_dir, run_command
 from openseg.cli.profile import data_root
 from openseg.data.folder import match_labels, split_paths
 from openseg.errors import DataError
 from openseg.files import list_files, sample_key
 from openseg.images import color_mode, read_color_label, read_label, write_image, write_label
+from openseg.parallel import run_parallel
 from openseg.segfix import index_offsets, read_offsets, refine
 
 __all__ = ["find_offsets", "main", "refine_file"]
@@ -177,7 +178,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _score(arguments: argparse.Namespace, files: list[tuple[Path, Path]], root: Path, out: Path) -> None:
     """Scores before and after, and pictures of both, where every label has its truth."""
-    from openseg.engine.scoring import score_files
+    from openseg.engine.scoring import ScoredPair, score_files
     from openseg.report.figures import write_comparisons
     from openseg.report.tables import write_scores
 
@@ -190,13 +191,16 @@ def _score(arguments: argparse.Namespace, files: list[tuple[Path, Path]], root: 
         return
     triples = [(before, after, truths[before]) for before, after in files]
     results = {
-        "before": score_files(
-            [(before, truth) for before, _, truth in triples], arguments.dataset, what="score before"
-        ),
-        "after": score_files([(after, truth) for _, after, truth in triples], arguments.dataset, what="score after"),
+        name: score_files(
+            [ScoredPair(triple[place], triple[2]) for triple in triples],
+            arguments.dataset,
+            what=f"score {name}",
+            workers=arguments.workers,
+        )
+        for place, name in enumerate(("before", "after"))
     }
     scores = out.with_name(f"{out.name}_scores.json")
-    write_scores(scores, results)
+    write_scores(results, scores)
     print(f"\nscores: {scores}")
     if arguments.figures:
         folder = out.with_name(f"{out.name}_figures")

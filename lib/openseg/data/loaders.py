@@ -165,11 +165,14 @@ def _first(items: list[Any]) -> Any:
     return items[0]
 
 
-def _iterate(loader: DataLoader) -> Iterator[dict[str, Any]]:
+def _iterate(loader: DataLoader, broken: list[OpensegError] | None = None) -> Iterator[dict[str, Any]]:
     for batch in loader:
-        if isinstance(batch, OpensegError):
+        if not isinstance(batch, OpensegError):
+            yield batch
+        elif broken is None:
             raise batch
-        yield batch
+        else:
+            broken.append(batch)
 
 
 def _loader(dataset: Dataset, workers: int, pin: bool, **options: Any) -> DataLoader:
@@ -196,6 +199,11 @@ def iterate_training(dataset: TrainSet, start_iteration: int, pin: bool) -> Iter
     return _iterate(_loader(dataset, workers, pin, batch_size=train.batch_size, sampler=draws, collate_fn=_collate))
 
 
-def iterate_images(dataset: ValSet | ImageSet, workers: int, pin: bool) -> Iterator[dict[str, Any]]:
-    """The items of ``dataset`` one by one, decoded ahead by workers."""
-    return _iterate(_loader(dataset, workers, pin, batch_size=1, shuffle=False, collate_fn=_first))
+def iterate_images(
+    dataset: ValSet | ImageSet, workers: int, pin: bool, broken: list[OpensegError] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The items of ``dataset`` one by one, decoded ahead by workers.
+
+    What is wrong with an item that cannot be read is added to ``broken``, or raised without one.
+    """
+    return _iterate(_loader(dataset, workers, pin, batch_size=1, shuffle=False, collate_fn=_first), broken)

@@ -1,10 +1,6 @@
-"""Boundary F-score: how well the outlines of the classes agree, within a distance in pixels.
+"""How well the outlines of classes agree: boundary F-score and Boundary IoU.
 
-After Csurka et al., "What is a good evaluation measure for semantic segmentation?" (BMVC 2013), as the SegFix paper
-reports it, with these choices: a mask holds valid pixels only, in the prediction as in the truth (valid: the truth is a
-class); the boundary of a class is its mask minus the erosion by a 3x3 square (the image border is no boundary); a
-boundary pixel matches if the other outline has a pixel within Euclidean distance d; matches and totals are summed over
-the data set before precision, recall and F.
+In both, a mask holds valid pixels only, in the prediction as in the truth (valid: the truth is a class).
 """
 
 from __future__ import annotations
@@ -14,29 +10,56 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from openseg.errors import DataError
+from openseg.metrics.confusion import nan_mean, require_same_shape
+from openseg.metrics.counting import NOTHING, joint_counts, nearest_counts
 
-__all__ = ["BoundaryCounts"]
+__all__ = ["DISTANCES", "BoundaryCounts", "BoundaryIoU", "boundary_width", "near_boundary"]
 
-_SQUARE = np.ones((3, 3), np.uint8)
+DISTANCES = (1, 3, 5, 9, 12)
+"""Distances in pixels at which the SegFix paper reports the boundary F-score."""
 
 
-def _disk(radius: int) -> np.ndarray:
-    offsets = np.arange(-radius, radius + 1)
-    return (offsets[:, None] ** 2 + offsets[None, :] ** 2 <= radius**2).astype(np.uint8)
+def _valid_only(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both maps with ``NOTHING`` wherever there is no class, or none in the truth."""
+    require_same_shape(prediction, truth)
+    valid = truth < num_classes
+    nothing = np.uint8(NOTHING)
+    return np.where(valid & (prediction < num_classes), prediction, nothing), np.where(valid, truth, nothing)
+
+
+def near_boundary(labels: np.ndarray, width: int, image_border: bool) -> np.ndarray:
+    """Pixels with another value within ``width`` pixels, diagonal steps counting as one: ``bool[H, W]``.
+
+    Args:
+        labels: ``uint8`` or ``uint16[H, W]``.
+        image_border: what lies outside of the image is another value.
+    """
+    # A pixel's square window holds one value only where its smallest and largest are the same: all classes at once.
+    square = cv2.getStructuringElement(cv2.MORPH_RECT, (2 * width + 1, 2 * width + 1))
+    near = cv2.erode(labels, square) != cv2.dilate(labels, square)
+    if image_border:
+        near[:width] = near[-width:] = True
+        near[:, :width] = near[:, -width:] = True
+    return near
 
 
 class BoundaryCounts:
-    """Matches and totals of boundary pixels, per distance and class.
+    """Boundary F-score: matches and totals of boundary pixels, per distance and class.
+
+    After Csurka et al., "What is a good evaluation measure for semantic segmentation?" (BMVC 2013), as the SegFix paper
+    reports it, with these choices: the boundary of a class is its mask minus the erosion by a 3x3 square (the image
+    border is no boundary); a boundary pixel matches if the other outline has a pixel within Euclidean distance d;
+    matches and totals are summed over the data set before precision, recall and F.
 
     ``counts: int64[D, K, 4]``: matched and all boundary pixels of the prediction, matched and all of the truth.
     """
 
-    def __init__(self, num_classes: int, distances: Sequence[int] = (1, 3, 5)) -> None:
+    def __init__(self, num_classes: int, distances: Sequence[int] = DISTANCES) -> None:
         self.num_classes = num_classes
-        self.distances = tuple(distances)
-        self._disks = [_disk(distance) for distance in self.distances]
+        self.distances = tuple(sorted(distances))
         self.counts = np.zeros((len(self.distances), num_classes, 4), np.int64)
+        self._image_f = np.zeros((len(self.distances), num_classes))
+        self._images = np.zeros(num_classes, np.int64)
 
     def update(self, prediction: np.ndarray, truth: np.ndarray) -> None:
         """Add one pair of training-id maps ``uint8[H, W]``; a truth of ``K`` or more is not valid.
@@ -44,42 +67,101 @@ class BoundaryCounts:
         Raises:
             DataError: the shapes differ.
         """
-        if prediction.shape != truth.shape:
-            raise DataError(f"prediction {prediction.shape} and truth {truth.shape} differ in size")
-        valid = truth < self.num_classes
-        present = np.union1d(np.unique(truth), np.unique(prediction))
-        for label in present[present < self.num_classes]:
-            predicted = _outline((prediction == label) & valid)
-            true = _outline(truth == label)
-            totals = np.count_nonzero(predicted), np.count_nonzero(true)
-            for row, disk in enumerate(self._disks):
-                matched_prediction = np.count_nonzero(predicted & cv2.dilate(true, disk))
-                matched_truth = np.count_nonzero(true & cv2.dilate(predicted, disk))
-                self.counts[row, label] += (matched_prediction, totals[0], matched_truth, totals[1])
+        maps = _valid_only(prediction, truth, self.num_classes)
+        predicted, true = (np.where(near_boundary(each, 1, False), each, np.uint8(NOTHING)) for each in maps)
+        added = np.zeros_like(self.counts)
+        for column, (points, others) in ((0, (predicted, true)), (2, (true, predicted))):
+            found = nearest_counts(points, others, self.distances, self.num_classes)
+            added[..., column], added[..., column + 1] = found[:-1], found[-1]
+        self.counts += added
+        self._image_f += np.nan_to_num(_f_score(added))
+        self._images += added[0, :, 3] > 0
 
     def __iadd__(self, other: BoundaryCounts) -> BoundaryCounts:
         self.counts += other.counts
+        self._image_f += other._image_f
+        self._images += other._images
         return self
 
     @property
     def class_f(self) -> np.ndarray:
         """F-score ``float64[D, K]``; NaN for a class that the truth has no outline of."""
-        matched_prediction, predicted, matched_truth, true = np.moveaxis(self.counts, -1, 0).astype(np.float64)
+        return _f_score(self.counts)
+
+    @property
+    def image_class_f(self) -> np.ndarray:
+        """The other averaging: mean of each image's own F-score over the images whose truth has an outline of a class.
+
+        ``float64[D, K]``; NaN for a class that the truth has no outline of.
+        """
         with np.errstate(invalid="ignore", divide="ignore"):
-            precision = np.where(predicted > 0, matched_prediction / predicted, 0.0)
-            recall = matched_truth / true
-            f = np.where(precision + recall > 0, 2 * precision * recall / (precision + recall), 0.0)
-        return np.where(true > 0, f, np.nan)
+            return self._image_f / np.where(self._images > 0, self._images, np.nan)
 
     @property
     def mean_f(self) -> dict[int, float]:
-        """Mean F-score over the classes of the truth, by distance; NaN when there is none."""
-        rows = zip(self.distances, self.class_f, strict=True)
-        return {d: float(np.nanmean(row)) if not np.isnan(row).all() else float("nan") for d, row in rows}
+        """Mean of ``class_f`` over the classes of the truth, by distance; NaN when there is none."""
+        return {d: nan_mean(row) for d, row in zip(self.distances, self.class_f, strict=True)}
+
+    @property
+    def image_mean_f(self) -> dict[int, float]:
+        """Mean of ``image_class_f`` over the classes of the truth, by distance; NaN when there is none."""
+        return {d: nan_mean(row) for d, row in zip(self.distances, self.image_class_f, strict=True)}
 
 
-def _outline(mask: np.ndarray) -> np.ndarray:
-    """Boundary pixels of a boolean mask, ``uint8[H, W]`` of 0 and 1."""
-    mask = mask.astype(np.uint8)
-    inner = cv2.erode(mask, _SQUARE, borderType=cv2.BORDER_CONSTANT, borderValue=1)
-    return mask - inner
+def _f_score(counts: np.ndarray) -> np.ndarray:
+    matched_prediction, predicted, matched_truth, true = np.moveaxis(counts, -1, 0).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(predicted > 0, matched_prediction / predicted, 0.0)
+        recall = matched_truth / true
+        f = np.where(precision + recall > 0, 2 * precision * recall / (precision + recall), 0.0)
+    return np.where(true > 0, f, np.nan)
+
+
+def boundary_width(size: tuple[int, int], ratio: float) -> int:
+    """Pixels of the boundary region in Boundary IoU: ``ratio`` of the image diagonal, at least 1."""
+    return max(round(ratio * float(np.hypot(*size))), 1)
+
+
+class BoundaryIoU:
+    """Boundary IoU of classes (Cheng, Girshick, Dollar, Berg, Kirillov: "Boundary IoU", CVPR 2021).
+
+    The intersection over union of what is left of two masks within ``width`` pixels inside their outlines, the image
+    border being one. As in mIoU, intersections and unions are summed over the data set.
+
+    ``counts: int64[K, 3]``: intersection, region of the prediction, region of the truth.
+    """
+
+    def __init__(self, num_classes: int, ratio: float = 0.02) -> None:
+        """``ratio``: width over image diagonal, 0.02 in the paper; its authors take 0.005 for Cityscapes."""
+        self.num_classes = num_classes
+        self.ratio = ratio
+        self.counts = np.zeros((num_classes, 3), np.int64)
+
+    def update(self, prediction: np.ndarray, truth: np.ndarray) -> None:
+        """Add one pair of training-id maps ``uint8[H, W]``; a truth of ``K`` or more is not valid.
+
+        Raises:
+            DataError: the shapes differ.
+        """
+        maps = _valid_only(prediction, truth, self.num_classes)
+        width = boundary_width(truth.shape, self.ratio)
+        predicted, true = (np.where(near_boundary(each, width, True), each, np.uint8(NOTHING)) for each in maps)
+        joint = joint_counts(predicted, true)
+        areas = np.diagonal(joint), joint.sum(axis=0), joint.sum(axis=1)
+        self.counts += np.stack([area[: self.num_classes] for area in areas], axis=1)
+
+    def __iadd__(self, other: BoundaryIoU) -> BoundaryIoU:
+        self.counts += other.counts
+        return self
+
+    @property
+    def class_iou(self) -> np.ndarray:
+        """``float64[K]``; NaN for a class that neither truth nor prediction holds."""
+        intersection, predicted, true = self.counts.T.astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return intersection / (predicted + true - intersection)
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean of the class values that are not NaN; NaN when nothing was counted."""
+        return nan_mean(self.class_iou)

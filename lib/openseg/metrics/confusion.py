@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from openseg.errors import DataError
+from openseg.metrics.counting import joint_counts
 
-__all__ = ["ConfusionMatrix"]
+__all__ = ["ConfusionMatrix", "nan_mean", "require_same_shape"]
 
 
 class ConfusionMatrix:
@@ -26,13 +27,21 @@ class ConfusionMatrix:
         Raises:
             DataError: the shapes differ.
         """
-        if prediction.shape != truth.shape:
-            raise DataError(f"prediction {prediction.shape} and truth {truth.shape} differ in size")
-        k = self.num_classes
-        valid = (truth >= 0) & (truth < k)
-        predicted = np.minimum(prediction[valid], k).astype(np.int64)
-        cells = truth[valid].astype(np.int64) * (k + 1) + predicted
-        self.counts += np.bincount(cells, minlength=k * (k + 1)).reshape(k, k + 1)
+        require_same_shape(prediction, truth)
+        ids = np.arange(256)
+        self.add_joint(joint_counts(self._bytes(prediction), self._bytes(truth)), ids, ids)
+
+    def add_joint(self, joint: np.ndarray, prediction_table: np.ndarray, truth_table: np.ndarray) -> None:
+        """Add the ``joint_counts`` of two maps of any values, whose training ids are ``table[value]``."""
+        rows, columns = np.nonzero(joint)
+        truth, prediction = truth_table[rows], np.minimum(prediction_table[columns], self.num_classes)
+        valid = truth < self.num_classes
+        np.add.at(self.counts, (truth[valid], prediction[valid]), joint[rows, columns][valid])
+
+    def _bytes(self, labels: np.ndarray) -> np.ndarray:
+        if labels.dtype == np.uint8:
+            return labels
+        return np.where((labels >= 0) & (labels < self.num_classes), labels, self.num_classes).astype(np.uint8)
 
     def __iadd__(self, other: ConfusionMatrix) -> ConfusionMatrix:
         self.counts += other.counts
@@ -50,9 +59,15 @@ class ConfusionMatrix:
             return self._diagonal / union
 
     @property
+    def class_accuracy(self) -> np.ndarray:
+        """Share of each class's pixels that are right, ``float64[K]``; NaN for a class that the truth does not hold."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self._diagonal / self.counts.sum(axis=1)
+
+    @property
     def mean_iou(self) -> float:
         """Mean of the class IoUs that are not NaN; NaN when nothing was counted."""
-        return _nan_mean(self.class_iou)
+        return nan_mean(self.class_iou)
 
     @property
     def pixel_accuracy(self) -> float:
@@ -63,8 +78,7 @@ class ConfusionMatrix:
     @property
     def mean_accuracy(self) -> float:
         """Mean over the classes of the truth of the share of their pixels that are right."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return _nan_mean(self._diagonal / self.counts.sum(axis=1))
+        return nan_mean(self.class_accuracy)
 
     @property
     def frequency_weighted_iou(self) -> float:
@@ -74,5 +88,12 @@ class ConfusionMatrix:
         return float(np.nansum(self.class_iou * share) / total) if total else float("nan")
 
 
-def _nan_mean(values: np.ndarray) -> float:
+def require_same_shape(prediction: np.ndarray, truth: np.ndarray) -> None:
+    """Raises DataError where two maps differ in size."""
+    if prediction.shape != truth.shape:
+        raise DataError(f"prediction {prediction.shape} and truth {truth.shape} differ in size")
+
+
+def nan_mean(values: np.ndarray) -> float:
+    """Mean of the values that are not NaN; NaN when there is none."""
     return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")

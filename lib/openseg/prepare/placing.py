@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from openseg.catalog import get_catalog
-from openseg.cli.common import HelpFormatter, add_debug, add_workers, map_parallel, run_command
+from openseg.cli.common import HelpFormatter, add_debug, add_workers, run_command
 from openseg.cli.profile import data_root
 from openseg.errors import DataError
 from openseg.files import atomic_write, is_older
 from openseg.images import write_label
+from openseg.parallel import map_parallel
 from openseg.prepare.archives import Entry, list_entries
 
 __all__ = ["Source", "Tree", "find", "merge", "place", "program"]

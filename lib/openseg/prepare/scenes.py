@@ -8,10 +8,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from openseg.cli.common import HelpFormatter, add_debug, add_workers, run_command, run_parallel
+from openseg.cli.common import HelpFormatter, add_debug, add_workers, run_command
 from openseg.cli.profile import data_root
 from openseg.errors import DataError
 from openseg.files import write_json
+from openseg.parallel import run_parallel
 
 __all__ = ["demo", "seed"]
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from openseg.catalog import CATALOG_NAMES, get_catalog
-from openseg.cli.common import HelpFormatter, add_debug, add_workers, existing_dir, run_command, run_parallel
+from openseg.cli.common import HelpFormatter, add_debug, add_workers, existing_dir, run_command
 from openseg.cli.profile import data_root
 from openseg.data.folder import list_labels, pair_files, split_paths
 from openseg.errors import DataError
 from openseg.files import claim_folder, is_older, list_files
 from openseg.images import read_label
+from openseg.parallel import run_parallel
 from openseg.segfix.targets import TARGET_SUFFIXES
 
 __all__ = ["instance_targets", "segfix_targets"]
@@ -73,7 +74,7 @@ def _make_targets(arguments: argparse.Namespace, kind: str) -> None:
         made_by = {"dataset": catalog.name} | ({"maps": kind} if kind != "label" else {})
         if dataset not in CATALOG_NAMES:
             made_by["ids"] = catalog.fingerprint
-        kept = claim_folder(out, made_by, TARGET_SUFFIXES)
+        kept = claim_folder(out, made_by, TARGET_SUFFIXES)[""]
         jobs = [(path, out / f"{stem}{suffix}") for stem, path in maps.items()]
         todo = [(path, target) for path, target in jobs if target.name not in kept or is_older(target, path)]
         work = functools.partial(_write_targets, dataset, kind)

@@ -1,0 +1,147 @@
+"""``main.py evaluate``: scores of label files and instance masks of any model; needs no torch."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openseg.catalog import Catalog, get_catalog
+from openseg.cli.common import add_workers
+from openseg.data.folder import SplitPaths, list_truths, split_paths
+from openseg.errors import ConfigError, DataError
+from openseg.files import LABEL_SUFFIXES, index_files, list_files, sample_key
+
+if TYPE_CHECKING:
+    from openseg.metrics import InstanceScores, LabelScores
+
+__all__ = ["add_evaluate", "evaluate", "instance_maps"]
+
+_RAW_LABELS, _RAW_INSTANCES = "_gtFine_labelIds", "_gtFine_instanceIds"
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    """Options of ``evaluate``."""
+    parser.add_argument("--dataset", required=True, help="whose ids the files hold: a name, or a YAML file of your own")
+    parser.add_argument("--pred", required=True, nargs="+", metavar="DIR", help="one or more folders to compare")
+    parser.add_argument(
+        "--gt", metavar="DIR", help="folder of true labels, such as gtFine/val (default: the data set's, of --split)"
+    )
+    parser.add_argument("--split", default="val", help="without --gt (default: val)")
+    parser.add_argument("--data-root", default="data", metavar="DIR", help="without --gt (default: data)")
+    parser.add_argument(
+        "--instances", action="store_true", help="--pred holds instance masks: <name>_pred.txt lists; AP instead of IoU"
+    )
+    parser.add_argument("--train-ids", action="store_true", help="--pred holds training ids 0, 1, 2, ...")
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="score what can be scored, and say what is left out"
+    )
+    parser.add_argument(
+        "--distances",
+        type=_distances,
+        metavar="N,N",
+        help="of the boundary F-score, in pixels (default: 1,3,5,9,12); none: no boundary scores, faster",
+    )
+    parser.add_argument("--per-image", action="store_true", help="also boundary F-scores averaged over images")
+    parser.add_argument("--json", metavar="FILE", help="also write every score here")
+    parser.add_argument("--markdown", metavar="FILE", help="also write the tables here")
+    parser.add_argument("--csv", metavar="FILE", help="also write the confusion matrices here")
+    add_workers(parser)
+
+
+def _distances(text: str) -> tuple[int, ...]:
+    if text == "none":
+        return ()
+    parts = text.split(",")
+    if not all(part.isdigit() and 0 < int(part) <= 100 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of pixels such as 1,3,5, or none")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Score folders of predictions side by side."""
+    from openseg.engine.scoring import match_predictions, require_none
+    from openseg.report.tables import write_scores
+
+    catalog = get_catalog(arguments.dataset)
+    if arguments.gt:
+        split, truths, instances = None, *_raw_truths(Path(arguments.gt))
+    else:
+        split = split_paths(catalog, Path(arguments.data_root) / catalog.folder, arguments.split)
+        truths, instances = list_truths(split), {}
+    if arguments.instances:
+        if arguments.csv or arguments.train_ids:
+            raise ConfigError("--csv and --train-ids belong to label maps, not to --instances")
+        truths = instances or _instance_truths(split, truths)
+    elif not instances:
+        maps = instance_maps(catalog, split, truths.values())
+        instances = {key: maps[path] for key, path in truths.items() if path in maps}
+    results, left_out = {}, {}
+    for folder in arguments.pred:
+        found = match_predictions(folder, truths, (".txt",) if arguments.instances else LABEL_SUFFIXES)
+        problems = list(found.problems)
+        if not arguments.allow_missing:
+            require_none(problems)
+        if not found.pairs:
+            example = next(iter(truths.values()))
+            raise DataError(f"{folder}: no prediction shares its name with a truth, such as {example}")
+        results[folder] = _score(arguments, catalog, found.pairs, instances, problems)
+        if problems:
+            left_out[folder] = problems
+    files = (Path(each) if each else None for each in (arguments.json, arguments.markdown, arguments.csv))
+    write_scores(results, *files, images=arguments.per_image, left_out=left_out)
+
+
+def _score(
+    arguments: argparse.Namespace,
+    catalog: Catalog,
+    pairs: dict[str, tuple[Path, Path]],
+    instances: dict[str, Path],
+    problems: list[str],
+) -> LabelScores | InstanceScores:
+    from openseg.engine.scoring import ScoredPair, score_files, score_instances
+    from openseg.metrics import DISTANCES
+
+    taken = problems if arguments.allow_missing else None
+    if arguments.instances:
+        return score_instances([*pairs.values()], arguments.dataset, workers=arguments.workers, problems=taken)
+    work = [ScoredPair(*pair, instances.get(key)) for key, pair in pairs.items()]
+    return score_files(
+        work,
+        arguments.dataset,
+        DISTANCES if arguments.distances is None else arguments.distances,
+        workers=arguments.workers,
+        train_ids=arguments.train_ids,
+        problems=taken,
+    )
+
+
+def _raw_truths(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Labels and instance maps of a folder; of Cityscapes' own one also holds other files of the same names."""
+    files = list_files(folder, LABEL_SUFFIXES)
+    labels = [path for path in files if path.stem.endswith(_RAW_LABELS)]
+    instances = [path for path in files if path.stem.endswith(_RAW_INSTANCES)]
+    return index_files(labels or files), index_files(instances)
+
+
+def _instance_truths(split: SplitPaths | None, truths: dict[str, Path]) -> dict[str, Path]:
+    """Instance maps by key: the files of --gt, or those of the split."""
+    if split is None:
+        return truths
+    if not split.instance.is_dir():
+        raise DataError(f"{split.instance}: no such folder of instance maps; prepare them, or name one by --gt")
+    return index_files(list_files(split.instance, LABEL_SUFFIXES))
+
+
+def instance_maps(catalog: Catalog, split: SplitPaths | None, truths: Iterable[Path]) -> dict[Path, Path]:
+    """The instance maps of Cityscapes' truths, by label file, where the split has all of them; for iIoU."""
+    from openseg.metrics import CityscapesCounts
+
+    if split is None or not CityscapesCounts.fits(catalog) or not split.instance.is_dir():
+        return {}
+    maps = index_files(list_files(split.instance, LABEL_SUFFIXES))
+    truths = list(truths)
+    if any(sample_key(truth) not in maps for truth in truths):
+        return {}
+    return {truth: maps[sample_key(truth)] for truth in truths}

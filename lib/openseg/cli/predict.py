@@ -1,0 +1,249 @@
+"""``main.py val | test | predict | offsets``: what trained networks say of images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openseg.cli.common import add_device, add_experiment, experiment_of
+
+if TYPE_CHECKING:
+    from openseg.config import Experiment
+    from openseg.engine.distributed import Group
+    from openseg.engine.predict import Outputs
+    from openseg.engine.predictor import Predictor
+
+__all__ = ["add_offsets", "add_predict", "add_test", "add_val", "offsets", "predict", "test", "val"]
+
+_ARRAYS = ("logits", "probabilities")
+
+
+def _add_network(parser: argparse.ArgumentParser, out: str) -> None:
+    add_experiment(parser)
+    parser.add_argument("--checkpoint", metavar="PTH", help="default: <name>_latest.pth below --checkpoints")
+    parser.add_argument("--checkpoints", default="checkpoints", metavar="DIR", help="root of the checkpoints")
+    parser.add_argument("--out", metavar="DIR", help=f"default: {out}")
+    parser.add_argument("--overwrite", action="store_true", help="make again what is there already")
+    add_device(parser)
+
+
+def _add_semantic(parser: argparse.ArgumentParser, kinds: tuple[str, ...], default: tuple[str, ...], out: str) -> None:
+    _add_network(parser, out)
+    parser.add_argument("--mode", choices=("ss", "ms"), default="ss", help="single or multi-scale (default: ss)")
+    parser.add_argument(
+        "--also",
+        default=default,
+        type=lambda text: _kinds(text, kinds),
+        metavar="KIND,KIND",
+        help=f"beside label/: {', '.join(kinds)}, or none (default: {','.join(default)})",
+    )
+
+
+def _kinds(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    kinds = tuple(part for part in text.split(",") if part not in ("", "none"))
+    if not set(kinds) <= set(known):
+        raise argparse.ArgumentTypeError(f"{text!r} is not none or some of {', '.join(known)}, parted by commas")
+    return kinds
+
+
+def add_val(parser: argparse.ArgumentParser) -> None:
+    """Options of ``val``."""
+    _add_semantic(parser, ("vis", *_ARRAYS), ("vis",), "<data root>/seg_result/<dataset>/<name>_val, or _val_ms")
+
+
+def add_test(parser: argparse.ArgumentParser) -> None:
+    """Options of ``test``."""
+    out = "<data root>/seg_result/<dataset>/<name>_<split>_<mode>"
+    _add_semantic(parser, ("vis", *_ARRAYS), ("vis",), out)
+    parser.add_argument("--split", default="test", help="default: test")
+
+
+def add_predict(parser: argparse.ArgumentParser) -> None:
+    """Options of ``predict``."""
+    parser.add_argument("input", metavar="INPUT", help="an image, a folder of images, or a video")
+    kinds = ("vis", "overlay", *_ARRAYS)
+    _add_semantic(parser, kinds, ("vis", "overlay"), "predictions/<name>/<name of the input>")
+
+
+def add_offsets(parser: argparse.ArgumentParser) -> None:
+    """Options of ``offsets``."""
+    _add_network(parser, "offset_pred/<split>/semantic/<dataset>/offset_<backbone>")
+    parser.add_argument("--split", default="val", help="default: val")
+    parser.add_argument("--images", metavar="DIR", help="a folder of images instead of a split")
+    parser.add_argument("--format", choices=("png", "mat"), default="png", help="png: ours; mat: the original's")
+
+
+def _checkpoint(arguments: argparse.Namespace, task: str, other: str) -> tuple[Experiment, Path]:
+    """The experiment and its checkpoint's path; ``other`` is the command of other tasks.
+
+    Raises:
+        ConfigError: the experiment is of another task.
+        CheckpointError: there is no checkpoint.
+    """
+    from openseg.engine.checkpoints import find_checkpoint
+    from openseg.errors import CheckpointError, ConfigError
+
+    experiment = experiment_of(arguments)
+    if experiment.task != task:
+        raise ConfigError(f"{experiment.name} is an experiment of task {experiment.task}; use the command '{other}'")
+    path = Path(arguments.checkpoint) if arguments.checkpoint else None
+    if path is not None and not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    return experiment, path or find_checkpoint(experiment, Path(arguments.checkpoints))
+
+
+def _predictor(arguments: argparse.Namespace, group: Group, windows_when_full: bool) -> tuple[Predictor, dict]:
+    """The network, and what is recorded beside its results."""
+    from openseg.engine.predictor import Predictor
+    from openseg.files import file_hash
+
+    experiment, path = _checkpoint(arguments, "semantic", "offsets")
+    predictor = Predictor(
+        experiment, path, mode=arguments.mode, device=arguments.device, windows_when_full=windows_when_full
+    )
+    if group.first:
+        print(f"{path}: {predictor.report}", flush=True)
+    return predictor, {"checkpoint": file_hash(path)}
+
+
+def _outputs(arguments: argparse.Namespace, folder: Path, others: str = "replace") -> Outputs:
+    from openseg.engine.predict import Outputs
+
+    return Outputs(folder, arguments.also, "overwrite" if arguments.overwrite else others)
+
+
+def _result_dir(arguments: argparse.Namespace, experiment: Experiment, what: str) -> Path:
+    default = experiment.data.root / "seg_result" / experiment.catalog.name / f"{experiment.name}_{what}"
+    return Path(arguments.out or default)
+
+
+def val(arguments: argparse.Namespace) -> None:
+    """Predict the validation split, write labels and scores."""
+    from openseg.data.folder import list_split
+    from openseg.engine.distributed import process_group
+    from openseg.engine.predict import predict_images
+
+    with process_group() as group:
+        predictor, made_by = _predictor(arguments, group, windows_when_full=False)
+        experiment = predictor.experiment
+        pairs = list_split(experiment, experiment.data.val_split)
+        outputs = _outputs(
+            arguments, _result_dir(arguments, experiment, f"val{'' if arguments.mode == 'ss' else '_ms'}")
+        )
+        images = {pair.image.stem: pair.image for pair in pairs}
+        predict_images(predictor, images, outputs, made_by | _source(pairs[0].image.parent), group)
+        if group.first:
+            _score(experiment, outputs, [(pair.image.stem, pair.label) for pair in pairs])
+
+
+def _source(path: Path) -> dict[str, str]:
+    return {"images": str(path.resolve())}
+
+
+def _score(experiment: Experiment, outputs: Outputs, truths: list[tuple[str, Path]]) -> None:
+    import os
+
+    from openseg.cli.evaluate import instance_maps
+    from openseg.data.folder import split_paths
+    from openseg.engine.scoring import ScoredPair, score_files
+    from openseg.report.tables import write_scores
+
+    catalog, split = experiment.catalog, experiment.data.val_split
+    maps: dict[Path, Path] = {}
+    if "+" not in split:
+        maps = instance_maps(catalog, split_paths(catalog, experiment.data_dir, split), [truth for _, truth in truths])
+    pairs = [ScoredPair(outputs.path("label", name), truth, maps.get(truth)) for name, truth in truths]
+    scores = score_files(pairs, experiment.data.dataset, workers=os.cpu_count() or 1)
+    folder = outputs.folder
+    write_scores({experiment.name: scores}, folder / "scores.json", folder / "scores.md", folder / "confusion.csv")
+    print(f"labels: {folder / 'label'}\nscores: {folder / 'scores.json'}, scores.md and confusion.csv beside it")
+
+
+def test(arguments: argparse.Namespace) -> None:
+    """Predict a split that needs no truth."""
+    from openseg.data.folder import list_images, split_paths
+    from openseg.engine.distributed import process_group
+    from openseg.engine.predict import predict_images
+
+    with process_group() as group:
+        predictor, made_by = _predictor(arguments, group, windows_when_full=False)
+        experiment = predictor.experiment
+        paths = list_images(split_paths(experiment.catalog, experiment.data_dir, arguments.split))
+        outputs = _outputs(arguments, _result_dir(arguments, experiment, f"{arguments.split}_{arguments.mode}"))
+        images = {path.stem: path for path in paths}
+        predict_images(predictor, images, outputs, made_by | _source(paths[0].parent), group)
+        if group.first:
+            print(f"labels: {outputs.folder / 'label'}")
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """Predict an image, a folder or a video; exit code 1 if some images could not be read."""
+    from openseg.cli.video import VIDEO_SUFFIXES, predict_video
+    from openseg.engine.distributed import process_group
+    from openseg.engine.predict import predict_images
+    from openseg.errors import DataError, OpensegError
+    from openseg.files import IMAGE_SUFFIXES, list_files
+
+    source = Path(arguments.input)
+    if not source.exists():
+        raise DataError(f"{source}: no such image, folder or video")
+    is_video = source.suffix.lower() in VIDEO_SUFFIXES and source.is_file()
+    if source.is_dir():
+        files = list_files(source)
+        images = {str(path.relative_to(source).with_suffix("")): path for path in files}
+        if len(images) < len(files):
+            twice = next(path for path in files if images[str(path.relative_to(source).with_suffix(""))] != path)
+            raise DataError(f"{twice}: another image has the same name with another suffix; rename one")
+    elif source.suffix.lower() in IMAGE_SUFFIXES:
+        images = {source.stem: source}
+    elif not is_video:
+        known = ", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+        raise DataError(f"{source}: neither a folder nor a file that ends in one of {known}")
+    broken: list[OpensegError] = []
+    with process_group() as group:
+        predictor, made_by = _predictor(arguments, group, windows_when_full=True)
+        folder = Path(arguments.out or Path("predictions") / predictor.experiment.name / (source.stem or "folder"))
+        outputs = _outputs(arguments, folder, others="refuse")
+        made_by |= _source(source)
+        if is_video:
+            predict_video(predictor, source, outputs, made_by, group)
+        else:
+            predict_images(predictor, images, outputs, made_by, group, broken)
+        if group.first:
+            print(f"{', '.join(('label', *outputs.kinds))}: {folder}")
+    _report_broken(broken)
+    return 1 if broken else 0
+
+
+def _report_broken(broken: list[Any]) -> None:
+    import sys
+
+    for error in broken:
+        print(f"error: left out: {error}", file=sys.stderr)
+
+
+def offsets(arguments: argparse.Namespace) -> None:
+    """Predict the SegFix offsets of a split or a folder."""
+    from openseg.data.folder import list_images, split_paths
+    from openseg.engine.distributed import pick_device, process_group
+    from openseg.engine.predict import predict_offsets
+    from openseg.engine.predictor import load_for_inference
+    from openseg.files import file_hash
+
+    experiment, path = _checkpoint(arguments, "segfix", "val")
+    with process_group() as group:
+        device = pick_device(arguments.device)
+        model, report = load_for_inference(experiment, path, device)
+        if group.first:
+            print(f"{path}: {report}", flush=True)
+        folder = arguments.images or split_paths(experiment.catalog, experiment.data_dir, arguments.split)
+        images = list_images(folder)
+        default = f"offset_pred/{arguments.split}/semantic/{experiment.catalog.name}/offset_{experiment.model.backbone}"
+        out_dir = Path(arguments.out or default)
+        made_by = {"checkpoint": file_hash(path)}
+        predict_offsets(
+            model, experiment, images, device, out_dir, f".{arguments.format}", made_by, group, arguments.overwrite
+        )
+        if group.first:
+            print(f"offsets: {out_dir}")

@@ -1,0 +1,98 @@
+"""``main.py predict`` of a video: ids of every frame, and the colours as videos."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from openseg.errors import ConfigError, DataError
+from openseg.files import atomic_write, claim_folder
+from openseg.images import read_label, write_label
+from openseg.progress import progress
+
+if TYPE_CHECKING:
+    from openseg.engine.distributed import Group
+    from openseg.engine.predict import Outputs
+    from openseg.engine.predictor import Predictor
+
+__all__ = ["VIDEO_SUFFIXES", "predict_video"]
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
+_FRAMES_A_SECOND = 25.0  # of a video that does not say
+
+
+def predict_video(predictor: Predictor, source: Path, outputs: Outputs, made_by: dict[str, Any], group: Group) -> None:
+    """Write ``label/<frame>.png`` of every frame, and videos ``vis.mp4`` and ``overlay.mp4``.
+
+    Frames that an interrupted call has predicted are kept; the videos are written anew.
+
+    Raises:
+        DataError: not a video, or none of its frames can be read; or see ``claim_folder``.
+        ConfigError: arrays of the frames are wanted, or several processes were started.
+    """
+    if group.world > 1:
+        raise ConfigError("a video is predicted by one process; start without torchrun")
+    kinds = [kind for kind in outputs.kinds if kind in ("vis", "overlay")]
+    if len(kinds) < len(outputs.kinds):
+        raise ConfigError("of a video there are label, vis and overlay; save its frames as images for more")
+    made_by = {**made_by, "mode": predictor.mode, "experiment": predictor.experiment.dump()}
+    kept = claim_folder(outputs.folder, made_by, (".png", ".mp4"), ("label", ""), outputs.others)["label"]
+    catalog = predictor.experiment.catalog
+    with contextlib.closing(_Frames(source)) as frames, contextlib.ExitStack() as stack:
+        writers = {kind: stack.enter_context(_video(outputs.folder / f"{kind}.mp4", frames)) for kind in kinds}
+        for number, image in enumerate(progress(frames, frames.count, "predict")):
+            label = outputs.path("label", f"{number:06}")
+            if label.name in kept:
+                labels = catalog.encode(read_label(label), label)
+            else:
+                labels = predictor(image).labels
+                write_label(label, catalog.decode(labels))
+            for kind, writer in writers.items():
+                picture = catalog.colorize(labels) if kind == "vis" else catalog.overlay(image, labels)
+                writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+
+class _Frames:
+    """The frames of a video as RGB ``uint8[H, W, 3]``."""
+
+    def __init__(self, path: Path) -> None:
+        self._capture = cv2.VideoCapture(str(path))
+        self.path = path
+        self.rate = self._capture.get(cv2.CAP_PROP_FPS) or _FRAMES_A_SECOND
+        self.size = tuple(
+            int(self._capture.get(each)) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        )
+        self.count = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        if not self._capture.isOpened() or min(self.size) <= 0:
+            raise DataError(f"{path}: not a video that can be read; convert it to .mp4 (H.264)")
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        read = 0
+        while True:
+            there, frame = self._capture.read()
+            if not there:
+                break
+            read += 1
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        if not read:
+            raise DataError(f"{self.path}: no frame can be read; convert it to .mp4 (H.264)")
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+@contextlib.contextmanager
+def _video(path: Path, like: _Frames) -> Iterator[cv2.VideoWriter]:
+    with atomic_write(path) as temporary:
+        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), like.rate, like.size)
+        if not writer.isOpened():
+            raise DataError(f"{path}: this OpenCV cannot write .mp4; --also none leaves the videos out")
+        try:
+            yield writer
+        finally:
+            writer.release()

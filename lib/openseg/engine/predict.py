@@ -1,0 +1,188 @@
+"""Prediction of many images into a folder: continued where it stopped, shared by the processes of torchrun."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from openseg.catalog import Catalog
+from openseg.config import Experiment
+from openseg.data.loaders import ImageSet, iterate_images
+from openseg.engine.distributed import Group
+from openseg.engine.predictor import Predictor
+from openseg.errors import ConfigError, OpensegError
+from openseg.files import atomic_write, claim_folder, is_older
+from openseg.images import write_image, write_label
+from openseg.inference import Rows, argmax, bands, predict_boundary
+from openseg.parallel import Writers
+from openseg.progress import progress
+from openseg.segfix.directions import directions_to_offsets
+from openseg.segfix.offsets import OFFSET_SUFFIXES, write_offsets
+
+__all__ = ["KINDS", "Outputs", "predict_images", "predict_offsets"]
+
+logger = logging.getLogger("openseg")
+
+KINDS = {"label": ".png", "vis": ".png", "overlay": ".jpg", "logits": ".npy", "probabilities": ".npy"}
+"""What can be written of an image, each in a folder of this name: file ids, colours, colours over the image, and
+``float16[K, H, W]`` arrays."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where results go, and of which ``kinds`` besides ``label``; ``others`` as of ``claim_folder``."""
+
+    folder: Path
+    kinds: tuple[str, ...] = ("vis",)
+    others: Literal["replace", "refuse", "overwrite"] = "replace"
+
+    def path(self, kind: str, name: str) -> Path:
+        """The file of an image called ``name``."""
+        return self.folder / kind / f"{name}{KINDS[kind]}"
+
+    def claim(self, made_by: dict[str, Any]) -> dict[str, set[str]]:
+        """See ``claim_folder``."""
+        return claim_folder(self.folder, made_by, tuple(KINDS.values()), tuple(KINDS), self.others)
+
+    def done(self, existing: Mapping[str, set[str]], name: str, image: Path) -> bool:
+        """Whether an image has all its files, none older than itself; the label is written last."""
+        kinds = ("label", *self.kinds)
+        complete = all(f"{name}{KINDS[kind]}" in existing[kind] for kind in kinds)
+        return complete and not is_older(self.path("label", name), image)
+
+
+@torch.inference_mode()
+def predict_images(
+    predictor: Predictor,
+    images: Mapping[str, Path],
+    outputs: Outputs,
+    made_by: dict[str, Any],
+    group: Group,
+    broken: list[OpensegError] | None = None,
+) -> None:
+    """Write the labels of images, and what else ``outputs`` names; files that are there already are kept.
+
+    Args:
+        images: by the names of their results.
+        made_by: whatever decides the result besides the experiment, such as the checkpoint's hash.
+        broken: takes the errors of images that cannot be read; None raises the first one.
+
+    Raises:
+        DataError: the folder holds files that no such call wrote.
+        ConfigError: logits are wanted of an experiment that averages probabilities.
+    """
+    experiment = predictor.experiment
+    if "logits" in outputs.kinds and experiment.test.average == "probabilities":
+        raise ConfigError("with test.average=probabilities there are no logits to write; write probabilities")
+    made_by = {**made_by, "mode": predictor.mode, **_settings(experiment)}
+    existing = group.broadcast(outputs.claim(made_by) if group.first else None)
+    names = {path: name for name, path in images.items()}
+    todo = [path for path, name in names.items() if not outputs.done(existing, name, path)]
+    _tell_kept(group, len(images) - len(todo), len(images))
+    mine = group.share_of(todo)
+    pin = predictor.device.type == "cuda"
+    items = iterate_images(ImageSet(experiment, mine), experiment.data.workers, pin, broken)
+    with Writers(min(os.cpu_count() or 1, 4)) as writers:
+        for item in progress(items, len(mine), "predict", hidden=not group.first):
+            rows = predictor.scores(item["image"], item["size"])
+            labels = argmax(rows)[0].cpu().numpy()
+            for kind in {"logits", "probabilities"} & set(outputs.kinds):
+                _write_rows(outputs.path(kind, names[item["path"]]), rows, kind, experiment)
+            writers.submit(_write_prediction, outputs, names[item["path"]], labels, item, experiment.catalog)
+    group.wait()
+
+
+def _settings(experiment: Experiment) -> dict[str, Any]:
+    """What decides a semantic prediction beside weights and images."""
+    test = experiment.test.model_dump(mode="json", exclude={"compile", "min_direction_probability"})
+    normalization = experiment.normalization.model_dump(mode="json")
+    data = experiment.data.model_dump(mode="json", include={"short_side", "size"})
+    return {"test": test, "normalization": normalization, "data": data, "ids": experiment.catalog.fingerprint}
+
+
+def _tell_kept(group: Group, kept: int, total: int) -> None:
+    if kept and group.first:
+        logger.info("%d of %d are there already; --overwrite makes them again", kept, total)
+
+
+def _write_prediction(outputs: Outputs, name: str, labels: np.ndarray, item: dict[str, Any], catalog: Catalog) -> None:
+    if "vis" in outputs.kinds:
+        write_image(outputs.path("vis", name), catalog.colorize(labels))
+    if "overlay" in outputs.kinds:
+        image = item["image"].numpy().transpose(1, 2, 0)
+        image = image if image.shape[:2] == labels.shape else cv2.resize(image, labels.shape[::-1])
+        write_image(outputs.path("overlay", name), catalog.overlay(image, labels))
+    write_label(outputs.path("label", name), catalog.decode(labels))
+
+
+def _write_rows(path: Path, rows: Rows, kind: str, experiment: Experiment) -> None:
+    """Write logits or probabilities as ``float16[K, H, W]``, a few rows at a time."""
+    to_probabilities = kind == "probabilities" and experiment.test.average == "logits"
+    with atomic_write(path) as temporary:
+        array = np.lib.format.open_memmap(temporary, "w+", np.float16, (rows.classes, *rows.size))
+        for top, band in bands(rows):
+            band = band.softmax(dim=1) if to_probabilities else band
+            array[:, top : top + band.shape[2]] = band[0].cpu().numpy()
+        array.flush()
+
+
+@torch.inference_mode()
+def predict_offsets(
+    model: nn.Module,
+    experiment: Experiment,
+    images: Sequence[Path],
+    device: torch.device,
+    out_dir: Path,
+    suffix: str,
+    made_by: dict[str, Any],
+    group: Group,
+    overwrite: bool = False,
+) -> None:
+    """Write the offsets of images: ``<out_dir>/<image stem><suffix>``.
+
+    Files that an interrupted call left are kept if ``made_by``, such as the checkpoint's hash, is the same as then.
+
+    Raises:
+        DataError: the folder holds offsets that no such call wrote.
+    """
+    model.eval()
+    test = experiment.test
+    made_by = {
+        **made_by,
+        "images": str(images[0].parent.resolve()),
+        "suffix": suffix,
+        "threshold": experiment.loss.mask_threshold,
+        "test": test.model_dump(mode="json", exclude={"compile"}),
+        "normalization": experiment.normalization.model_dump(mode="json"),
+    }
+    others = "overwrite" if overwrite else "replace"
+    existing = group.broadcast(
+        claim_folder(out_dir, made_by, OFFSET_SUFFIXES, ("",), others)[""] if group.first else ()
+    )
+    todo = [
+        path
+        for path in images
+        if f"{path.stem}{suffix}" not in existing or is_older(out_dir / f"{path.stem}{suffix}", path)
+    ]
+    _tell_kept(group, len(images) - len(todo), len(images))
+    mine = group.share_of(todo)
+    items = iterate_images(ImageSet(experiment, mine), experiment.data.workers, device.type == "cuda")
+    with Writers(min(os.cpu_count() or 1, 4)) as writers:
+        for item in progress(items, len(mine), "offsets", hidden=not group.first):
+            image = item["image"][None].to(device, non_blocking=True)
+            window = test.window, test.window_stride
+            probability, logits = predict_boundary(model, image, experiment.normalization, *window)
+            sureness, directions = logits[0].softmax(dim=0).max(dim=0)
+            moves = (probability[0] > experiment.loss.mask_threshold) & (sureness >= test.min_direction_probability)
+            offsets = directions_to_offsets(directions.to(torch.uint8).cpu().numpy()) * moves.cpu().numpy()[..., None]
+            writers.submit(write_offsets, out_dir / f"{item['path'].stem}{suffix}", offsets)
+    group.wait()

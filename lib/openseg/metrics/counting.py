@@ -1,0 +1,102 @@
+"""Loops over pixels, compiled: neither NumPy nor OpenCV has them (benchmarks/metrics.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numba
+import numpy as np
+
+__all__ = ["joint_counts", "nearest_counts"]
+
+NOTHING = 255
+"""Value of pixels that take no part in ``nearest_counts``."""
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    try:
+        return numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no folder to keep the compiled code in is writable
+        return numba.njit(nogil=True)(function)
+
+
+def joint_counts(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """How often each pair of values meets: ``int64[256, 256]``, rows are the truth; both are ``uint8`` of one shape."""
+    counts = np.zeros((256, 256), np.int64)
+    rows, columns = np.ascontiguousarray(truth).ravel(), np.ascontiguousarray(prediction).ravel()
+    whole = rows.size // 8 * 8
+    if whole:
+        _count_runs(rows, columns, rows[:whole].view(np.uint64), columns[:whole].view(np.uint64), counts)
+    np.add.at(counts, (rows[whole:], columns[whole:]), 1)
+    return counts
+
+
+@_compiled
+def _count_runs(
+    rows: np.ndarray, columns: np.ndarray, row_words: np.ndarray, column_words: np.ndarray, counts: np.ndarray
+) -> None:
+    """Eight pixels at a time as long as the pair of values stays the same, which is nearly always in label maps."""
+    ones = np.uint64(0x0101010101010101)
+    row, column = np.uint64(rows[0]), np.uint64(columns[0])
+    same = 0
+    for word in range(row_words.size):
+        if ((row_words[word] ^ (row * ones)) | (column_words[word] ^ (column * ones))) == 0:
+            same += 8
+            continue
+        counts[row, column] += same
+        same = 0
+        for pixel in range(8 * word, 8 * word + 8):
+            counts[rows[pixel], columns[pixel]] += 1
+        row, column = np.uint64(rows[8 * word + 7]), np.uint64(columns[8 * word + 7])
+    counts[row, column] += same
+
+
+def nearest_counts(points: np.ndarray, others: np.ndarray, distances: Sequence[int], num_values: int) -> np.ndarray:
+    """How many pixels of ``points`` have an equal pixel of ``others`` within each distance.
+
+    Args:
+        points, others: ``uint8[H, W]``; pixels of ``num_values`` and more take no part.
+        distances: Euclidean, in pixels, ascending.
+
+    Returns:
+        ``int64[D + 1, num_values]``; the last row is how many pixels of each value there are.
+    """
+    reach = distances[-1]
+    dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    squared = (dy**2 + dx**2).ravel()
+    order = np.argsort(squared, kind="stable")
+    order = order[squared[order] <= reach**2]
+    level = np.searchsorted(np.square(distances), squared[order])
+    padded = cv2.copyMakeBorder(others, reach, reach, reach, reach, cv2.BORDER_CONSTANT, value=(NOTHING,))
+    steps = (dy.ravel() * padded.shape[1] + dx.ravel())[order]
+    counts = np.zeros((len(distances) + 1, num_values), np.int64)
+    _count_nearest(points, padded.ravel(), padded.shape[1], reach, steps, level, counts)
+    return np.vstack([np.cumsum(counts[:-1], axis=0), counts.sum(axis=0)])
+
+
+@_compiled
+def _count_nearest(
+    points: np.ndarray,
+    others: np.ndarray,
+    stride: int,
+    margin: int,
+    steps: np.ndarray,
+    level: np.ndarray,
+    counts: np.ndarray,
+) -> None:
+    """Adds each point to the level of its nearest equal pixel, or to the last row if there is none in reach."""
+    levels, num_values = counts.shape
+    for y in range(points.shape[0]):
+        for x in range(points.shape[1]):
+            value = points[y, x]
+            if value >= num_values:
+                continue
+            place = (y + margin) * stride + x + margin
+            found = levels - 1
+            for step in range(steps.size):
+                if others[place + steps[step]] == value:
+                    found = level[step]
+                    break
+            counts[found, value] += 1

@@ -1,0 +1,68 @@
+"""Work by several processes or threads, in order, with failures raised in the caller."""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import cv2
+
+from openseg.errors import OpensegError
+from openseg.progress import progress
+
+__all__ = ["Writers", "map_parallel", "run_parallel"]
+
+
+def map_parallel(work: Callable[[Any], Any], items: Sequence[Any], what: str, workers: int) -> Iterator[Any]:
+    """``work(item)`` of every item, in order, by ``workers`` processes under a progress bar; a failure is raised."""
+    if workers <= 1 or len(items) <= 1:
+        for item in progress(items, len(items), what):
+            yield work(item)
+        return
+    chunk = max(min(len(items) // (8 * workers), 64), 1)
+    with ProcessPoolExecutor(workers, initializer=_init_worker) as pool:
+        try:
+            yield from progress(pool.map(work, items, chunksize=chunk), len(items), what)
+        except BrokenProcessPool:
+            raise OpensegError(f"{what}: a worker process died, perhaps out of memory; use fewer --workers") from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def run_parallel(work: Callable[[Any], None], items: Sequence[Any], what: str, workers: int) -> None:
+    """``map_parallel`` for work that gives nothing back."""
+    for _ in map_parallel(work, items, what, workers):
+        pass
+
+
+def _init_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent handles it
+    cv2.setNumThreads(0)  # its threads do not survive the fork, and every core has its process
+
+
+class Writers:
+    """Threads that write files while the caller computes; at most ``2 * threads`` pieces of work wait."""
+
+    def __init__(self, threads: int = 2) -> None:
+        self._pool = ThreadPoolExecutor(threads)
+        self._pending: deque[Future] = deque()
+        self._most = 2 * threads
+
+    def submit(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Do ``work(*arguments)`` in a thread; a failure is raised by a later call or at the end."""
+        while len(self._pending) >= self._most:
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(work, *arguments))
+
+    def __enter__(self) -> Writers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown(wait=True)
+        while kind is None and self._pending:
+            self._pending.popleft().result()

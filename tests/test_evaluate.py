@@ -1,0 +1,119 @@
+"""Scores of anybody's label files: what is wrong with them is named, and the rest can be scored."""
+
+import json
+
+import numpy as np
+import pytest
+
+from openseg.catalog import CATALOG_NAMES, IGNORE, get_catalog
+from openseg.images import write_image, write_label
+
+RNG = np.random.default_rng(0)
+SIZE = (40, 60)
+
+
+def write_set(folder, catalog, count=8):
+    """Truths, and predictions that are mostly right, in the data set's ids; returns both as training ids."""
+    truths = RNG.integers(0, catalog.num_classes, (count, 5, 6)).repeat(8, axis=1).repeat(10, axis=2).astype(np.uint8)
+    guesses = RNG.integers(0, catalog.num_classes, truths.shape).astype(np.uint8)
+    predictions = np.where(RNG.random(truths.shape) < 0.9, truths, guesses)
+    truths[:, :4] = IGNORE
+    for number, (truth, prediction) in enumerate(zip(truths, predictions, strict=True)):
+        for kind, labels in (("gt", truth), ("pred", prediction)):
+            path = folder / kind / f"{number}.png"
+            if catalog.label_colors:
+                write_image(path, catalog.colorize(labels))
+            else:
+                write_label(path, catalog.decode(labels))
+    return truths, predictions
+
+
+@pytest.mark.parametrize("dataset", CATALOG_NAMES)
+def test_every_data_set_is_scored_in_its_own_ids(dataset, tmp_path, command):
+    catalog = get_catalog(dataset)
+    truths, predictions = write_set(tmp_path, catalog, 3)
+    assert command("evaluate", "--dataset", dataset, "--pred", "pred", "--gt", "gt", "--json", "s.json") == 0
+    scores = json.loads((tmp_path / "s.json").read_text())["pred"]
+    valid = truths < catalog.num_classes
+    ious = []
+    for label in range(catalog.num_classes):
+        a, b = (truths == label) & valid, (predictions == label) & valid
+        if (a | b).any():
+            ious.append(np.count_nonzero(a & b) / np.count_nonzero(a | b))
+    assert scores["summary"]["mIoU"] == pytest.approx(np.mean(ious), abs=1e-12)
+    assert scores["summary"]["pixel accuracy"] == pytest.approx(np.mean((truths == predictions)[valid]), abs=1e-12)
+    assert len(scores["absent"]) == catalog.num_classes - len(ious)
+
+
+def test_what_is_wrong_is_named_and_the_rest_scored(tmp_path, command, one_line_error, capsys):
+    catalog = get_catalog("cityscapes")
+    truths, predictions = write_set(tmp_path, catalog)
+    arguments = ["evaluate", "--dataset", "cityscapes", "--pred", "pred", "--gt", "gt", "--json", "s.json"]
+    assert command(*arguments, "--workers", "2") == 0
+    whole = (tmp_path / "s.json").read_bytes()
+    assert command(*arguments, "--workers", "1") == 0
+    assert (tmp_path / "s.json").read_bytes() == whole
+
+    (tmp_path / "pred/0.png").unlink()  # missing
+    write_label(tmp_path / "pred/more.png", predictions[0])  # left over
+    code = command(*arguments)
+    one_line_error(code, "2 predictions", "0.png has no prediction", "more.png has no truth", "--allow-missing")
+    write_label(tmp_path / "pred/1.png", catalog.decode(predictions[1])[:-1])  # of another size
+    write_label(tmp_path / "pred/2.png", np.full(SIZE, 99, np.uint8))  # no id at all
+    write_label(tmp_path / "pred/3.png", np.zeros(SIZE, np.uint8))  # ids that are no class
+    (tmp_path / "pred/4.png").write_bytes(b"")
+    write_image(tmp_path / "pred/5.png", np.zeros((*SIZE, 3), np.uint8))
+    (tmp_path / "pred/0.png").symlink_to(tmp_path / "gt/0.png")
+    (tmp_path / "pred/more.png").unlink()
+    words = [
+        "5 predictions",
+        "1.png: size 39 x 60",
+        "2.png: value 99",
+        "3.png: 100 % of the labelled",
+        "4.png: an empty",
+    ]
+    one_line_error(command(*arguments), *words, "5.png")
+    (tmp_path / "pred/0.png").unlink()
+    capsys.readouterr()
+    assert command(*arguments, "--allow-missing") == 0
+    scores = json.loads((tmp_path / "s.json").read_text())["pred"]
+    assert len(scores["left_out"]) == 6 and "left out of pred: 6" in capsys.readouterr().out
+    valid = truths[6:] < 19
+    right = np.mean((truths[6:] == predictions[6:])[valid])
+    assert scores["summary"]["pixel accuracy"] == pytest.approx(right, abs=1e-12)
+    write_label(tmp_path / "gt/6.png", np.full(SIZE, 77, np.uint8))
+    one_line_error(command(*arguments, "--allow-missing"), "gt/6.png", "value 77")  # a truth is never left out
+    one_line_error(command(*arguments[:4], "gt", *arguments[5:], "--gt", "pred"), "pred")
+
+
+def test_training_ids_are_told_and_read(tmp_path, command, one_line_error):
+    catalog = get_catalog("cityscapes")
+    _, predictions = write_set(tmp_path, catalog)
+    arguments = ["evaluate", "--dataset", "cityscapes", "--gt", "gt", "--json", "s.json", "--pred"]
+    assert command(*arguments, "pred") == 0
+    expected = json.loads((tmp_path / "s.json").read_text())["pred"]
+    for number, prediction in enumerate(predictions):
+        write_label(tmp_path / "train" / f"{number}.png", prediction)
+    one_line_error(command(*arguments, "train"), "training ids", "--train-ids")
+    assert command(*arguments, "train", "--train-ids") == 0
+    assert json.loads((tmp_path / "s.json").read_text())["train"] == expected
+    one_line_error(command(*arguments, "pred", "--train-ids"), "value 19 is no training id")
+
+
+def test_tables_of_two_results(tmp_path, command, capsys):
+    write_set(tmp_path, get_catalog("camvid"))
+    arguments = ["evaluate", "--dataset", "camvid", "--gt", "gt", "--pred", "pred", "gt", "--per-image"]
+    assert command(*arguments, "--markdown", "s.md", "--csv", "s.csv", "--distances", "2,1") == 0
+    out, text = capsys.readouterr().out, (tmp_path / "s.md").read_text()
+    for row in ("mIoU", "boundary F 1 px", "boundary F 2 px", "boundary F 2 px, mean of images", "boundary IoU"):
+        assert f"\n{row}  " in out and f"\n| {row} | " in text
+    assert "| mIoU | " in text and " | 100.00 | +" in text
+    rows = (tmp_path / "s.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * 11 and rows[1].startswith("pred,") and rows[-1].startswith("gt,")
+
+
+def test_instances_of_a_data_set_without_things(tmp_path, command, one_line_error):
+    write_set(tmp_path, get_catalog("camvid"), 1)
+    (tmp_path / "pred/0_pred.txt").write_text("0.png 1 0.5\n")
+    arguments = ["evaluate", "--dataset", "camvid", "--gt", "gt", "--pred", "pred", "--instances"]
+    one_line_error(command(*arguments), "camvid", "thing_ids")
