@@ -44,3 +44,20 @@ def test_published_class_counts_and_left_and_right():
         name = lip.classes[index] if index < 20 else ""
         other = name.replace("Left", "?").replace("Right", "Left").replace("?", "Right")
         assert (lip.classes[flipped] if index < 20 else flipped) == (other if index < 20 else index)
+
+
+def test_classes_of_cityscapes_bring_its_boundary_width_and_scores(tmp_path):
+    from openseg.metrics import CityscapesCounts
+
+    def described(text):
+        (tmp_path / "mine.yaml").write_text(text)
+        return get_catalog(str(tmp_path / "mine.yaml"))
+
+    mine = described("classes: cityscapes")
+    assert mine.boundary_ratio == 0.005 and CityscapesCounts.fits(mine)
+    assert described("classes: cityscapes\nboundary_ratio: 0.03").boundary_ratio == 0.03
+    assert described("classes: [a, b]").boundary_ratio == 0.02
+    assert not CityscapesCounts.fits(described("classes: cityscapes\nlabel_colors: true"))
+    assert not CityscapesCounts.fits(described("classes: cityscapes\nids: train"))
+    with pytest.raises(ConfigError, match="thing_ids: from 1 to 64"):
+        described("classes: [a, b]\nthing_ids: [0, 1]")

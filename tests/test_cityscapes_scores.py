@@ -110,8 +110,9 @@ def test_class_and_category_iou_and_iiou_are_official(scenes, files, part):
     scores = LabelScores(CATALOG, ())
     for ids, instances, predicted, _ in scenes[part]:
         truth = CATALOG.encode(ids)
-        scores.update(CATALOG.encode_prediction(predicted), truth)
-        scores.official.update(predicted, truth, instances)
+        prediction = CATALOG.encode_prediction(predicted)
+        scores.update(prediction, truth)
+        scores.official.update(predicted, prediction, truth, instances)
     official = official_semantic(files[part])
     mine = scores.as_dict()
     assert_same(mine["class_iou"], official["classScores"])
@@ -155,16 +156,23 @@ def test_evaluate_reads_the_official_layout(scenes, files, command, monkeypatch,
 
     masks = files[0].parent
     assert command(*shared, "--instances", "--pred", masks, "--json", "i.json") == 0
+    before = (tmp_path / "i.json").read_bytes()
+    assert command(*shared[:-1], "1", "--instances", "--pred", masks, "--json", "i.json") == 0
+    assert (tmp_path / "i.json").read_bytes() == before
     summary = json.loads((tmp_path / "i.json").read_text())[str(masks)]["summary"]
     official = official_instances(files, monkeypatch)["averages"]
     assert summary["AP"] == pytest.approx(official["allAp"], abs=1e-9)
     assert summary["AP50"] == pytest.approx(official["allAp50%"], abs=1e-9)
     assert 0 < summary["boundary AP"] < summary["AP"]
 
+    (tmp_path / "gtFine/town" / f"{files[3].name}_gtFine_instanceIds.png").unlink()
+    one_line_error(command(*shared, "--pred", "pred"), "1 of 24", "no instance map")
+
     (tmp_path / "lists").mkdir()
     for stem in files:
         text = (masks / f"{stem.name}_pred.txt").read_text().replace(stem.name, f"{masks}/{stem.name}")
         (tmp_path / "lists" / f"{stem.name}_pred.txt").write_text(text)
+    (tmp_path / "lists" / f"{files[3].name}_pred.txt").unlink()
     code = command(*shared, "--instances", "--pred", "lists")
     one_line_error(code, "lists/town_000000_000019_pred.txt, line 1", "relative")
 

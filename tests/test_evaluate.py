@@ -60,7 +60,7 @@ def test_what_is_wrong_is_named_and_the_rest_scored(tmp_path, command, one_line_
     one_line_error(code, "2 predictions", "0.png has no prediction", "more.png has no truth", "--allow-missing")
     write_label(tmp_path / "pred/1.png", catalog.decode(predictions[1])[:-1])  # of another size
     write_label(tmp_path / "pred/2.png", np.full(SIZE, 99, np.uint8))  # no id at all
-    write_label(tmp_path / "pred/3.png", np.zeros(SIZE, np.uint8))  # ids that are no class
+    write_label(tmp_path / "pred/3.png", predictions[3])  # training ids
     (tmp_path / "pred/4.png").write_bytes(b"")
     write_image(tmp_path / "pred/5.png", np.zeros((*SIZE, 3), np.uint8))
     (tmp_path / "pred/0.png").symlink_to(tmp_path / "gt/0.png")
@@ -69,7 +69,7 @@ def test_what_is_wrong_is_named_and_the_rest_scored(tmp_path, command, one_line_
         "5 predictions",
         "1.png: size 39 x 60",
         "2.png: value 99",
-        "3.png: 100 % of the labelled",
+        "3.png: 0 % of the labelled",
         "4.png: an empty",
     ]
     one_line_error(command(*arguments), *words, "5.png")
@@ -83,21 +83,51 @@ def test_what_is_wrong_is_named_and_the_rest_scored(tmp_path, command, one_line_
     assert scores["summary"]["pixel accuracy"] == pytest.approx(right, abs=1e-12)
     write_label(tmp_path / "gt/6.png", np.full(SIZE, 77, np.uint8))
     one_line_error(command(*arguments, "--allow-missing"), "gt/6.png", "value 77")  # a truth is never left out
-    one_line_error(command(*arguments[:4], "gt", *arguments[5:], "--gt", "pred"), "pred")
+    for number in (6, 7):
+        write_label(tmp_path / "pred" / f"{number}.png", np.full(SIZE, 99, np.uint8))
+    write_label(tmp_path / "gt/6.png", catalog.decode(truths[6]))
+    code = command(*arguments, "--allow-missing")
+    one_line_error(code, "8 predictions", "4.png: an empty", "and 3 more")  # there is nothing left to score
 
 
-def test_training_ids_are_told_and_read(tmp_path, command, one_line_error):
+def test_a_whole_folder_of_problems_names_five(tmp_path, command, one_line_error):
     catalog = get_catalog("cityscapes")
+    write_set(tmp_path, catalog, 9)
+    for path in (tmp_path / "pred").iterdir():
+        path.write_bytes(b"")
+    error = one_line_error(
+        command("evaluate", "--dataset", "cityscapes", "--pred", "pred", "--gt", "gt"), "9 predictions", "and 4 more"
+    )
+    assert error.count("an empty file") == 5
+
+
+def test_no_class_is_a_miss_and_not_an_error(tmp_path, command):
+    catalog = get_catalog("camvid")
+    truths, _ = write_set(tmp_path, catalog, 2)
+    for number in range(2):
+        write_label(tmp_path / "pred" / f"{number}.png", np.full(SIZE, 11, np.uint8))
+    assert command("evaluate", "--dataset", "camvid", "--pred", "pred", "--gt", "gt", "--json", "s.json") == 0
+    scores = json.loads((tmp_path / "s.json").read_text())["pred"]
+    assert scores["summary"]["mIoU"] == 0
+    assert sum(row[-1] for row in scores["confusion"]) == np.count_nonzero(truths < 11)
+
+
+@pytest.mark.parametrize("dataset", ["cityscapes", "ade20k", "pascal_context"])
+def test_training_ids_are_told_and_read(dataset, tmp_path, command, one_line_error):
+    catalog = get_catalog(dataset)
     _, predictions = write_set(tmp_path, catalog)
-    arguments = ["evaluate", "--dataset", "cityscapes", "--gt", "gt", "--json", "s.json", "--pred"]
+    arguments = ["evaluate", "--dataset", dataset, "--gt", "gt", "--json", "s.json", "--pred"]
     assert command(*arguments, "pred") == 0
     expected = json.loads((tmp_path / "s.json").read_text())["pred"]
     for number, prediction in enumerate(predictions):
         write_label(tmp_path / "train" / f"{number}.png", prediction)
-    one_line_error(command(*arguments, "train"), "training ids", "--train-ids")
+    if catalog.ids == tuple(range(catalog.num_classes)):
+        assert command(*arguments, "train") == 0
+    else:
+        one_line_error(command(*arguments, "train"), "training ids (--train-ids)")
+        one_line_error(command(*arguments, "pred", "--train-ids"), "8 predictions", "--allow-missing")
     assert command(*arguments, "train", "--train-ids") == 0
     assert json.loads((tmp_path / "s.json").read_text())["train"] == expected
-    one_line_error(command(*arguments, "pred", "--train-ids"), "value 19 is no training id")
 
 
 def test_tables_of_two_results(tmp_path, command, capsys):
@@ -117,3 +147,48 @@ def test_instances_of_a_data_set_without_things(tmp_path, command, one_line_erro
     (tmp_path / "pred/0_pred.txt").write_text("0.png 1 0.5\n")
     arguments = ["evaluate", "--dataset", "camvid", "--gt", "gt", "--pred", "pred", "--instances"]
     one_line_error(command(*arguments), "camvid", "thing_ids")
+
+
+def write_instances(tmp_path, lines):
+    """A data set of one image with a car, a group of cars and ignored pixels, and a list of masks."""
+    (tmp_path / "things.yaml").write_text("classes: [road, {name: car, id: 26}]\nthing_ids: [26]\n")
+    truth = np.zeros((40, 80), np.uint16)
+    truth[:20, :20], truth[:20, 40:60], truth[30:, :] = 26001, 26, 255
+    write_label(tmp_path / "gt/a.png", truth)
+    for name, area in (("car", np.s_[:20, :20]), ("group", np.s_[:15, 42:58]), ("void", np.s_[30:, :40])):
+        mask = np.zeros((40, 80), np.uint8)
+        mask[area] = 255
+        write_label(tmp_path / "pred/masks" / f"{name}.png", mask)
+    write_label(tmp_path / "pred/masks/small.png", np.ones((3, 3), np.uint8))
+    (tmp_path / "pred/a_pred.txt").write_text(lines)
+    return "evaluate", "--dataset", "things.yaml", "--gt", "gt", "--pred", "pred", "--instances", "--json", "s.json"
+
+
+def test_instances_on_void_and_groups_count_for_nothing(tmp_path, command):
+    lines = "masks/car.png 26 0.3\nmasks/group.png 26 0.9\nmasks/void.png 26 0.8\n\n"
+    assert command(*write_instances(tmp_path, lines)) == 0
+    assert json.loads((tmp_path / "s.json").read_text())["pred"]["summary"]["AP"] == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("masks/car.png 26", ("a_pred.txt, line 2", "confidence")),
+        ("masks/car.png inf 0.5", ("a_pred.txt, line 2", "confidence")),
+        ("masks/car.png 26 nan", ("a_pred.txt, line 2", "number")),
+        ("masks/none.png 26 0.5", ("none.png", "no such file")),
+        ("masks/small.png 26 0.5", ("small.png", "3 x 3", "40 x 80")),
+        ("masks/car.png 77 0.5", ("a_pred.txt", "77 is no class id")),
+    ],
+)
+def test_instance_lists_name_what_is_wrong(line, words, tmp_path, command, one_line_error):
+    arguments = write_instances(tmp_path, f"masks/void.png 26 0.5\n{line}\n")
+    one_line_error(command(*arguments), *words)
+
+
+def test_instance_lists_of_other_ids_and_truths_without_objects(tmp_path, command, one_line_error):
+    arguments = write_instances(tmp_path, "masks/car.png 0 0.5\n")
+    one_line_error(command(*arguments), "a_pred.txt", "no mask is of a countable class (26 car)")
+    arguments = write_instances(tmp_path, "masks/car.png 26 0.5\n")
+    write_label(tmp_path / "gt/a.png", np.full((40, 80), 26, np.uint8))
+    one_line_error(command(*arguments), "gt/a.png", "holds an object")

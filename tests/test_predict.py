@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import openseg
 from openseg.config import load_experiment
 from openseg.data.scenes import write_scene
 from openseg.images import read_image, read_label, write_image
+from openseg.inference import predict_scores
 from openseg.models import build_model
 from openseg.models.weights import write_checkpoint
 
@@ -83,7 +85,7 @@ def test_a_killed_test_goes_on_to_the_same_folder(options, tmp_path):
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert len(list(label.glob("[!.]*.png"))) < IMAGES
-    for unfinished in (label / ".left.1234.part.png", tmp_path / "parts/.made_by.1234.part.json"):
+    for unfinished in (label / ".left.0a1b2c3d.part.png", tmp_path / "parts/.made_by.0a1b2c3d.part.json"):
         unfinished.write_bytes(b"half a file")
     process = start(*arguments, "--out", tmp_path / "parts")
     out, error = process.communicate(timeout=300)
@@ -145,6 +147,81 @@ def test_results_of_another_network_never_mix(options, checkpoint, command, tmp_
     one_line_error(command(*arguments), "did not write", "another folder")
 
 
+def test_nothing_of_others_is_touched(options, checkpoint, command, root, tmp_path, one_line_error):
+    write_image(tmp_path / "mine/label/x.png", np.zeros((4, 4, 3), np.uint8))
+    before = tree(tmp_path / "mine")
+    for command_ in (["test", *options, "--split", "val"], ["predict", root / "demo/val/image", *options]):
+        for more in ([], ["--overwrite"]):
+            one_line_error(command(*command_, "--out", "mine", *more), "did not write")
+    assert tree(tmp_path / "mine") == before
+    source = tmp_path / "photos"
+    write_image(source / "a.png", np.zeros((40, 40, 3), np.uint8))
+    one_line_error(command("predict", source, *options, "--out", source), "folder of the images")
+    assert command("predict", source, *options, "--out", source / "results") == 0
+    first = tree(source)
+    assert command("predict", source, *options, "--out", source / "results") == 0
+    assert tree(source) == first  # its own results are no images
+    segfix = ["--config", ROOT / "configs/demo/segfix_hrnet_tiny.yaml", "--checkpoint", segfix_weights(tmp_path)]
+    write_image(tmp_path / "other/b.png", np.zeros((40, 40, 3), np.uint8))
+    for out in (source, source / "results/label"):
+        one_line_error(command("offsets", *segfix, "--images", tmp_path / "other", "--out", out), "did not write")
+    assert tree(source) == first
+    one_line_error(command("predict", source, source / "a.png", *options), "one INPUT")
+
+
+def segfix_weights(folder):
+    experiment = load_experiment(ROOT / "configs/demo/segfix_hrnet_tiny.yaml")
+    state = {"weights": build_model(experiment).state_dict(), "experiment": experiment.dump()}
+    write_checkpoint(folder / "segfix.pth", state)
+    return folder / "segfix.pth"
+
+
+def test_an_overwrite_that_was_cut_off_keeps_nothing_old(options, checkpoint, command, tmp_path, monkeypatch):
+    arguments = ["test", *options, "--split", "val", "--out", "out"]
+    assert command(*arguments) == 0
+    other = torch.load(checkpoint)
+    for name, value in other["weights"].items():
+        if name.endswith(".bias") and value.shape == (19,):
+            value += torch.arange(19.0) * 9
+    write_checkpoint(tmp_path / "other.pth", other)
+    arguments += ["--checkpoint", "other.pth"]
+    assert command(*arguments[:-4], "--out", "fresh", *arguments[-2:]) == 0
+
+    def cut_off(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("openseg.engine.predictor.predict_scores", cut_off)
+        assert command(*arguments, "--overwrite") == 130
+    assert command(*arguments) == 0
+    assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
+
+
+def test_scores_of_an_earlier_network_do_not_stay(options, command, tmp_path, monkeypatch):
+    arguments = ["val", *options, "--out", "out", "--also", "none"]
+    assert command(*arguments) == 0 and Path("out/scores.json").is_file()
+    monkeypatch.setattr("openseg.engine.predictor.predict_scores", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        command(*arguments, "test.ss.scales=[0.5]")
+    assert not {"scores.json", "scores.md", "confusion.csv"} & set(tree(tmp_path / "out"))
+
+
+def test_two_splits_with_equal_names_are_refused(options, command, root, tmp_path, one_line_error):
+    code = command("val", *options, "data.val_split=val+val", "--out", "out")
+    one_line_error(code, "2 images have this name", "one split after the other")
+
+
+def test_a_full_disk_is_an_error_and_no_crash(options, command, tmp_path, one_line_error):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    try:
+        code = command("test", *options, "--split", "val", "--out", "out", "--also", "logits")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    one_line_error(code, "cannot write", ".npy", "space")
+    assert not [name for name in tree(tmp_path / "out") if ".part" in name]
+
+
 def test_one_more_kind_or_a_newer_image_is_predicted_again(options, command, root, tmp_path, capsys):
     arguments = ["test", *options, "--split", "val", "--out", "out"]
     assert command(*arguments, "--also", "none") == 0
@@ -164,10 +241,11 @@ def test_one_more_kind_or_a_newer_image_is_predicted_again(options, command, roo
 
 def test_probabilities_sum_to_one(options, command, tmp_path, one_line_error):
     arguments = ["test", *options, "--split", "val", "--out", "out", "--also", "probabilities"]
-    for average in ("logits", "probabilities"):
-        assert command(*arguments, f"test.average={average}") == 0
-        array = np.load(next((tmp_path / "out/probabilities").iterdir()))
-        np.testing.assert_allclose(array.astype(np.float32).sum(axis=0), 1, atol=5e-3)
+    for settings in ([], ["test.average=probabilities"], ["test.average=probabilities", "data.short_side=40"]):
+        assert command(*arguments, *settings) == 0
+        array = np.load(next((tmp_path / "out/probabilities").iterdir())).astype(np.float32)
+        np.testing.assert_allclose(array.sum(axis=0), 1, atol=5e-3)
+        assert array.shape == (19, 64, 128) and array.min() >= 0
     code = command(*arguments, "--also", "logits", "test.average=probabilities")
     one_line_error(code, "test.average", "no logits")
 
@@ -217,7 +295,7 @@ def test_predict_names_what_it_cannot_read(options, command, tmp_path, one_line_
     one_line_error(command("predict", "two", *options), "same name")
 
 
-def test_predict_a_video(options, root, command, tmp_path):
+def test_predict_a_video(options, root, command, tmp_path, one_line_error):
     frames = [read_image(path) for path in sorted((root / "demo/val/image").iterdir())[:4]]
     writer = cv2.VideoWriter("film.avi", cv2.VideoWriter.fourcc(*"MJPG"), 5, (128, 64))
     for frame in frames:
@@ -238,6 +316,9 @@ def test_predict_a_video(options, root, command, tmp_path):
         name: data for name, data in before.items() if name.startswith("label")
     }
     assert (out / "vis.mp4").is_file()
+    shorter = Path("film.avi").read_bytes()
+    Path("film.avi").write_bytes(shorter[: len(shorter) // 2])
+    one_line_error(command("predict", "film.avi", *options), "other inputs", "--overwrite")
 
 
 def test_where_memory_runs_out_predict_goes_on_in_windows(checkpoint, caplog):
@@ -254,8 +335,13 @@ def test_where_memory_runs_out_predict_goes_on_in_windows(checkpoint, caplog):
 
     predictor.model.forward = little_memory
     parts = predictor(image).labels
-    assert parts.shape == whole.shape and np.mean(parts == whole) > 0.6
     assert "windows of 128x192" in caplog.text
+    planes = torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
+    settings = predictor.experiment, "ms", image.shape[:2]
+    with torch.inference_mode():
+        rows = predict_scores(lambda *a, **o: forward(*a, **o), planes, *settings, limit=(128, 192))
+        np.testing.assert_array_equal(parts, rows.read(0, 300).argmax(dim=1)[0].numpy())
+    assert 0.5 < np.mean(parts == whole) < 1
     sizes.clear()
     predictor(image)
     assert max(sizes) <= 150 * 200  # what did not fit is not tried again

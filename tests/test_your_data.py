@@ -170,12 +170,13 @@ def test_colour_coded_labels(tmp_path, one_line_error):
     assert main(["evaluate", *arguments, "--pred", str(tmp_path / "pred"), "--json", str(tmp_path / "s.json")]) == 0
     assert '"mIoU": 1.0' in (tmp_path / "s.json").read_text()
     wrong = colors.copy()
-    wrong[:8] = 7  # no colour that is known: missed
+    wrong[:8] = 0  # ignored: missed
     write_image(tmp_path / "pred/one.png", wrong)
     assert main(["evaluate", *arguments, "--pred", str(tmp_path / "pred"), "--json", str(tmp_path / "s.json")]) == 0
     assert '"mIoU": 0.7' in (tmp_path / "s.json").read_text()
-    write_image(tmp_path / "pred/one.png", np.full_like(colors, 7))
-    one_line_error(main(["evaluate", *arguments, "--pred", str(tmp_path / "pred")]), "one.png", "no class", "100 %")
+    wrong[0] = 7
+    write_image(tmp_path / "pred/one.png", wrong)
+    one_line_error(main(["evaluate", *arguments, "--pred", str(tmp_path / "pred")]), "one.png", "(7, 7, 7)")
     colors[0, 0] = (1, 2, 3)
     write_image(tmp_path / "val/label/one.png", colors)
     one_line_error(main(["evaluate", *arguments, "--pred", str(tmp_path / "pred")]), "(1, 2, 3)", "ignored_colors")

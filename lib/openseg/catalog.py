@@ -11,7 +11,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,12 @@ class Catalog:
         """Changes with what a label file's values mean."""
         return hashlib.sha256(repr(self._values).encode()).hexdigest()[:12]
 
+    @cached_property
+    def output_fingerprint(self) -> str:
+        """Changes with what is written of a prediction: classes, ids, colours, left and right."""
+        facts = replace(self, folder="", splits={}, class_weights=None, boundary_ratio=0.0)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+
     @property
     def meaning(self) -> dict[str, Any]:
         """What a network learned from this data set's labels; kept in checkpoints."""
@@ -241,7 +247,7 @@ class Catalog:
 
 
 def _look_up(table: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    if labels.dtype == np.uint8 and labels.ndim == 2:
+    if labels.dtype == np.uint8 and labels.ndim == 2 and labels.size:
         return cv2.LUT(labels, table[:256])  # several times faster
     return np.take(table, labels)
 

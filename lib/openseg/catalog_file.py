@@ -23,6 +23,7 @@ Color = tuple[Byte, Byte, Byte]
 
 _MAX_CLASSES = 254
 _IGNORED = "ignore"
+_LARGEST_THING = 64
 
 
 class ClassEntry(Section):
@@ -64,8 +65,8 @@ class CatalogFile(Section):
     flip_pairs: tuple[tuple[str | Byte, str | Byte], ...] | None = Field(None, description="names or file ids")
     label_colors: bool = Field(False, description="label files are RGB pictures in the classes' colours")
     ignored_colors: tuple[Color, ...] = ()
-    boundary_ratio: Annotated[float, Field(gt=0, le=0.5)] = Field(
-        0.02, description="width of the regions that Boundary IoU compares, over the image diagonal"
+    boundary_ratio: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
+        None, description="width of the regions that Boundary IoU compares, over the image diagonal; null: 0.02"
     )
 
 
@@ -100,7 +101,7 @@ def read_catalog(path: Path, own: bool) -> Catalog:
         label_colors=facts.label_colors,
         ignored_colors=facts.ignored_colors,
         splits={split: SplitFiles(**entry.model_dump()) for split, entry in facts.splits.items()},
-        boundary_ratio=facts.boundary_ratio,
+        boundary_ratio=facts.boundary_ratio or (classes.base or Catalog).boundary_ratio,
         **ids,
     )
 
@@ -185,6 +186,8 @@ def _ids(facts: CatalogFile, classes: _Classes) -> dict[str, Any]:
         raise ConfigError(f"void_id: {void} is the id of a class; set it to an id that is none")
     if void != IGNORE and void not in ignored:
         raise ConfigError(f"void_id: {void} must be one of ignored_ids, or predictions could not be read again")
+    if facts.thing_ids and not all(0 < file_id <= _LARGEST_THING for file_id in facts.thing_ids):
+        raise ConfigError(f"thing_ids: from 1 to {_LARGEST_THING}; an instance map holds id * 1000 + number in 16 bits")
     things = facts.thing_ids if facts.thing_ids is not None else (base.thing_ids if base and facts.ids is None else ())
     return {
         "ids": ids,

@@ -38,8 +38,8 @@ class Interrupted(OpensegError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a GPU or in the main memory."""
-    text = str(error)
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+    signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "bad_alloc")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
 
 
 def nearest_names(name: str, known: Iterable[str], limit: int = 200) -> str:

@@ -10,7 +10,9 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -32,8 +34,11 @@ __all__ = [
     "write_json",
 ]
 
+logger = logging.getLogger("openseg")
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
+_UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.part(\.\w+)?$")  # of atomic_write
 # <city>_<sequence>_<frame> of Cityscapes, whatever follows it (_leftImg8bit, _gtFine_labelIds, ...).
 _CITYSCAPES_KEY_PARTS = 3
 
@@ -171,9 +176,10 @@ def claim_folder(
     removed.
 
     Args:
+        made_by: ``what`` in it names what is made, such as offsets; a folder of something else is never touched.
         kinds: folders inside it that hold the files; an empty one is the folder itself.
         others: what becomes of files that another ``made_by`` made: ``replace`` removes them first, so that the two
-            never mix; ``refuse`` raises. ``overwrite`` keeps no file, whoever made it, and removes none either.
+            never mix; ``refuse`` raises. ``overwrite`` removes those of the same one too.
 
     Raises:
         DataError: the folder holds files with one of ``suffixes`` that no such call wrote, or one with another
@@ -182,36 +188,45 @@ def claim_folder(
     folder = Path(folder)
     record = folder / "made_by.json"
     made_by = json.loads(json.dumps(made_by))
-    existing: dict[str, set[str]] = {}
-    for kind in {"", *kinds}:
-        base = folder / kind
-        names = set()
-        for path in base.rglob("*") if kind else base.glob("*"):
-            if path.name.startswith("."):
-                if ".part" in path.suffixes[-2:]:
-                    path.unlink(missing_ok=True)
-            elif path.suffix in suffixes:
-                names.add(path.relative_to(base).as_posix())
-        if kind in kinds:
-            existing[kind] = names
-    same = record.exists() and _read_json(record) == made_by
-    if others == "overwrite":
-        existing = {kind: set() for kind in kinds}
-    elif any(existing.values()) and not record.exists():
+    existing, unfinished = _made_files(folder, suffixes, kinds)
+    before = _read_json(record) if record.exists() else None
+    foreign = not record.exists() or (isinstance(before, dict) and before.get("what") != made_by.get("what"))
+    if any(existing.values()) and foreign:
         raise DataError(
             f"{folder}: holds files that this command did not write; choose another folder or move them away"
         )
-    elif any(existing.values()) and not same and others == "refuse":
+    if any(existing.values()) and before != made_by and others == "refuse":
         raise DataError(
             f"{folder}: holds results of other inputs, settings or weights; choose another folder, or --overwrite"
         )
-    elif not same:
+    for path in unfinished:
+        path.unlink(missing_ok=True)
+    if before != made_by or others == "overwrite":
+        if any(existing.values()):
+            logger.info("%s: what is there is replaced", folder)
         for kind, names in existing.items():
             for name in names:
                 (folder / kind / name).unlink()
         existing = {kind: set() for kind in kinds}
     write_json(record, made_by)
     return existing
+
+
+def _made_files(
+    folder: Path, suffixes: tuple[str, ...], kinds: Sequence[str]
+) -> tuple[dict[str, set[str]], list[Path]]:
+    """Finished files by kind, relative to its folder, and those that a killed ``atomic_write`` left."""
+    existing: dict[str, set[str]] = {kind: set() for kind in kinds}
+    unfinished = []
+    for kind in {"", *kinds}:
+        base = folder / kind
+        for path in base.rglob("*") if kind else base.glob("*"):
+            if path.name.startswith("."):
+                if _UNFINISHED.search(path.name) and path.is_file():
+                    unfinished.append(path)
+            elif kind in existing and path.suffix in suffixes:
+                existing[kind].add(path.relative_to(base).as_posix())
+    return existing, unfinished
 
 
 def _read_json(path: Path) -> Any:

@@ -16,6 +16,8 @@ from openseg.progress import progress
 
 __all__ = ["Writers", "map_parallel", "run_parallel"]
 
+_CHUNK = 16
+
 
 def map_parallel(work: Callable[[Any], Any], items: Sequence[Any], what: str, workers: int) -> Iterator[Any]:
     """``work(item)`` of every item, in order, by ``workers`` processes under a progress bar; a failure is raised."""
@@ -23,15 +25,32 @@ def map_parallel(work: Callable[[Any], Any], items: Sequence[Any], what: str, wo
         for item in progress(items, len(items), what):
             yield work(item)
         return
-    chunk = max(min(len(items) // (8 * workers), 64), 1)
+    size = max(min(len(items) // (8 * workers), _CHUNK), 1)
     with ProcessPoolExecutor(workers, initializer=_init_worker) as pool:
         try:
-            yield from progress(pool.map(work, items, chunksize=chunk), len(items), what)
+            yield from progress(_in_order(pool, work, items, size, 4 * workers), len(items), what)
         except BrokenProcessPool:
             raise OpensegError(f"{what}: a worker process died, perhaps out of memory; use fewer --workers") from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, work: Callable[[Any], Any], items: Sequence[Any], size: int, most: int
+) -> Iterator[Any]:
+    """Results in the order of ``items``; at most ``most`` chunks are under way, so that results do not pile up."""
+    pending: deque[Future] = deque()
+    for first in range(0, len(items), size):
+        if len(pending) >= most:
+            yield from pending.popleft().result()
+        pending.append(pool.submit(_work_through, work, items[first : first + size]))
+    while pending:
+        yield from pending.popleft().result()
+
+
+def _work_through(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    return [work(item) for item in items]
 
 
 def run_parallel(work: Callable[[Any], None], items: Sequence[Any], what: str, workers: int) -> None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from openseg.catalog import Catalog, get_catalog
 from openseg.cli.common import add_workers
-from openseg.data.folder import SplitPaths, list_truths, split_paths
+from openseg.data.folder import SplitPaths, list_truths, require_partners, split_paths
 from openseg.errors import ConfigError, DataError
-from openseg.files import LABEL_SUFFIXES, index_files, list_files, sample_key
+from openseg.files import LABEL_SUFFIXES, index_files, list_files
 
 if TYPE_CHECKING:
     from openseg.metrics import InstanceScores, LabelScores
 
 __all__ = ["add_evaluate", "evaluate", "instance_maps"]
 
-_RAW_LABELS, _RAW_INSTANCES = "_gtFine_labelIds", "_gtFine_instanceIds"
+_RAW_LABELS, _RAW_INSTANCES = "_labelIds", "_instanceIds"
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -64,38 +66,54 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from openseg.engine.scoring import match_predictions, require_none
     from openseg.report.tables import write_scores
 
+    if arguments.instances and (arguments.csv or arguments.train_ids):
+        raise ConfigError("--csv and --train-ids belong to label maps, not to --instances")
     catalog = get_catalog(arguments.dataset)
-    if arguments.gt:
-        split, truths, instances = None, *_raw_truths(Path(arguments.gt))
-    else:
-        split = split_paths(catalog, Path(arguments.data_root) / catalog.folder, arguments.split)
-        truths, instances = list_truths(split), {}
-    if arguments.instances:
-        if arguments.csv or arguments.train_ids:
-            raise ConfigError("--csv and --train-ids belong to label maps, not to --instances")
-        truths = instances or _instance_truths(split, truths)
-    elif not instances:
-        maps = instance_maps(catalog, split, truths.values())
-        instances = {key: maps[path] for key, path in truths.items() if path in maps}
+    truths, instances = _truths(arguments, catalog)
+    suffixes = (".txt",) if arguments.instances else LABEL_SUFFIXES
+    matched = {folder: match_predictions(folder, truths, suffixes) for folder in arguments.pred}
+    mend = "" if arguments.allow_missing else "; mend that, or score the rest with --allow-missing"
     results, left_out = {}, {}
-    for folder in arguments.pred:
-        found = match_predictions(folder, truths, (".txt",) if arguments.instances else LABEL_SUFFIXES)
+    for folder, found in matched.items():
         problems = list(found.problems)
-        if not arguments.allow_missing:
-            require_none(problems)
+        if mend:
+            require_none(problems, mend)
         if not found.pairs:
             example = next(iter(truths.values()))
             raise DataError(f"{folder}: no prediction shares its name with a truth, such as {example}")
-        results[folder] = _score(arguments, catalog, found.pairs, instances, problems)
+        results[folder] = _score(arguments, found.pairs, instances, problems)
+        if mend or len(problems) - len(found.problems) == len(found.pairs):
+            require_none(problems, mend)
         if problems:
             left_out[folder] = problems
+    if arguments.instances and all(np.isnan(scores.summary()["AP"]) for scores in results.values()):
+        raise DataError(f"no truth such as {next(iter(truths.values()))} holds an object of 100 pixels (id * 1000 + n)")
     files = (Path(each) if each else None for each in (arguments.json, arguments.markdown, arguments.csv))
     write_scores(results, *files, images=arguments.per_image, left_out=left_out)
 
 
+def _truths(arguments: argparse.Namespace, catalog: Catalog) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Truths by key, label maps or with --instances instance maps; and instance maps for the iIoU of Cityscapes."""
+    if arguments.gt:
+        labels, instances = _raw_truths(Path(arguments.gt))
+        if arguments.instances:
+            return instances or labels, {}
+        if instances:
+            require_partners(labels, instances, "instance map", Path(arguments.gt))
+        return labels, instances
+    split = split_paths(catalog, Path(arguments.data_root) / catalog.folder, arguments.split)
+    labels = list_truths(split)
+    if not arguments.instances:
+        return labels, instance_maps(catalog, split, labels)
+    if not split.instance.is_dir():
+        raise DataError(f"{split.instance}: no such folder of instance maps; prepare them, or name one by --gt")
+    maps = index_files(list_files(split.instance, LABEL_SUFFIXES))
+    require_partners(labels, maps, "instance map", split.instance)
+    return {key: maps[key] for key in labels}, {}
+
+
 def _score(
     arguments: argparse.Namespace,
-    catalog: Catalog,
     pairs: dict[str, tuple[Path, Path]],
     instances: dict[str, Path],
     problems: list[str],
@@ -103,9 +121,8 @@ def _score(
     from openseg.engine.scoring import ScoredPair, score_files, score_instances
     from openseg.metrics import DISTANCES
 
-    taken = problems if arguments.allow_missing else None
     if arguments.instances:
-        return score_instances([*pairs.values()], arguments.dataset, workers=arguments.workers, problems=taken)
+        return score_instances([*pairs.values()], arguments.dataset, workers=arguments.workers, problems=problems)
     work = [ScoredPair(*pair, instances.get(key)) for key, pair in pairs.items()]
     return score_files(
         work,
@@ -113,7 +130,7 @@ def _score(
         DISTANCES if arguments.distances is None else arguments.distances,
         workers=arguments.workers,
         train_ids=arguments.train_ids,
-        problems=taken,
+        problems=problems,
     )
 
 
@@ -125,23 +142,15 @@ def _raw_truths(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     return index_files(labels or files), index_files(instances)
 
 
-def _instance_truths(split: SplitPaths | None, truths: dict[str, Path]) -> dict[str, Path]:
-    """Instance maps by key: the files of --gt, or those of the split."""
-    if split is None:
-        return truths
-    if not split.instance.is_dir():
-        raise DataError(f"{split.instance}: no such folder of instance maps; prepare them, or name one by --gt")
-    return index_files(list_files(split.instance, LABEL_SUFFIXES))
-
-
-def instance_maps(catalog: Catalog, split: SplitPaths | None, truths: Iterable[Path]) -> dict[Path, Path]:
-    """The instance maps of Cityscapes' truths, by label file, where the split has all of them; for iIoU."""
+def instance_maps(catalog: Catalog, split: SplitPaths, keys: Collection[str]) -> dict[str, Path]:
+    """The instance maps of Cityscapes' samples, where the split has all of them; for iIoU."""
     from openseg.metrics import CityscapesCounts
 
-    if split is None or not CityscapesCounts.fits(catalog) or not split.instance.is_dir():
+    if not CityscapesCounts.fits(catalog) or not split.instance.is_dir():
         return {}
     maps = index_files(list_files(split.instance, LABEL_SUFFIXES))
-    truths = list(truths)
-    if any(sample_key(truth) not in maps for truth in truths):
+    missing = sum(key not in maps for key in keys)
+    if missing:
+        print(f"no iIoU: {missing} of {len(keys)} instance maps are not in {split.instance}")
         return {}
-    return {truth: maps[sample_key(truth)] for truth in truths}
+    return {key: maps[key] for key in keys}

@@ -29,8 +29,8 @@ _DESCRIPTION = """Train, evaluate and sharpen semantic segmentation.
   python main.py offsets  --config configs/camvid/segfix_hrnet18.yaml --split val
   python main.py evaluate --dataset camvid --pred predictions --gt data/camvid/val/label
 
-Labels are sharpened by segfix.py, see python segfix.py --help. Exit codes: 0 done, 1 check found errors,
-2 a problem that the message names, 130 interrupted.
+Labels are sharpened by segfix.py, see python segfix.py --help. Exit codes: 0 done, 1 check found errors or
+predict left images out, 2 a problem that the message names, 130 interrupted.
 """
 
 Command = Callable[[argparse.Namespace], "int | None"]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import sys
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from openseg.cli.common import add_device, add_experiment, experiment_of
 
 if TYPE_CHECKING:
     from openseg.config import Experiment
+    from openseg.data.folder import Pair
     from openseg.engine.distributed import Group
     from openseg.engine.predict import Outputs
     from openseg.engine.predictor import Predictor
@@ -41,7 +46,7 @@ def _add_semantic(parser: argparse.ArgumentParser, kinds: tuple[str, ...], defau
 
 
 def _kinds(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    kinds = tuple(part for part in text.split(",") if part not in ("", "none"))
+    kinds = tuple(dict.fromkeys(part for part in text.split(",") if part not in ("", "none")))
     if not set(kinds) <= set(known):
         raise argparse.ArgumentTypeError(f"{text!r} is not none or some of {', '.join(known)}, parted by commas")
     return kinds
@@ -99,12 +104,14 @@ def _predictor(arguments: argparse.Namespace, group: Group, windows_when_full: b
     from openseg.files import file_hash
 
     experiment, path = _checkpoint(arguments, "semantic", "offsets")
+    # Before loading: a training that replaces the file meanwhile then costs a prediction, and mixes nothing.
+    made_by = {"checkpoint": file_hash(path)}
     predictor = Predictor(
         experiment, path, mode=arguments.mode, device=arguments.device, windows_when_full=windows_when_full
     )
     if group.first:
         print(f"{path}: {predictor.report}", flush=True)
-    return predictor, {"checkpoint": file_hash(path)}
+    return predictor, made_by
 
 
 def _outputs(arguments: argparse.Namespace, folder: Path, others: str = "replace") -> Outputs:
@@ -123,6 +130,7 @@ def val(arguments: argparse.Namespace) -> None:
     from openseg.data.folder import list_split
     from openseg.engine.distributed import process_group
     from openseg.engine.predict import predict_images
+    from openseg.errors import DataError
 
     with process_group() as group:
         predictor, made_by = _predictor(arguments, group, windows_when_full=False)
@@ -132,31 +140,34 @@ def val(arguments: argparse.Namespace) -> None:
             arguments, _result_dir(arguments, experiment, f"val{'' if arguments.mode == 'ss' else '_ms'}")
         )
         images = {pair.image.stem: pair.image for pair in pairs}
-        predict_images(predictor, images, outputs, made_by | _source(pairs[0].image.parent), group)
+        if len(images) < len(pairs):
+            (name, count), *_ = Counter(pair.image.stem for pair in pairs).most_common(1)
+            raise DataError(f"{images[name]}: {count} images have this name; validate one split after the other")
+        source = _source(pairs[0].image.parent, experiment.data.val_split)
+        predict_images(predictor, images, outputs, made_by | source, group)
         if group.first:
-            _score(experiment, outputs, [(pair.image.stem, pair.label) for pair in pairs])
+            _score(experiment, outputs, pairs)
 
 
-def _source(path: Path) -> dict[str, str]:
-    return {"images": str(path.resolve())}
+def _source(path: Path, split: str = "") -> dict[str, str]:
+    return {"images": str(path.resolve()), "split": split}
 
 
-def _score(experiment: Experiment, outputs: Outputs, truths: list[tuple[str, Path]]) -> None:
-    import os
-
+def _score(experiment: Experiment, outputs: Outputs, pairs: list[Pair]) -> None:
     from openseg.cli.evaluate import instance_maps
     from openseg.data.folder import split_paths
     from openseg.engine.scoring import ScoredPair, score_files
     from openseg.report.tables import write_scores
 
     catalog, split = experiment.catalog, experiment.data.val_split
-    maps: dict[Path, Path] = {}
+    maps = {}
     if "+" not in split:
-        maps = instance_maps(catalog, split_paths(catalog, experiment.data_dir, split), [truth for _, truth in truths])
-    pairs = [ScoredPair(outputs.path("label", name), truth, maps.get(truth)) for name, truth in truths]
-    scores = score_files(pairs, experiment.data.dataset, workers=os.cpu_count() or 1)
-    folder = outputs.folder
-    write_scores({experiment.name: scores}, folder / "scores.json", folder / "scores.md", folder / "confusion.csv")
+        paths = split_paths(catalog, experiment.data_dir, split)
+        maps = instance_maps(catalog, paths, [pair.key for pair in pairs])
+    work = [ScoredPair(outputs.path("label", pair.image.stem), pair.label, maps.get(pair.key)) for pair in pairs]
+    scores = score_files(work, experiment.data.dataset, workers=os.cpu_count() or 1)
+    folder, files = outputs.folder, outputs.scores
+    write_scores({experiment.name: scores}, **files)
     print(f"labels: {folder / 'label'}\nscores: {folder / 'scores.json'}, scores.md and confusion.csv beside it")
 
 
@@ -172,55 +183,74 @@ def test(arguments: argparse.Namespace) -> None:
         paths = list_images(split_paths(experiment.catalog, experiment.data_dir, arguments.split))
         outputs = _outputs(arguments, _result_dir(arguments, experiment, f"{arguments.split}_{arguments.mode}"))
         images = {path.stem: path for path in paths}
-        predict_images(predictor, images, outputs, made_by | _source(paths[0].parent), group)
+        predict_images(predictor, images, outputs, made_by | _source(paths[0].parent, arguments.split), group)
         if group.first:
             print(f"labels: {outputs.folder / 'label'}")
 
 
 def predict(arguments: argparse.Namespace) -> int:
     """Predict an image, a folder or a video; exit code 1 if some images could not be read."""
+    from openseg.cli.memory import limit_memory
     from openseg.cli.video import VIDEO_SUFFIXES, predict_video
     from openseg.engine.distributed import process_group
     from openseg.engine.predict import predict_images
     from openseg.errors import DataError, OpensegError
-    from openseg.files import IMAGE_SUFFIXES, list_files
+    from openseg.files import IMAGE_SUFFIXES
 
     source = Path(arguments.input)
     if not source.exists():
         raise DataError(f"{source}: no such image, folder or video")
+    more = [each for each in arguments.overrides if "=" not in each]
+    if more:
+        raise DataError(f"{more[0]}: predict takes one INPUT; put several images into a folder")
     is_video = source.suffix.lower() in VIDEO_SUFFIXES and source.is_file()
-    if source.is_dir():
-        files = list_files(source)
-        images = {str(path.relative_to(source).with_suffix("")): path for path in files}
-        if len(images) < len(files):
-            twice = next(path for path in files if images[str(path.relative_to(source).with_suffix(""))] != path)
-            raise DataError(f"{twice}: another image has the same name with another suffix; rename one")
-    elif source.suffix.lower() in IMAGE_SUFFIXES:
-        images = {source.stem: source}
-    elif not is_video:
+    if not is_video and not source.is_dir() and source.suffix.lower() not in IMAGE_SUFFIXES:
         known = ", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
         raise DataError(f"{source}: neither a folder nor a file that ends in one of {known}")
     broken: list[OpensegError] = []
     with process_group() as group:
         predictor, made_by = _predictor(arguments, group, windows_when_full=True)
-        folder = Path(arguments.out or Path("predictions") / predictor.experiment.name / (source.stem or "folder"))
+        name = source.resolve().name if source.is_dir() else source.stem
+        folder = Path(arguments.out or Path("predictions") / predictor.experiment.name / (name or "root"))
         outputs = _outputs(arguments, folder, others="refuse")
         made_by |= _source(source)
-        if is_video:
-            predict_video(predictor, source, outputs, made_by, group)
-        else:
-            predict_images(predictor, images, outputs, made_by, group, broken)
+        limit = limit_memory(group.world) if predictor.device.type == "cpu" else contextlib.nullcontext()
+        with limit:
+            if is_video:
+                predict_video(predictor, source, outputs, made_by, group)
+            else:
+                predict_images(predictor, _images(source, folder), outputs, made_by, group, broken)
         if group.first:
             print(f"{', '.join(('label', *outputs.kinds))}: {folder}")
-    _report_broken(broken)
+    for error in broken:
+        print(f"error: left out: {error}", file=sys.stderr)
     return 1 if broken else 0
 
 
-def _report_broken(broken: list[Any]) -> None:
-    import sys
+def _images(source: Path, out: Path) -> dict[str, Path]:
+    """The images of a folder, or one image, by the names of their results; results of predictions are left out."""
+    from openseg.errors import DataError
+    from openseg.files import list_files
 
-    for error in broken:
-        print(f"error: left out: {error}", file=sys.stderr)
+    if not source.is_dir():
+        return {source.stem: source}
+    if out.resolve() == source.resolve():
+        raise DataError(f"--out {out}: is the folder of the images; choose another one")
+    results: dict[Path, bool] = {source: False, source.parent: False}
+
+    def is_result(folder: Path) -> bool:
+        if folder not in results:
+            results[folder] = (folder / "made_by.json").exists() or is_result(folder.parent)
+        return results[folder]
+
+    files = [path for path in list_files(source) if not is_result(path.parent)]
+    if not files:
+        raise DataError(f"{source}: no image but those of earlier predictions")
+    images = {path.relative_to(source).with_suffix("").as_posix(): path for path in files}
+    if len(images) < len(files):
+        twice = next(path for path in files if images[path.relative_to(source).with_suffix("").as_posix()] != path)
+        raise DataError(f"{twice}: another image has the same name with another suffix; rename one")
+    return images
 
 
 def offsets(arguments: argparse.Namespace) -> None:
@@ -232,6 +262,7 @@ def offsets(arguments: argparse.Namespace) -> None:
     from openseg.files import file_hash
 
     experiment, path = _checkpoint(arguments, "segfix", "val")
+    made_by = {"checkpoint": file_hash(path)}
     with process_group() as group:
         device = pick_device(arguments.device)
         model, report = load_for_inference(experiment, path, device)
@@ -241,7 +272,7 @@ def offsets(arguments: argparse.Namespace) -> None:
         images = list_images(folder)
         default = f"offset_pred/{arguments.split}/semantic/{experiment.catalog.name}/offset_{experiment.model.backbone}"
         out_dir = Path(arguments.out or default)
-        made_by = {"checkpoint": file_hash(path)}
+        made_by |= _source(images[0].parent, "" if arguments.images else arguments.split)
         predict_offsets(
             model, experiment, images, device, out_dir, f".{arguments.format}", made_by, group, arguments.overwrite
         )

@@ -186,19 +186,19 @@ def _score(arguments: argparse.Namespace, files: list[tuple[Path, Path]], root: 
     try:
         split = split_paths(catalog, root / catalog.folder, "val")
         truths = match_labels([before for before, _ in files], split)
+        triples = [(before, after, truths[before]) for before, after in files]
+        results = {
+            name: score_files(
+                [ScoredPair(triple[place], triple[2]) for triple in triples],
+                arguments.dataset,
+                what=f"score {name}",
+                workers=arguments.workers,
+            )
+            for place, name in enumerate(("before", "after"))
+        }
     except DataError as error:
         print(f"not scored: {error}")
         return
-    triples = [(before, after, truths[before]) for before, after in files]
-    results = {
-        name: score_files(
-            [ScoredPair(triple[place], triple[2]) for triple in triples],
-            arguments.dataset,
-            what=f"score {name}",
-            workers=arguments.workers,
-        )
-        for place, name in enumerate(("before", "after"))
-    }
     scores = out.with_name(f"{out.name}_scores.json")
     write_scores(results, scores)
     print(f"\nscores: {scores}")

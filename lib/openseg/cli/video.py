@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from openseg.engine.predict import result_settings
 from openseg.errors import ConfigError, DataError
 from openseg.files import atomic_write, claim_folder
 from openseg.images import read_label, write_label
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from openseg.engine.predictor import Predictor
 
 __all__ = ["VIDEO_SUFFIXES", "predict_video"]
+
+logger = logging.getLogger("openseg")
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 _FRAMES_A_SECOND = 25.0  # of a video that does not say
@@ -40,7 +44,9 @@ def predict_video(predictor: Predictor, source: Path, outputs: Outputs, made_by:
     kinds = [kind for kind in outputs.kinds if kind in ("vis", "overlay")]
     if len(kinds) < len(outputs.kinds):
         raise ConfigError("of a video there are label, vis and overlay; save its frames as images for more")
-    made_by = {**made_by, "mode": predictor.mode, "experiment": predictor.experiment.dump()}
+    status = source.stat()
+    made_by = {"what": "predictions", **made_by, **result_settings(predictor)}
+    made_by |= {"bytes": status.st_size, "changed": status.st_mtime}
     kept = claim_folder(outputs.folder, made_by, (".png", ".mp4"), ("label", ""), outputs.others)["label"]
     catalog = predictor.experiment.catalog
     with contextlib.closing(_Frames(source)) as frames, contextlib.ExitStack() as stack:
@@ -81,6 +87,8 @@ class _Frames:
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
         if not read:
             raise DataError(f"{self.path}: no frame can be read; convert it to .mp4 (H.264)")
+        if read < self.count:
+            logger.warning("%s: %d of %d frames could be read; is it damaged?", self.path, read, self.count)
 
     def close(self) -> None:
         self._capture.release()

@@ -166,13 +166,22 @@ def _first(items: list[Any]) -> Any:
 
 
 def _iterate(loader: DataLoader, broken: list[OpensegError] | None = None) -> Iterator[dict[str, Any]]:
-    for batch in loader:
-        if not isinstance(batch, OpensegError):
-            yield batch
-        elif broken is None:
-            raise batch
-        else:
-            broken.append(batch)
+    try:
+        # A for loop lets go of its iterator when an error passes; a variable would keep the workers with the traceback.
+        for batch in loader:
+            if not isinstance(batch, OpensegError):
+                yield batch
+            elif broken is None:
+                raise batch
+            else:
+                broken.append(batch)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise OpensegError(
+            "a process that reads samples died, perhaps out of memory or of shared memory (/dev/shm); use fewer "
+            "data.workers, 0 reads in the main process"
+        ) from None
 
 
 def _loader(dataset: Dataset, workers: int, pin: bool, **options: Any) -> DataLoader:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import distributed
 
-from openseg.errors import ConfigError
+from openseg.errors import ConfigError, Interrupted
 
 __all__ = ["Group", "pick_device", "process_group"]
 
@@ -43,19 +43,29 @@ class Group(NamedTuple):
         if self.world == 1:
             return value
         box = [value]
-        distributed.broadcast_object_list(box, src=0)
+        with _end_with_the_others():
+            distributed.broadcast_object_list(box, src=0)
         return box[0]
 
     def wait(self) -> None:
         """Return when all processes are here."""
         if self.world > 1:
-            distributed.barrier()
+            with _end_with_the_others():
+                distributed.barrier()
+
+
+@contextlib.contextmanager
+def _end_with_the_others() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError:  # the connection is gone with its process
+        raise Interrupted("stopped, since another process did") from None
 
 
 @contextlib.contextmanager
 def process_group() -> Iterator[Group]:
     """The group that torchrun started, over gloo: what is exchanged are file names, never tensors on a device."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Group()
         return
     distributed.init_process_group("gloo", timeout=_PATIENCE)
@@ -75,10 +85,12 @@ def pick_device(name: str | torch.device) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
-            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
         torch.empty(0, device=device)
+        if device.type == "cuda":
+            if device.index is None and "LOCAL_RANK" in os.environ:
+                device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+            torch.cuda.set_device(device)  # or the thread that pins memory would use the first one as well
         return device
-    except (RuntimeError, AssertionError, ZeroDivisionError) as error:
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"--device {name}: not usable here ({reason}); try cpu or auto") from None

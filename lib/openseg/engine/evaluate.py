@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,8 +21,6 @@ __all__ = [
     "evaluate_segfix",
     "evaluate_semantic",
 ]
-
-logger = logging.getLogger("openseg")
 
 
 def _on(device: torch.device, image: torch.Tensor) -> torch.Tensor:

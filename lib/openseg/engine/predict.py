@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 from torch import nn
@@ -21,20 +20,23 @@ from openseg.engine.distributed import Group
 from openseg.engine.predictor import Predictor
 from openseg.errors import ConfigError, OpensegError
 from openseg.files import atomic_write, claim_folder, is_older
-from openseg.images import write_image, write_label
-from openseg.inference import Rows, argmax, bands, predict_boundary
+from openseg.images import read_image, write_image, write_label
+from openseg.inference import Rows, bands, predict_boundary
 from openseg.parallel import Writers
 from openseg.progress import progress
 from openseg.segfix.directions import directions_to_offsets
 from openseg.segfix.offsets import OFFSET_SUFFIXES, write_offsets
 
-__all__ = ["KINDS", "Outputs", "predict_images", "predict_offsets"]
+__all__ = ["KINDS", "Outputs", "predict_images", "predict_offsets", "result_settings"]
 
 logger = logging.getLogger("openseg")
 
 KINDS = {"label": ".png", "vis": ".png", "overlay": ".jpg", "logits": ".npy", "probabilities": ".npy"}
 """What can be written of an image, each in a folder of this name: file ids, colours, colours over the image, and
 ``float16[K, H, W]`` arrays."""
+
+
+SCORE_FILES = {"json": "scores.json", "markdown": "scores.md", "confusion": "confusion.csv"}
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,18 @@ class Outputs:
     kinds: tuple[str, ...] = ("vis",)
     others: Literal["replace", "refuse", "overwrite"] = "replace"
 
+    @property
+    def scores(self) -> dict[str, Path]:
+        """Files of scores that ``val`` writes, by kind."""
+        return {kind: self.folder / name for kind, name in SCORE_FILES.items()}
+
     def path(self, kind: str, name: str) -> Path:
         """The file of an image called ``name``."""
         return self.folder / kind / f"{name}{KINDS[kind]}"
 
     def claim(self, made_by: dict[str, Any]) -> dict[str, set[str]]:
         """See ``claim_folder``."""
+        made_by = {"what": "predictions", **made_by}
         return claim_folder(self.folder, made_by, tuple(KINDS.values()), tuple(KINDS), self.others)
 
     def done(self, existing: Mapping[str, set[str]], name: str, image: Path) -> bool:
@@ -83,34 +91,55 @@ def predict_images(
     experiment = predictor.experiment
     if "logits" in outputs.kinds and experiment.test.average == "probabilities":
         raise ConfigError("with test.average=probabilities there are no logits to write; write probabilities")
-    made_by = {**made_by, "mode": predictor.mode, **_settings(experiment)}
-    existing = group.broadcast(outputs.claim(made_by) if group.first else None)
+    made_by = {**made_by, **result_settings(predictor)}
+    todo = group.broadcast(_claim(outputs, made_by, images) if group.first else None)
     names = {path: name for name, path in images.items()}
-    todo = [path for path, name in names.items() if not outputs.done(existing, name, path)]
-    _tell_kept(group, len(images) - len(todo), len(images))
-    mine = group.share_of(todo)
+    mine = [images[name] for name in group.share_of(todo)]
     pin = predictor.device.type == "cuda"
     items = iterate_images(ImageSet(experiment, mine), experiment.data.workers, pin, broken)
     with Writers(min(os.cpu_count() or 1, 4)) as writers:
         for item in progress(items, len(mine), "predict", hidden=not group.first):
-            rows = predictor.scores(item["image"], item["size"])
-            labels = argmax(rows)[0].cpu().numpy()
+            labels, rows = predictor.predict(item["image"], item["size"])
             for kind in {"logits", "probabilities"} & set(outputs.kinds):
                 _write_rows(outputs.path(kind, names[item["path"]]), rows, kind, experiment)
             writers.submit(_write_prediction, outputs, names[item["path"]], labels, item, experiment.catalog)
     group.wait()
 
 
-def _settings(experiment: Experiment) -> dict[str, Any]:
-    """What decides a semantic prediction beside weights and images."""
-    test = experiment.test.model_dump(mode="json", exclude={"compile", "min_direction_probability"})
-    normalization = experiment.normalization.model_dump(mode="json")
-    data = experiment.data.model_dump(mode="json", include={"short_side", "size"})
-    return {"test": test, "normalization": normalization, "data": data, "ids": experiment.catalog.fingerprint}
+def result_settings(predictor: Predictor) -> dict[str, Any]:
+    """What decides the files of a semantic prediction, beside weights and images."""
+    experiment = predictor.experiment
+    return {
+        "mode": predictor.mode,
+        "test": experiment.test.model_dump(mode="json", exclude={"compile", "min_direction_probability"}),
+        "normalization": experiment.normalization.model_dump(mode="json"),
+        "data": experiment.data.model_dump(mode="json", include={"short_side", "size"}),
+        "model": _model_settings(experiment),
+        "classes": experiment.catalog.output_fingerprint,
+    }
 
 
-def _tell_kept(group: Group, kept: int, total: int) -> None:
-    if kept and group.first:
+def _model_settings(experiment: Experiment) -> dict[str, Any]:
+    return experiment.model.model_dump(mode="json", exclude={"pretrained"})
+
+
+def _claim(outputs: Outputs, made_by: dict[str, Any], images: Mapping[str, Path]) -> list[str]:
+    """Names of the images that are still to do."""
+    existing = outputs.claim(made_by)
+    todo = [name for name, path in images.items() if not outputs.done(existing, name, path)]
+    _tell_kept(len(images) - len(todo), len(images))
+    wanted = {f"{name}{KINDS['label']}" for name in images}
+    left = sorted(existing["label"] - wanted)
+    if left:
+        logger.warning("%s holds %d files of other images, such as %s", outputs.folder / "label", len(left), left[0])
+    if todo:  # scores of what was there before
+        for path in outputs.scores.values():
+            path.unlink(missing_ok=True)
+    return todo
+
+
+def _tell_kept(kept: int, total: int) -> None:
+    if kept:
         logger.info("%d of %d are there already; --overwrite makes them again", kept, total)
 
 
@@ -119,18 +148,22 @@ def _write_prediction(outputs: Outputs, name: str, labels: np.ndarray, item: dic
         write_image(outputs.path("vis", name), catalog.colorize(labels))
     if "overlay" in outputs.kinds:
         image = item["image"].numpy().transpose(1, 2, 0)
-        image = image if image.shape[:2] == labels.shape else cv2.resize(image, labels.shape[::-1])
+        image = image if image.shape[:2] == labels.shape else read_image(item["path"])
         write_image(outputs.path("overlay", name), catalog.overlay(image, labels))
     write_label(outputs.path("label", name), catalog.decode(labels))
 
 
 def _write_rows(path: Path, rows: Rows, kind: str, experiment: Experiment) -> None:
     """Write logits or probabilities as ``float16[K, H, W]``, a few rows at a time."""
-    to_probabilities = kind == "probabilities" and experiment.test.average == "logits"
     with atomic_write(path) as temporary:
         array = np.lib.format.open_memmap(temporary, "w+", np.float16, (rows.classes, *rows.size))
+        with open(temporary, "r+b") as file:  # on a full disk an error here, instead of a signal on writing a page
+            os.posix_fallocate(file.fileno(), 0, array.offset + array.nbytes)
         for top, band in bands(rows):
-            band = band.softmax(dim=1) if to_probabilities else band
+            if kind == "probabilities":
+                # A cubic resize overshoots.
+                band = band.softmax(dim=1) if experiment.test.average == "logits" else band.clamp(min=0)
+                band = band / band.sum(dim=1, keepdim=True)
             array[:, top : top + band.shape[2]] = band[0].cpu().numpy()
         array.flush()
 
@@ -157,23 +190,21 @@ def predict_offsets(
     model.eval()
     test = experiment.test
     made_by = {
+        "what": "offsets",
         **made_by,
-        "images": str(images[0].parent.resolve()),
+        "model": _model_settings(experiment),
         "suffix": suffix,
         "threshold": experiment.loss.mask_threshold,
         "test": test.model_dump(mode="json", exclude={"compile"}),
         "normalization": experiment.normalization.model_dump(mode="json"),
     }
-    others = "overwrite" if overwrite else "replace"
-    existing = group.broadcast(
-        claim_folder(out_dir, made_by, OFFSET_SUFFIXES, ("",), others)[""] if group.first else ()
-    )
-    todo = [
-        path
-        for path in images
-        if f"{path.stem}{suffix}" not in existing or is_older(out_dir / f"{path.stem}{suffix}", path)
-    ]
-    _tell_kept(group, len(images) - len(todo), len(images))
+    todo = None
+    if group.first:
+        existing = claim_folder(out_dir, made_by, OFFSET_SUFFIXES, others="overwrite" if overwrite else "replace")[""]
+        files = {path: out_dir / f"{path.stem}{suffix}" for path in images}
+        todo = [path for path, made in files.items() if made.name not in existing or is_older(made, path)]
+        _tell_kept(len(images) - len(todo), len(images))
+    todo = group.broadcast(todo)
     mine = group.share_of(todo)
     items = iterate_images(ImageSet(experiment, mine), experiment.data.workers, device.type == "cuda")
     with Writers(min(os.cpu_count() or 1, 4)) as writers:

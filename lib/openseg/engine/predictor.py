@@ -101,6 +101,8 @@ class Predictor:
             ConfigError: the experiment cannot be read, is of SegFix, or there is no such device.
             CheckpointError: the checkpoint is damaged, belongs to another network, or contradicts the experiment.
         """
+        if isinstance(config, Experiment) and overrides:
+            raise ConfigError("overrides belong to an experiment's file; this experiment is complete")
         self.experiment = config if isinstance(config, Experiment) else load_experiment(Path(config), overrides)
         if self.experiment.task != "semantic":
             raise ConfigError(f"{self.experiment.name} is an experiment of task segfix, which has no labels to predict")
@@ -118,17 +120,22 @@ class Predictor:
         """
         pixels = _pixels(image)
         fitted = fit_image(pixels, self.experiment.data)
-        with torch.inference_mode():
-            rows = self.scores(torch.from_numpy(np.ascontiguousarray(fitted.transpose(2, 0, 1))), pixels.shape[:2])
-            labels = argmax(rows)[0].cpu().numpy()
+        planes = torch.from_numpy(np.ascontiguousarray(fitted.transpose(2, 0, 1)))
+        labels, _ = self.predict(planes, pixels.shape[:2])
         return Prediction(labels, pixels, self.experiment.catalog)
 
-    def scores(self, image: torch.Tensor, size: tuple[int, int]) -> Rows:
-        """Logits at ``size`` of an image ``uint8[3, H, W]`` of the size that the network takes."""
+    @torch.inference_mode()
+    def predict(self, image: torch.Tensor, size: tuple[int, int]) -> tuple[np.ndarray, Rows]:
+        """Training ids ``uint8[*size]`` and logits of an image ``uint8[3, H, W]`` of the size that the network takes.
+
+        Raises:
+            OpensegError: memory runs out even in small windows.
+        """
         images = image[None].to(self.device, non_blocking=True)
         while True:
             try:
-                return predict_scores(self.model, images, self.experiment, self.mode, size, self._limit)
+                rows = predict_scores(self.model, images, self.experiment, self.mode, size, self._limit)
+                return argmax(rows)[0].cpu().numpy(), rows
             except (RuntimeError, MemoryError) as error:
                 if not self._windows_when_full or not is_out_of_memory(error):
                     raise

@@ -6,7 +6,8 @@ Pairs are scored one by one and added in their order, so that any number of proc
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -17,13 +18,14 @@ import numpy as np
 from openseg.catalog import IGNORE, UNKNOWN, Catalog, get_catalog
 from openseg.errors import DataError
 from openseg.files import index_files, list_files
-from openseg.images import read_label
+from openseg.images import color_mode, read_color_label, read_label
 from openseg.metrics import DISTANCES, InstanceScores, LabelScores, PredictedInstance, joint_counts
 from openseg.parallel import map_parallel
 
 __all__ = [
     "Matched",
     "ScoredPair",
+    "first_of",
     "match_predictions",
     "read_instances",
     "require_none",
@@ -32,7 +34,6 @@ __all__ = [
 ]
 
 _NAMED = 5
-_LARGEST_FILE_ID = 999
 Scores = TypeVar("Scores", LabelScores, InstanceScores)
 
 
@@ -97,15 +98,15 @@ def score_instances(
     """AP of instance masks: pairs of a prediction's list, see ``read_instances``, and the truth's instance map.
 
     Raises:
-        DataError: an instance map is damaged, and see ``score_files`` of ``problems``.
-        ConfigError: the data set has no classes of countable things.
+        DataError: an instance map is damaged, none holds an object, the data set has no countable classes; and see
+            ``score_files`` of ``problems``.
     """
     work = partial(_score_masks, dataset=dataset)
     return _add(map_parallel(work, pairs, what, workers), _instance_scores(get_catalog(dataset)), problems)
 
 
 def _add(results: Iterable[Scores | str], scores: Scores, problems: list[str] | None) -> Scores:
-    found: list[str] = [] if problems is None else problems
+    found: list[str] = []
     for result in results:
         if isinstance(result, str):
             found.append(result)
@@ -113,17 +114,21 @@ def _add(results: Iterable[Scores | str], scores: Scores, problems: list[str] | 
             scores += result
     if problems is None:
         require_none(found)
+    else:
+        problems += found
     return scores
 
 
-def require_none(problems: Sequence[str]) -> None:
-    """Raises DataError that names the first few of ``problems``."""
+def require_none(problems: Sequence[str], mend: str = "") -> None:
+    """Raises DataError that names the first few of ``problems``; ``mend`` says what else can be done."""
     if problems:
-        more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
-        raise DataError(
-            f"{len(problems)} predictions are missing, left over or unfit: {'; '.join(problems[:_NAMED])}{more}. Mend "
-            "that, or score the rest with --allow-missing"
-        )
+        raise DataError(f"{len(problems)} predictions are missing, left over or unfit: {first_of(problems)}{mend}")
+
+
+def first_of(problems: Sequence[str]) -> str:
+    """The first few problems, and how many there are beside them."""
+    more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+    return f"{'; '.join(problems[:_NAMED])}{more}"
 
 
 class _Map(NamedTuple):
@@ -152,22 +157,29 @@ def _map_of(path: Path, raw: np.ndarray, catalog: Catalog) -> _Map:
 
 
 def _read_prediction(path: Path, catalog: Catalog, train_ids: bool) -> _Map:
+    identity = np.arange(256, dtype=np.uint8)
     if catalog.label_colors and not train_ids:
+        if color_mode(path) in ("RGB", "RGBA"):
+            return _map_of(path, read_color_label(path), catalog)
         labels = catalog.read_prediction(path)
-        return _Map(path, labels, labels, np.arange(256, dtype=np.uint8))
+        return _Map(path, labels, labels, identity)
     raw = read_label(path)
     if not train_ids:
         return _map_of(path, raw, catalog)
-    if raw.size and raw[raw != IGNORE].max(initial=0) >= catalog.num_classes:
-        strange, known = raw[(raw != IGNORE) & (raw >= catalog.num_classes)].min(), catalog.num_classes - 1
-        raise DataError(f"{path}: value {strange} is no training id; they are 0-{known} and {IGNORE}")
-    return _Map(path, raw, raw.astype(np.uint8), np.arange(256, dtype=np.uint8))
+    strange = raw[(raw != IGNORE) & (raw >= catalog.num_classes)]
+    if strange.size:
+        known = f"0-{catalog.num_classes - 1} and {IGNORE}"
+        raise DataError(f"{path}: value {strange.min()} is no training id; they are {known}")
+    return _Map(path, raw, raw.astype(np.uint8), identity)
 
 
 def _score_pair(pair: ScoredPair, dataset: str, distances: tuple[int, ...], train_ids: bool) -> LabelScores | str:
     """Scores of one pair, or what is wrong with its prediction."""
     catalog = get_catalog(dataset, fresh=False)
     truth = _map_of(pair.truth, catalog.read_raw(pair.truth), catalog)
+    instances = None if pair.instances is None else read_label(pair.instances)
+    if instances is not None:
+        _require_size(instances, truth.values, pair.instances, pair.truth)
     try:
         prediction = _read_prediction(pair.prediction, catalog, train_ids)
         _require_size(prediction.values, truth.values, pair.prediction, pair.truth)
@@ -176,70 +188,92 @@ def _score_pair(pair: ScoredPair, dataset: str, distances: tuple[int, ...], trai
         return str(error)
     joint = joint_counts(prediction.values, truth.values)
     truth.require_known(joint.any(axis=1), catalog)
-    scores = LabelScores(catalog, distances)
     try:
         prediction.require_known(joint.any(axis=0), catalog)
-        scores.confusion.add_joint(joint, prediction.table, truth.table)
-        _require_ids(scores, pair.prediction, train_ids)
+        _require_right_ids(joint, prediction, truth, catalog, train_ids)
     except DataError as error:
         return str(error)
+    scores = LabelScores(catalog, distances)
+    scores.confusion.add_joint(joint, prediction.table, truth.table)
+    maps = [prediction.training_ids(), truth.training_ids()] if distances or instances is not None else []
     if distances:
-        scores.update_boundaries(prediction.training_ids(), truth.training_ids())
-    if pair.instances is not None and scores.official is not None:
-        ids = catalog.decode(prediction.raw) if train_ids else prediction.raw
-        scores.official.update(ids, truth.training_ids(), read_label(pair.instances))
+        scores.update_boundaries(*maps)
+    if instances is not None and scores.official is not None:
+        scores.official.update(catalog.decode(prediction.raw) if train_ids else prediction.raw, *maps, instances)
     return scores
 
 
-def _require_size(prediction: np.ndarray, truth: np.ndarray, path: Path, truth_path: Path) -> None:
-    if prediction.shape != truth.shape:
-        sizes = [f"{shape[0]} x {shape[1]}" for shape in (prediction.shape, truth.shape)]
+def _require_size(labels: np.ndarray, truth: np.ndarray, path: Path | None, truth_path: Path) -> None:
+    if labels.shape != truth.shape:
+        sizes = [f"{shape[0]} x {shape[1]}" for shape in (labels.shape, truth.shape)]
         raise DataError(f"{path}: size {sizes[0]} differs from its truth {truth_path} {sizes[1]}")
 
 
-def _require_ids(scores: LabelScores, path: Path, train_ids: bool) -> None:
-    """Predictions in another id space are mostly no class where the truth is one."""
-    counts = scores.confusion.counts
-    share = counts[:, -1].sum() / max(counts.sum(), 1)
-    if share > 0.5:
-        other = "the data set's own ids" if train_ids else "training ids, which --train-ids reads"
+def _require_right_ids(joint: np.ndarray, prediction: _Map, truth: _Map, catalog: Catalog, train_ids: bool) -> None:
+    """Raises DataError where reading the values of a prediction as the other kind of ids makes most of them right."""
+    if catalog.label_colors:
+        return
+    other = catalog.byte_table if train_ids else np.arange(256, dtype=np.uint8)
+    rows, columns = np.nonzero(joint)
+    wanted, counts = truth.table[rows], joint[rows, columns]
+    valid = wanted < catalog.num_classes
+    total = max(counts[valid].sum(), 1)
+    as_read, as_other = (
+        counts[valid & (table[columns] == wanted)].sum() / total for table in (prediction.table, other)
+    )
+    if as_other > 0.5 and as_other > 2 * as_read:
+        meant = "the data set's own ids (without --train-ids)" if train_ids else "training ids (--train-ids)"
         raise DataError(
-            f"{path}: {100 * share:.0f} % of the labelled pixels are predicted as no class (are these {other}?)"
+            f"{prediction.path}: {100 * as_read:.0f} % of the labelled pixels are right, but {100 * as_other:.0f} % if "
+            f"its values are {meant}"
         )
 
 
 def _instance_scores(catalog: Catalog) -> InstanceScores:
     names = dict(zip(catalog.ids, catalog.classes, strict=True))
     things = {file_id: names[file_id] for file_id in catalog.thing_ids if file_id in names}
-    if not things:
-        raise DataError(f"{catalog.name} has no thing_ids, classes whose objects are counted; add them to its file")
-    return InstanceScores(things, catalog.ignored_ids, catalog.boundary_ratio)
+    merged = {file_id for file_id, _ in catalog.merged_ids} & set(catalog.thing_ids)
+    if not things or merged:
+        what = f"thing_ids {sorted(merged)} are merged into another class" if merged else "no thing_ids"
+        raise DataError(f"{catalog.name}: {what}; they are the ids of classes whose objects are counted")
+    known = {*catalog.ids, *(file_id for file_id, _ in catalog.merged_ids)}
+    return InstanceScores(things, sorted({*catalog.ignored_ids, IGNORE} - known), catalog.boundary_ratio)
 
 
 def _score_masks(pair: tuple[Path, Path], dataset: str) -> InstanceScores | str:
     catalog = get_catalog(dataset, fresh=False)
     truth = read_label(pair[1])
     scores = _instance_scores(catalog)
+    listed = Counter()
+
+    def counted() -> Iterator[PredictedInstance]:
+        for path, each in read_instances(pair[0]):
+            _require_size(each.mask, truth, path, pair[1])
+            if each.file_id > IGNORE or catalog.byte_table[each.file_id] == UNKNOWN:
+                raise DataError(f"{pair[0]}: {each.file_id} is no class id of {catalog.name}")
+            listed[each.file_id in scores.classes] += 1
+            yield each
+
     try:
-        predictions = read_instances(pair[0])
-        for each in predictions:
-            _require_size(each.mask, truth, pair[0], pair[1])
+        scores.update(counted(), truth)
+        if listed[False] and not listed[True]:
+            things = ", ".join(f"{file_id} {name}" for file_id, name in scores.classes.items())
+            raise DataError(f"{pair[0]}: no mask is of a countable class ({things}); are these training ids?")
     except DataError as error:
         return str(error)
-    scores.update(predictions, truth)
     return scores
 
 
-def read_instances(path: Path) -> list[PredictedInstance]:
-    """Predicted instances of one image, as the Cityscapes benchmark takes them.
+def read_instances(path: Path) -> Iterator[tuple[Path, PredictedInstance]]:
+    """Predicted instances of one image and the files of their masks, as the Cityscapes benchmark takes them.
 
     Each line of the text file is a mask's path relative to it, the file id of its class, and a confidence; of a mask
-    that is listed twice the last line counts.
+    that is listed twice the last line counts. Masks are read one by one.
 
     Raises:
         DataError: a line says something else, or a mask cannot be read; the message names file and line.
     """
-    found: dict[Path, PredictedInstance] = {}
+    found: dict[Path, tuple[int, float]] = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
@@ -250,10 +284,10 @@ def read_instances(path: Path) -> list[PredictedInstance]:
         try:
             name, file_id, confidence = line.split()
             value, sure = int(float(file_id)), float(confidence)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise DataError(f"{path}, line {number}: write a mask's path, the id of its class, a confidence") from None
-        if not 0 <= value <= _LARGEST_FILE_ID or np.isnan(sure) or Path(name).is_absolute():
+        if value < 0 or np.isnan(sure) or Path(name).is_absolute():
             raise DataError(f"{path}, line {number}: the path is relative, the id of a class, the confidence a number")
-        mask = path.parent / name
-        found[mask] = PredictedInstance(read_label(mask) > 0, value, sure)
-    return list(found.values())
+        found[path.parent / name] = value, sure
+    for mask, (value, sure) in found.items():
+        yield mask, PredictedInstance(read_label(mask) > 0, value, sure)

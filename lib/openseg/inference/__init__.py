@@ -1,13 +1,12 @@
 """From images to labels and offsets: whole images or sliding windows, several scales, mirrored or not."""
 
 from openseg.inference.predict import predict_boundary, predict_labels, predict_logits, predict_scores, window_starts
-from openseg.inference.rows import Rows, argmax, bands, collect, cubic, held, resized
+from openseg.inference.rows import Rows, argmax, bands, cubic, held, resized
 
 __all__ = [
     "Rows",
     "argmax",
     "bands",
-    "collect",
     "cubic",
     "held",
     "predict_boundary",

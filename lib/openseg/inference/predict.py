@@ -44,7 +44,7 @@ def predict_logits(
         test: windows and the kind of average; the default is none and logits.
         flipped_classes: ``int64[K]``, the class that each one becomes in a mirrored image.
         limit: (height, width) of the largest part that memory has room for, if that is less than the windows of
-            ``test``; what is larger is cut into windows that overlap by a quarter.
+            ``test``; what is larger is cut into windows that overlap by a quarter, whose logits wait in main memory.
     """
     test = test or TestConfig()
     size = tuple(inputs.shape[-2:])
@@ -54,7 +54,8 @@ def predict_logits(
     for number in sorted(range(len(how.scales)), key=lambda each: -how.scales[each]):
         scale, weight = how.scales[number], how.weights[number] if how.weights else 1.0
         scaled_size = max(int(size[0] * scale), 1), max(int(size[1] * scale), 1)
-        views = _views(model, resize_logits(inputs, scaled_size), _grid(test, scale, limit), how.flip, flipped_classes)
+        scaled, grid = resize_logits(inputs, scaled_size), _grid(test, scale, limit)
+        views = _views(model, scaled, grid, how.flip, flipped_classes, wait="cpu" if limit else inputs.device)
         if not probabilities and all(isinstance(view, Tensor) for view in views):
             views = [sum(views)]  # small maps, so that less is held and resized
         for view in views:
@@ -69,13 +70,21 @@ def predict_logits(
 
 
 def _views(
-    model: Network, images: Tensor, grid: tuple[Size, Size] | None, flip: bool, flipped_classes: Tensor | None
+    model: Network,
+    images: Tensor,
+    grid: tuple[Size, Size] | None,
+    flip: bool,
+    flipped_classes: Tensor | None,
+    wait: str | torch.device,
 ) -> list[Tensor | Rows]:
-    """Logits of images and, with ``flip``, of their mirror images turned back: whole, or of windows."""
+    """Logits of images and, with ``flip``, of their mirror images turned back: whole, or of windows.
+
+    ``wait`` is the device on which the logits of windows wait until their rows are wanted.
+    """
     views: list[Tensor | Rows] = []
     for mirrored in (False, True) if flip else (False,):
         forward = _forward(model, mirrored, flipped_classes)
-        views.append(_windows(forward, images, *grid, mirrored) if grid else forward(images))
+        views.append(_windows(forward, images, *grid, mirrored, wait) if grid else forward(images))
     return views
 
 
@@ -101,7 +110,14 @@ def _grid(test: TestConfig, scale: float, limit: tuple[int, int] | None) -> tupl
     return test.window, test.window_stride or test.window
 
 
-def _windows(forward: Callable[[Tensor], Tensor], images: Tensor, window: Size, stride: Size, mirrored: bool) -> Rows:
+def _windows(
+    forward: Callable[[Tensor], Tensor],
+    images: Tensor,
+    window: Size,
+    stride: Size,
+    mirrored: bool,
+    wait: str | torch.device,
+) -> Rows:
     """The mean of the logits of windows; those of a mirrored image lie mirrored."""
     size = tuple(images.shape[-2:])
     window = min(window[0], size[0]), min(window[1], size[1])
@@ -110,8 +126,8 @@ def _windows(forward: Callable[[Tensor], Tensor], images: Tensor, window: Size, 
         for start in window_starts(size[1], window[1], stride[1]):
             left = size[1] - window[1] - start if mirrored else start
             part = images[..., top : top + window[0], left : left + window[1]]
-            windows.append(Window(top, left, forward(part)))
-    return mosaic(windows, window, size)
+            windows.append(Window(top, left, forward(part).to(wait)))
+    return mosaic(windows, window, size, images.device)
 
 
 def predict_scores(

@@ -1,7 +1,8 @@
 """Maps of logits that exist a few rows at a time.
 
 A prediction at full size is large: 19 classes of 1024x2048 pixels are 160 MB, and a sum over scales holds several. Here
-a map is a recipe that makes any of its rows from small logits when asked, so that memory stays the same for any size.
+a map is a recipe that makes any of its rows when asked. Only the networks' own small logits are held, which at a stride
+of 4 are a sixteenth of it, times the sum of the squared scales.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from openseg.models.layers import resize_logits
 
-__all__ = ["Rows", "Window", "argmax", "bands", "collect", "cropped", "cubic", "held", "mosaic", "resized", "summed"]
+__all__ = ["Rows", "Window", "argmax", "bands", "cropped", "cubic", "held", "mosaic", "resized", "summed"]
 
 _BAND_VALUES = 4_000_000  # 16 MB
 _CUBIC = -0.75  # OpenCV's parameter of cubic interpolation
@@ -95,20 +96,20 @@ def cropped(source: Rows, size: tuple[int, int]) -> Rows:
     return Rows(source.classes, size, lambda top, bottom: source.read(top, bottom)[..., : size[1]])
 
 
-def mosaic(windows: Sequence[Window], window: tuple[int, int], size: tuple[int, int]) -> Rows:
-    """The mean of windows on a grid, each resized to ``window``, where they overlap."""
+def mosaic(windows: Sequence[Window], window: tuple[int, int], size: tuple[int, int], device: torch.device) -> Rows:
+    """The mean of windows on a grid, each resized to ``window``, where they overlap; rows are made on ``device``."""
     tops, lefts = ({getattr(each, name) for each in windows} for name in ("top", "left"))
     row_counts, column_counts = _cover(tops, window[0], size[0]), _cover(lefts, window[1], size[1])
     maps = [(each.top, each.left, resized(held(each.logits), window)) for each in windows]
     like = windows[0].logits
 
     def read(top: int, bottom: int) -> Tensor:
-        total = like.new_zeros(like.shape[0], like.shape[1], bottom - top, size[1])
+        total = torch.zeros(like.shape[0], like.shape[1], bottom - top, size[1], dtype=like.dtype, device=device)
         for window_top, left, rows in maps:
             begin, end = max(top, window_top), min(bottom, window_top + window[0])
             if begin < end:
                 part = rows.read(begin - window_top, end - window_top)
-                total[:, :, begin - top : end - top, left : left + window[1]] += part
+                total[:, :, begin - top : end - top, left : left + window[1]] += part.to(device)
         return total / (row_counts[top:bottom, None] * column_counts).to(total)
 
     return Rows(like.shape[1], size, read)
@@ -148,8 +149,3 @@ def bands(source: Rows, batch: int = 1) -> Iterator[tuple[int, Tensor]]:
 def argmax(source: Rows, batch: int = 1) -> Tensor:
     """Class of each pixel, ``uint8[B, H, W]``."""
     return torch.cat([part.argmax(dim=1).to(torch.uint8) for _, part in bands(source, batch)], dim=1)
-
-
-def collect(source: Rows) -> Tensor:
-    """The whole map, ``float[B, K, H, W]``."""
-    return source.read(0, source.size[0])

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from openseg.metrics.confusion import nan_mean, require_same_shape
+from openseg.metrics.confusion import nan_mean, require_same_shape, to_bytes
 from openseg.metrics.counting import NOTHING, joint_counts, nearest_counts
 
 __all__ = ["DISTANCES", "BoundaryCounts", "BoundaryIoU", "boundary_width", "near_boundary"]
@@ -22,6 +22,7 @@ DISTANCES = (1, 3, 5, 9, 12)
 def _valid_only(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Both maps with ``NOTHING`` wherever there is no class, or none in the truth."""
     require_same_shape(prediction, truth)
+    prediction, truth = (to_bytes(each, num_classes) for each in (prediction, truth))
     valid = truth < num_classes
     nothing = np.uint8(NOTHING)
     return np.where(valid & (prediction < num_classes), prediction, nothing), np.where(valid, truth, nothing)
@@ -34,6 +35,8 @@ def near_boundary(labels: np.ndarray, width: int, image_border: bool) -> np.ndar
         labels: ``uint8`` or ``uint16[H, W]``.
         image_border: what lies outside of the image is another value.
     """
+    if not labels.size:
+        return np.zeros(labels.shape, bool)
     # A pixel's square window holds one value only where its smallest and largest are the same: all classes at once.
     square = cv2.getStructuringElement(cv2.MORPH_RECT, (2 * width + 1, 2 * width + 1))
     near = cv2.erode(labels, square) != cv2.dilate(labels, square)
@@ -62,7 +65,7 @@ class BoundaryCounts:
         self._images = np.zeros(num_classes, np.int64)
 
     def update(self, prediction: np.ndarray, truth: np.ndarray) -> None:
-        """Add one pair of training-id maps ``uint8[H, W]``; a truth of ``K`` or more is not valid.
+        """Add one pair of training-id maps, integers ``[H, W]``; a truth outside ``0..K-1`` is not valid.
 
         Raises:
             DataError: the shapes differ.
@@ -138,7 +141,7 @@ class BoundaryIoU:
         self.counts = np.zeros((num_classes, 3), np.int64)
 
     def update(self, prediction: np.ndarray, truth: np.ndarray) -> None:
-        """Add one pair of training-id maps ``uint8[H, W]``; a truth of ``K`` or more is not valid.
+        """Add one pair of training-id maps, integers ``[H, W]``; a truth outside ``0..K-1`` is not valid.
 
         Raises:
             DataError: the shapes differ.

@@ -46,8 +46,7 @@ class CityscapesCounts:
 
     def __init__(self, catalog: Catalog, confusion: ConfusionMatrix) -> None:
         """``confusion`` is counted and added elsewhere."""
-        self.catalog = catalog
-        self.classes = catalog.classes
+        self.classes, self.file_ids = catalog.classes, catalog.ids
         self.confusion = confusion
         self.instances = np.zeros((len(self.classes) + len(CATEGORIES), 2))
         self.with_instances = False
@@ -57,25 +56,25 @@ class CityscapesCounts:
 
     @staticmethod
     def fits(catalog: Catalog) -> bool:
-        """Whether a data set has the classes and ids of Cityscapes."""
+        """Whether a data set has the classes and ids of Cityscapes, in label files of ids."""
         official = get_catalog("cityscapes")
-        return (catalog.classes, catalog.ids) == (official.classes, official.ids)
+        facts = [(each.classes, each.ids, each.merged_ids, each.label_colors) for each in (catalog, official)]
+        return facts[0] == facts[1]
 
-    def update(self, ids: np.ndarray, truth: np.ndarray, instances: np.ndarray) -> None:
+    def update(self, ids: np.ndarray, prediction: np.ndarray, truth: np.ndarray, instances: np.ndarray) -> None:
         """Add the instances of one pair.
 
         Args:
             ids: predicted file ids, ``uint8[H, W]``.
-            truth: training ids, ``uint8[H, W]``.
+            prediction, truth: training ids, ``uint8[H, W]``.
             instances: the truth's ``instanceIds``, ``uint16[H, W]``: ``id * 1000 + number`` where an object stands
                 alone.
 
         Raises:
             DataError: the shapes differ.
         """
-        require_same_shape(ids, truth)
-        require_same_shape(instances, truth)
-        prediction = self.catalog.encode_prediction(ids)
+        for each in (ids, prediction, instances):
+            require_same_shape(each, truth)
         self.with_instances = True
         unscored = np.isin(ids, _UNSCORED_VEHICLES)
         self._unscored += np.bincount(truth[unscored], minlength=256)[: len(self.classes)]
@@ -88,9 +87,9 @@ class CityscapesCounts:
                 self._add_instance(int(instances.ravel()[group[0]]) // 1000, prediction.ravel()[group], unscored, group)
 
     def _add_instance(self, file_id: int, predicted: np.ndarray, unscored: np.ndarray, pixels: np.ndarray) -> None:
-        if file_id not in self.catalog.ids:  # caravan, trailer
+        if file_id not in self.file_ids:  # caravan, trailer
             return
-        label = self.catalog.ids.index(file_id)
+        label = self.file_ids.index(file_id)
         average = _AVERAGE_SIZE.get(self.classes[label])
         if average is None:
             return

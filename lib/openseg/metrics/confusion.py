@@ -7,7 +7,7 @@ import numpy as np
 from openseg.errors import DataError
 from openseg.metrics.counting import joint_counts
 
-__all__ = ["ConfusionMatrix", "nan_mean", "require_same_shape"]
+__all__ = ["ConfusionMatrix", "nan_mean", "require_same_shape", "to_bytes"]
 
 
 class ConfusionMatrix:
@@ -29,7 +29,8 @@ class ConfusionMatrix:
         """
         require_same_shape(prediction, truth)
         ids = np.arange(256)
-        self.add_joint(joint_counts(self._bytes(prediction), self._bytes(truth)), ids, ids)
+        maps = (to_bytes(each, self.num_classes) for each in (prediction, truth))
+        self.add_joint(joint_counts(*maps), ids, ids)
 
     def add_joint(self, joint: np.ndarray, prediction_table: np.ndarray, truth_table: np.ndarray) -> None:
         """Add the ``joint_counts`` of two maps of any values, whose training ids are ``table[value]``."""
@@ -37,11 +38,6 @@ class ConfusionMatrix:
         truth, prediction = truth_table[rows], np.minimum(prediction_table[columns], self.num_classes)
         valid = truth < self.num_classes
         np.add.at(self.counts, (truth[valid], prediction[valid]), joint[rows, columns][valid])
-
-    def _bytes(self, labels: np.ndarray) -> np.ndarray:
-        if labels.dtype == np.uint8:
-            return labels
-        return np.where((labels >= 0) & (labels < self.num_classes), labels, self.num_classes).astype(np.uint8)
 
     def __iadd__(self, other: ConfusionMatrix) -> ConfusionMatrix:
         self.counts += other.counts
@@ -92,6 +88,13 @@ def require_same_shape(prediction: np.ndarray, truth: np.ndarray) -> None:
     """Raises DataError where two maps differ in size."""
     if prediction.shape != truth.shape:
         raise DataError(f"prediction {prediction.shape} and truth {truth.shape} differ in size")
+
+
+def to_bytes(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Training ids of any integer type as ``uint8``; what is outside of ``0..K-1`` stays outside."""
+    if labels.dtype == np.uint8:
+        return labels
+    return np.where((labels >= 0) & (labels < num_classes), labels, num_classes).astype(np.uint8)
 
 
 def nan_mean(values: np.ndarray) -> float:

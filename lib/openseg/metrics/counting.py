@@ -9,6 +9,8 @@ import cv2
 import numba
 import numpy as np
 
+from openseg.errors import DataError
+
 __all__ = ["joint_counts", "nearest_counts"]
 
 NOTHING = 255
@@ -23,7 +25,14 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def joint_counts(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """How often each pair of values meets: ``int64[256, 256]``, rows are the truth; both are ``uint8`` of one shape."""
+    """How often each pair of values meets: ``int64[256, 256]``, rows are the truth; both are ``uint8`` of one shape.
+
+    Raises:
+        DataError: another type, or the shapes differ.
+    """
+    if prediction.dtype != np.uint8 or truth.dtype != np.uint8 or prediction.shape != truth.shape:
+        found = [f"{each.dtype}{list(each.shape)}" for each in (prediction, truth)]
+        raise DataError(f"maps of uint8 and of one size are counted, not {found[0]} and {found[1]}")
     counts = np.zeros((256, 256), np.int64)
     rows, columns = np.ascontiguousarray(truth).ravel(), np.ascontiguousarray(prediction).ravel()
     whole = rows.size // 8 * 8
@@ -63,6 +72,8 @@ def nearest_counts(points: np.ndarray, others: np.ndarray, distances: Sequence[i
     Returns:
         ``int64[D + 1, num_values]``; the last row is how many pixels of each value there are.
     """
+    if not points.size:
+        return np.zeros((len(distances) + 1, num_values), np.int64)
     reach = distances[-1]
     dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     squared = (dy**2 + dx**2).ravel()

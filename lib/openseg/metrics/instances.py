@@ -9,8 +9,7 @@ of mask and boundary IoU instead, and only meets where both masks and both bound
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -22,6 +21,7 @@ from openseg.metrics.confusion import nan_mean, require_same_shape
 __all__ = ["OVERLAPS", "InstanceScores", "PredictedInstance"]
 
 OVERLAPS = np.arange(0.5, 1.0, 0.05)
+_BITS = 1 << np.arange(len(OVERLAPS))
 _MIN_PIXELS = 100
 _FIRST_INSTANCE = 1000
 KINDS = ("mask", "boundary")
@@ -49,35 +49,47 @@ class _Meeting(NamedTuple):
     shared: int
 
 
-@dataclass
+class _Seen(NamedTuple):
+    """What is kept of a prediction once its mask is gone; ``ignored`` pixels lie on void."""
+
+    confidence: float
+    pixels: int
+    ignored: int
+    meetings: dict[str, list[_Meeting]]
+
+
 class _Curve:
-    """Hits and false positives by confidence; ``missed`` instances have none."""
+    """What each prediction is at each overlap, a bit a level: a hit, a false positive, or neither."""
 
-    confidence: array = field(default_factory=lambda: array("d"))
-    hit: array = field(default_factory=lambda: array("b"))
-    missed: int = 0
+    def __init__(self) -> None:
+        self.confidence, self.hits, self.wrong = array("d"), array("H"), array("H")
+        self.missed = np.zeros(len(OVERLAPS), np.int64)
 
-    def add(self, confidence: float, hit: bool) -> None:
+    def add(self, confidence: float, hit: np.ndarray, wrong: np.ndarray) -> None:
+        """``hit, wrong: bool[10]``."""
         self.confidence.append(confidence)
-        self.hit.append(hit)
+        self.hits.append(int(hit @ _BITS))
+        self.wrong.append(int(wrong @ _BITS))
 
     def __iadd__(self, other: _Curve) -> _Curve:
-        self.confidence.extend(other.confidence)
-        self.hit.extend(other.hit)
+        for mine, its in ((self.confidence, other.confidence), (self.hits, other.hits), (self.wrong, other.wrong)):
+            mine.extend(its)
         self.missed += other.missed
         return self
 
-    def average_precision(self) -> float:
+    def average_precision(self, level: int) -> float:
         """Area under precision over recall, each step as wide as half the way to both its neighbours."""
-        order = np.argsort(self.confidence, kind="stable")
-        confidence, hit = np.asarray(self.confidence)[order], np.asarray(self.hit)[order]
-        if not hit.any():
+        hits, wrong = (np.asarray(each, np.int64) >> level & 1 for each in (self.hits, self.wrong))
+        counted = (hits | wrong) > 0
+        hits, confidence = hits[counted], np.asarray(self.confidence)[counted]
+        if not hits.any():
             return 0.0
-        _, first = np.unique(confidence, return_index=True)
-        hits_below = np.concatenate([[0], np.cumsum(hit)])[first]
-        hits = hit.sum() - hits_below
-        precision = np.append(hits / (len(hit) - first), 1.0)
-        recall = np.append(hits / (hit.sum() + self.missed), 0.0)
+        order = np.argsort(confidence, kind="stable")
+        _, first = np.unique(confidence[order], return_index=True)
+        hits_below = np.concatenate([[0], np.cumsum(hits[order])])[first]
+        found = hits.sum() - hits_below
+        precision = np.append(found / (len(hits) - first), 1.0)
+        recall = np.append(found / (hits.sum() + self.missed[level]), 0.0)
         around = np.concatenate([recall[:1], recall, [0.0]])
         return float(precision @ ((around[:-2] - around[2:]) / 2))
 
@@ -96,12 +108,10 @@ class InstanceScores:
         self.void_ids = np.array(sorted(void_ids), np.int64)
         self.ratio = ratio
         self._has_truth = dict.fromkeys(classes, False)
-        self._curves = {
-            (kind, file_id, level): _Curve() for kind in KINDS for file_id in classes for level in range(len(OVERLAPS))
-        }
+        self._curves = {(kind, file_id): _Curve() for kind in KINDS for file_id in classes}
 
-    def update(self, predictions: Sequence[PredictedInstance], truth: np.ndarray) -> None:
-        """Add one image.
+    def update(self, predictions: Iterable[PredictedInstance], truth: np.ndarray) -> None:
+        """Add one image; one mask is in memory at a time if ``predictions`` makes them one by one.
 
         Args:
             truth: ``uint16[H, W]``: ``id * 1000 + number`` of single objects, an id alone elsewhere.
@@ -111,54 +121,25 @@ class InstanceScores:
         """
         width = boundary_width(truth.shape, self.ratio)
         near = near_boundary(truth, width, image_border=True)
-        pixels, edges = _count(truth), _count(truth[near])
         void = np.isin(truth, self.void_ids)
+        pixels, edges = _count(truth), _count(truth[near])
+        truths: dict[int, dict[int, _Truth]] = {file_id: {} for file_id in self.classes}
+        for value, count in pixels.items():
+            file_id = value if value < _FIRST_INSTANCE else value // _FIRST_INSTANCE
+            if file_id in truths:
+                truths[file_id][value] = _Truth(count, edges.get(value, 0), value < _FIRST_INSTANCE)
+        seen: dict[int, list[_Seen]] = {file_id: [] for file_id in self.classes}
+        for mask, file_id, confidence in predictions:
+            require_same_shape(mask, truth)
+            if file_id in seen and mask.any():
+                meetings = _meet(mask, truth, near, truths[file_id], width)
+                counts = np.count_nonzero(mask), np.count_nonzero(void & mask)
+                seen[file_id].append(_Seen(confidence, *counts, meetings))
         for file_id in self.classes:
-            truths = {
-                value: _Truth(count, edges.get(value, 0), value < _FIRST_INSTANCE)
-                for value, count in pixels.items()
-                if (value if value < _FIRST_INSTANCE else value // 1000) == file_id
-            }
-            mine = [each for each in predictions if each.file_id == file_id]
-            for each in mine:
-                require_same_shape(each.mask, truth)
-            mine = [each for each in mine if each.mask.any()]
-            scored = [value for value, each in truths.items() if not each.group and each.pixels >= _MIN_PIXELS]
+            scored = [v for v, each in truths[file_id].items() if not each.group and each.pixels >= _MIN_PIXELS]
             self._has_truth[file_id] |= bool(scored)
-            meetings = [_meet(each.mask, truth, near, truths, width) for each in mine]
-            ignored = [np.count_nonzero(void & each.mask) for each in mine]
             for kind in KINDS:
-                self._match(kind, file_id, mine, truths, scored, [each[kind] for each in meetings], ignored)
-
-    def _match(
-        self,
-        kind: str,
-        file_id: int,
-        predictions: list[PredictedInstance],
-        truths: dict[int, _Truth],
-        scored: list[int],
-        meetings: list[list[_Meeting]],
-        ignored: list[int],
-    ) -> None:
-        for level, overlap in enumerate(OVERLAPS):
-            curve = self._curves[kind, file_id, level]
-            hits = [[each.truth for each in met if each.overlap > overlap] for met in meetings]
-            for value in scored:
-                sure = [each.confidence for each, hit in zip(predictions, hits, strict=True) if value in hit]
-                if not sure:
-                    curve.missed += 1
-                    continue
-                sure.sort()
-                curve.add(sure.pop(), True)
-                for confidence in sure:
-                    curve.add(confidence, False)
-            for each, hit, met, beside in zip(predictions, hits, meetings, ignored, strict=True):
-                if not hit:
-                    for meeting in met:
-                        small = truths[meeting.truth].pixels < _MIN_PIXELS
-                        beside += meeting.shared * (truths[meeting.truth].group + small)  # both: twice, as officially
-                    if beside / np.count_nonzero(each.mask) <= overlap:
-                        curve.add(each.confidence, False)
+                _match(self._curves[kind, file_id], kind, seen[file_id], truths[file_id], scored)
 
     def __iadd__(self, other: InstanceScores) -> InstanceScores:
         for key, curve in other._curves.items():
@@ -171,11 +152,8 @@ class InstanceScores:
         """``float64[K, 10]`` by class and overlap; NaN for a class without scored instances in the truth."""
         rows = []
         for file_id in self.classes:
-            curves = [self._curves[kind, file_id, level] for level in range(len(OVERLAPS))]
-            if not self._has_truth[file_id]:
-                rows.append([float("nan")] * len(OVERLAPS))
-            else:
-                rows.append([curve.average_precision() for curve in curves])
+            curve, there = self._curves[kind, file_id], self._has_truth[file_id]
+            rows.append([curve.average_precision(level) if there else np.nan for level in range(len(OVERLAPS))])
         return np.array(rows)
 
     def summary(self) -> dict[str, float]:
@@ -202,6 +180,30 @@ class InstanceScores:
             values[f"class_{name}"] = dict(zip(self.classes.values(), table.mean(axis=1).tolist(), strict=True))
             values[f"class_{name}50"] = dict(zip(self.classes.values(), table[:, 0].tolist(), strict=True))
         return values
+
+
+def _match(curve: _Curve, kind: str, seen: list[_Seen], truths: dict[int, _Truth], scored: list[int]) -> None:
+    """Hits, misses and false positives of one class in one image, at all overlaps."""
+    hits = np.zeros((len(seen), len(OVERLAPS)), bool)
+    wrong, met = np.zeros_like(hits), np.zeros_like(hits)
+    for level, overlap in enumerate(OVERLAPS):
+        found = [[each.truth for each in one.meetings[kind] if each.overlap > overlap] for one in seen]
+        met[:, level] = [bool(each) for each in found]
+        for value in scored:
+            candidates = [number for number, values in enumerate(found) if value in values]
+            if not candidates:
+                curve.missed[level] += 1
+                continue
+            best = max(candidates, key=lambda number: seen[number].confidence)
+            wrong[candidates, level] = True
+            wrong[best, level], hits[best, level] = False, True
+    for number, one in enumerate(seen):
+        beside = one.ignored
+        for meeting in one.meetings[kind]:
+            truth = truths[meeting.truth]
+            beside += meeting.shared * (truth.group + (truth.pixels < _MIN_PIXELS))  # both: twice, as officially
+        wrong[number] |= ~met[number] & (beside / one.pixels <= OVERLAPS)
+        curve.add(one.confidence, hits[number], wrong[number])
 
 
 def _count(values: np.ndarray) -> dict[int, int]:

@@ -42,6 +42,8 @@ class LabelScores:
             self.boundary_iou.update(prediction, truth)
 
     def __iadd__(self, other: LabelScores) -> LabelScores:
+        if self._measures != other._measures:
+            raise ValueError(f"scores of {self._measures} and of {other._measures} do not add up")
         self.confusion += other.confusion
         for mine, its in ((self.boundary, other.boundary), (self.boundary_iou, other.boundary_iou)):
             if mine is not None and its is not None:
@@ -49,6 +51,11 @@ class LabelScores:
         if self.official is not None and other.official is not None:
             self.official += other.official
         return self
+
+    @property
+    def _measures(self) -> tuple:
+        boundary = () if self.boundary is None else self.boundary.distances
+        return len(self.classes), boundary, self.boundary_iou and self.boundary_iou.ratio
 
     def summary(self) -> dict[str, float]:
         """The headline numbers by name, as shares of 1."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from openseg.engine.scoring import first_of
 from openseg.files import atomic_write, write_json
 from openseg.metrics import InstanceScores, LabelScores
 
@@ -40,8 +41,8 @@ def _markdown(rows: list[list[str]]) -> str:
 def _table(title: str, columns: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
     """Percent values by name, one column a result; with exactly two, also the change between them in points."""
     rows = [[title, *columns, *(["change"] if len(columns) == 2 else [])]]
-    for name in next(iter(columns.values())):
-        values = [column[name] for column in columns.values()]
+    for name in dict.fromkeys(name for column in columns.values() for name in column):
+        values = [column.get(name, float("nan")) for column in columns.values()]
         cells = [_percent(value) for value in values]
         if len(values) == 2:
             change = 100 * (values[1] - values[0])
@@ -92,7 +93,7 @@ def write_scores(
     summary = summary_table(results, images)
     notes = [f"not in the data: {', '.join(absent)}"] if absent else []
     for name, problems in (left_out or {}).items():
-        notes += [f"left out of {name}: {len(problems)} ({problems[0]}{', ...' if len(problems) > 1 else ''})"]
+        notes += [f"left out of {name}: {len(problems)} ({first_of(problems)})"]
     print("\n\n".join([align(classes), *notes, align(summary)]))
     if json is not None:
         values = {name: scores.as_dict() for name, scores in results.items()}
