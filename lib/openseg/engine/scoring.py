@@ -19,7 +19,7 @@ from openseg.catalog import IGNORE, UNKNOWN, Catalog, get_catalog
 from openseg.errors import DataError
 from openseg.files import index_files, list_files
 from openseg.images import color_mode, read_color_label, read_label
-from openseg.metrics import DISTANCES, InstanceScores, LabelScores, PredictedInstance, joint_counts
+from openseg.metrics import DISTANCES, InstanceScores, Joint, LabelScores, PredictedInstance, joint_counts
 from openseg.parallel import map_parallel
 
 __all__ = [
@@ -140,8 +140,8 @@ class _Map(NamedTuple):
     table: np.ndarray
 
     def require_known(self, present: np.ndarray, catalog: Catalog) -> None:
-        """Raises DataError where one of the ``present: bool[256]`` values is ``UNKNOWN``."""
-        unknown = np.flatnonzero(present & (self.table == UNKNOWN))
+        """Raises DataError where one of the values that are ``present`` is ``UNKNOWN``."""
+        unknown = present[self.table[present] == UNKNOWN]
         if unknown.size:
             raise DataError(f"{self.path}: {catalog.explain_unknown(self.raw[np.isin(self.values, unknown)])}")
 
@@ -184,12 +184,12 @@ def _score_pair(pair: ScoredPair, dataset: str, distances: tuple[int, ...], trai
         prediction = _read_prediction(pair.prediction, catalog, train_ids)
         _require_size(prediction.values, truth.values, pair.prediction, pair.truth)
     except DataError as error:
-        truth.require_known(np.bincount(truth.values.ravel(), minlength=256) > 0, catalog)
+        truth.require_known(np.unique(truth.values), catalog)
         return str(error)
     joint = joint_counts(prediction.values, truth.values)
-    truth.require_known(joint.any(axis=1), catalog)
+    truth.require_known(joint.truth, catalog)
     try:
-        prediction.require_known(joint.any(axis=0), catalog)
+        prediction.require_known(joint.prediction, catalog)
         _require_right_ids(joint, prediction, truth, catalog, train_ids)
     except DataError as error:
         return str(error)
@@ -209,18 +209,16 @@ def _require_size(labels: np.ndarray, truth: np.ndarray, path: Path | None, trut
         raise DataError(f"{path}: size {sizes[0]} differs from its truth {truth_path} {sizes[1]}")
 
 
-def _require_right_ids(joint: np.ndarray, prediction: _Map, truth: _Map, catalog: Catalog, train_ids: bool) -> None:
+def _require_right_ids(joint: Joint, prediction: _Map, truth: _Map, catalog: Catalog, train_ids: bool) -> None:
     """Raises DataError where reading the values of a prediction as the other kind of ids makes most of them right."""
     if catalog.label_colors:
         return
     other = catalog.byte_table if train_ids else np.arange(256, dtype=np.uint8)
-    rows, columns = np.nonzero(joint)
-    wanted, counts = truth.table[rows], joint[rows, columns]
+    wanted = truth.table[joint.truth]
     valid = wanted < catalog.num_classes
-    total = max(counts[valid].sum(), 1)
-    as_read, as_other = (
-        counts[valid & (table[columns] == wanted)].sum() / total for table in (prediction.table, other)
-    )
+    wanted, counts = wanted[valid, None], joint.counts[valid]
+    total = max(counts.sum(), 1)
+    as_read, as_other = (counts[table[joint.prediction] == wanted].sum() / total for table in (prediction.table, other))
     if as_other > 0.5 and as_other > 2 * as_read:
         meant = "the data set's own ids (without --train-ids)" if train_ids else "training ids (--train-ids)"
         raise DataError(

@@ -3,7 +3,7 @@
 from openseg.metrics.boundary import DISTANCES, BoundaryCounts, BoundaryIoU
 from openseg.metrics.cityscapes import CityscapesCounts
 from openseg.metrics.confusion import ConfusionMatrix
-from openseg.metrics.counting import joint_counts
+from openseg.metrics.counting import Joint, joint_counts
 from openseg.metrics.instances import InstanceScores, PredictedInstance
 from openseg.metrics.scores import LabelScores
 
@@ -14,6 +14,7 @@ __all__ = [
     "CityscapesCounts",
     "ConfusionMatrix",
     "InstanceScores",
+    "Joint",
     "LabelScores",
     "PredictedInstance",
     "joint_counts",

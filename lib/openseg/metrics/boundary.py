@@ -150,8 +150,11 @@ class BoundaryIoU:
         width = boundary_width(truth.shape, self.ratio)
         predicted, true = (np.where(near_boundary(each, width, True), each, np.uint8(NOTHING)) for each in maps)
         joint = joint_counts(predicted, true)
-        areas = np.diagonal(joint), joint.sum(axis=0), joint.sum(axis=1)
-        self.counts += np.stack([area[: self.num_classes] for area in areas], axis=1)
+        counted = np.zeros((256, 3), np.int64)
+        counted[joint.prediction, 1], counted[joint.truth, 2] = joint.counts.sum(axis=0), joint.counts.sum(axis=1)
+        both, rows, columns = np.intersect1d(joint.truth, joint.prediction, return_indices=True)
+        counted[both, 0] = joint.counts[rows, columns]
+        self.counts += counted[: self.num_classes]
 
     def __iadd__(self, other: BoundaryIoU) -> BoundaryIoU:
         self.counts += other.counts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from openseg.errors import DataError
-from openseg.metrics.counting import joint_counts
+from openseg.metrics.counting import Joint, joint_counts
 
 __all__ = ["ConfusionMatrix", "nan_mean", "require_same_shape", "to_bytes"]
 
@@ -32,12 +32,11 @@ class ConfusionMatrix:
         maps = (to_bytes(each, self.num_classes) for each in (prediction, truth))
         self.add_joint(joint_counts(*maps), ids, ids)
 
-    def add_joint(self, joint: np.ndarray, prediction_table: np.ndarray, truth_table: np.ndarray) -> None:
-        """Add the ``joint_counts`` of two maps of any values, whose training ids are ``table[value]``."""
-        rows, columns = np.nonzero(joint)
-        truth, prediction = truth_table[rows], np.minimum(prediction_table[columns], self.num_classes)
+    def add_joint(self, joint: Joint, prediction_table: np.ndarray, truth_table: np.ndarray) -> None:
+        """Add the counts of two maps of any values, whose training ids are ``table[value]``."""
+        truth, prediction = truth_table[joint.truth], np.minimum(prediction_table[joint.prediction], self.num_classes)
         valid = truth < self.num_classes
-        np.add.at(self.counts, (truth[valid], prediction[valid]), joint[rows, columns][valid])
+        np.add.at(self.counts, (truth[valid, None], prediction), joint.counts[valid])
 
     def __iadd__(self, other: ConfusionMatrix) -> ConfusionMatrix:
         self.counts += other.counts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numba
@@ -11,7 +11,7 @@ import numpy as np
 
 from openseg.errors import DataError
 
-__all__ = ["joint_counts", "nearest_counts"]
+__all__ = ["Joint", "joint_counts", "nearest_counts"]
 
 NOTHING = 255
 """Value of pixels that take no part in ``nearest_counts``."""
@@ -24,8 +24,16 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(nogil=True)(function)
 
 
-def joint_counts(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """How often each pair of values meets: ``int64[256, 256]``, rows are the truth; both are ``uint8`` of one shape.
+class Joint(NamedTuple):
+    """How often values of two maps meet: ``counts[i, j]`` times ``truth[i]`` and ``prediction[j]``, all that occur."""
+
+    truth: np.ndarray
+    prediction: np.ndarray
+    counts: np.ndarray
+
+
+def joint_counts(prediction: np.ndarray, truth: np.ndarray) -> Joint:
+    """How often each pair of values meets; both maps are ``uint8`` of one shape.
 
     Raises:
         DataError: another type, or the shapes differ.
@@ -39,7 +47,9 @@ def joint_counts(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     if whole:
         _count_runs(rows, columns, rows[:whole].view(np.uint64), columns[:whole].view(np.uint64), counts)
     np.add.at(counts, (rows[whole:], columns[whole:]), 1)
-    return counts
+    there = counts > 0
+    values = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
+    return Joint(*values, counts[np.ix_(*values)])
 
 
 @_compiled
