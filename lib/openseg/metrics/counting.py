@@ -41,15 +41,14 @@ def joint_counts(prediction: np.ndarray, truth: np.ndarray) -> Joint:
     if prediction.dtype != np.uint8 or truth.dtype != np.uint8 or prediction.shape != truth.shape:
         found = [f"{each.dtype}{list(each.shape)}" for each in (prediction, truth)]
         raise DataError(f"maps of uint8 and of one size are counted, not {found[0]} and {found[1]}")
-    counts = np.zeros((256, 256), np.int64)
+    counts = np.zeros((256, 256), np.uint32)  # of one image; the smaller, the more of it stays in the cache
     rows, columns = np.ascontiguousarray(truth).ravel(), np.ascontiguousarray(prediction).ravel()
     whole = rows.size // 8 * 8
     if whole:
         _count_runs(rows, columns, rows[:whole].view(np.uint64), columns[:whole].view(np.uint64), counts)
     np.add.at(counts, (rows[whole:], columns[whole:]), 1)
-    there = counts > 0
-    values = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
-    return Joint(*values, counts[np.ix_(*values)])
+    values = [np.flatnonzero(each) for each in _occurring(counts)]
+    return Joint(*values, counts[np.ix_(*values)].astype(np.int64))
 
 
 @_compiled
@@ -70,6 +69,17 @@ def _count_runs(
             counts[rows[pixel], columns[pixel]] += 1
         row, column = np.uint64(rows[8 * word + 7]), np.uint64(columns[8 * word + 7])
     counts[row, column] += same
+
+
+@_compiled
+def _occurring(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns that are not all zero."""
+    rows, columns = np.zeros(256, np.bool_), np.zeros(256, np.bool_)
+    for row in range(256):
+        for column in range(256):
+            if counts[row, column]:
+                rows[row] = columns[column] = True
+    return rows, columns
 
 
 def nearest_counts(points: np.ndarray, others: np.ndarray, distances: Sequence[int], num_values: int) -> np.ndarray:
