@@ -157,8 +157,9 @@ def _write_rows(path: Path, rows: Rows, kind: str, experiment: Experiment) -> No
     """Write logits or probabilities as ``float16[K, H, W]``, a few rows at a time."""
     with atomic_write(path) as temporary:
         array = np.lib.format.open_memmap(temporary, "w+", np.float16, (rows.classes, *rows.size))
-        with open(temporary, "r+b") as file:  # on a full disk an error here, instead of a signal on writing a page
-            os.posix_fallocate(file.fileno(), 0, array.offset + array.nbytes)
+        if hasattr(os, "posix_fallocate"):  # on a full disk an error here, instead of a signal on writing a page
+            with open(temporary, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, array.offset + array.nbytes)
         for top, band in bands(rows):
             if kind == "probabilities":
                 # A cubic resize overshoots.

@@ -46,7 +46,8 @@ def joint_counts(prediction: np.ndarray, truth: np.ndarray) -> Joint:
     whole = rows.size // 8 * 8
     if whole:
         _count_runs(rows, columns, rows[:whole].view(np.uint64), columns[:whole].view(np.uint64), counts)
-    np.add.at(counts, (rows[whole:], columns[whole:]), 1)
+    if whole < rows.size:
+        np.add.at(counts, (rows[whole:], columns[whole:]), 1)
     values = [np.flatnonzero(each) for each in _occurring(counts)]
     return Joint(*values, counts[np.ix_(*values)].astype(np.int64))
 
@@ -57,17 +58,19 @@ def _count_runs(
 ) -> None:
     """Eight pixels at a time as long as the pair of values stays the same, which is nearly always in label maps."""
     ones = np.uint64(0x0101010101010101)
-    row, column = np.uint64(rows[0]), np.uint64(columns[0])
+    row, column = rows[0], columns[0]
+    row_word, column_word = np.uint64(row) * ones, np.uint64(column) * ones
     same = 0
     for word in range(row_words.size):
-        if ((row_words[word] ^ (row * ones)) | (column_words[word] ^ (column * ones))) == 0:
+        if ((row_words[word] ^ row_word) | (column_words[word] ^ column_word)) == 0:
             same += 8
             continue
-        counts[row, column] += same
-        same = 0
         for pixel in range(8 * word, 8 * word + 8):
-            counts[rows[pixel], columns[pixel]] += 1
-        row, column = np.uint64(rows[8 * word + 7]), np.uint64(columns[8 * word + 7])
+            if rows[pixel] != row or columns[pixel] != column:
+                counts[row, column] += same
+                row, column, same = rows[pixel], columns[pixel], 0
+            same += 1
+        row_word, column_word = np.uint64(row) * ones, np.uint64(column) * ones
     counts[row, column] += same
 
 
