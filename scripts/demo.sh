@@ -59,7 +59,8 @@ run lib/datasets/preprocess/cityscapes/dt_offset_generator.py --datadir "${data}
 train configs/demo/segfix_hrnet_tiny.yaml segfix_hrnet_tiny
 run main.py offsets --config configs/demo/segfix_hrnet_tiny.yaml --checkpoints "${work}/checkpoints" \
   --out "${work}/offsets" "data.root=${data}"
-run segfix.py --input "${labels}" --offset "${work}/offsets" --dataset demo --data-root "${data}" --scale 1 --figures 3
+run segfix.py --input "${labels}" --offset "${work}/offsets" --dataset demo --data-root "${data}" --scale 1 --min-confidence 0.4 \
+  --figures 3
 
 echo
 echo "The demo took $((SECONDS - started)) s. Worth a look:"

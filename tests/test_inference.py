@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from recipe import golden
 from torch.nn import functional as F
 
 from openseg.catalog import get_catalog
-from openseg.config import MultiScale, Normalization, SingleScale, TestConfig, load_experiment
+from openseg.config import Experiment, MultiScale, SingleScale, TestConfig, load_experiment
 from openseg.inference import (
     argmax,
     cubic,
@@ -21,7 +22,7 @@ from openseg.inference import (
 )
 from openseg.models import SegFixOutput, SegmentorOutput
 from openseg.models.layers import resize_logits
-from openseg.segfix import directions_to_offsets
+from openseg.segfix import DIRECTION_VECTORS, angles_to_directions
 
 
 def collect(rows):
@@ -59,13 +60,43 @@ def test_boundary_prediction_equals_the_original(key, window, monkeypatch):
     def toy(x):
         return SegFixOutput(*[F.conv2d(x, weight, stride=4, padding=1) for weight in weights])
 
-    monkeypatch.setattr("openseg.inference.predict.normalize", lambda images, _: images)
-    probability, logits = predict_boundary(toy, torch.from_numpy(expected["x"]), Normalization(), window)
-    np.testing.assert_allclose(probability.numpy(), expected[f"{key}_maskprob"][:, 0], atol=1e-5)
-    np.testing.assert_allclose(logits.numpy(), expected[f"{key}_dirlogit"], atol=1e-5)
-    moves = (probability[0] > 0.5).numpy()[..., None]
-    offsets = directions_to_offsets(logits[0].argmax(dim=0).to(torch.uint8).numpy()) * moves
-    np.testing.assert_array_equal(offsets, expected[f"{key}_offset_hw2"])
+    monkeypatch.setattr("openseg.inference.boundary.normalize", lambda images, _: images)
+    values = load_experiment(ROOT / "configs/demo/segfix_hrnet_tiny.yaml").dump()
+    values["test"] |= {"window": window, "ss": {}}
+    experiment = Experiment.model_validate(values)
+    boundary = predict_boundary(toy, torch.from_numpy(expected["x"]), experiment)
+    np.testing.assert_allclose(boundary.probability.numpy(), expected[f"{key}_maskprob"][:, 0], atol=1e-5)
+    np.testing.assert_allclose(boundary.logits.numpy(), expected[f"{key}_dirlogit"], atol=1e-5)
+    offsets = boundary.offset_map(experiment)
+    np.testing.assert_array_equal(offsets.offsets, expected[f"{key}_offset_hw2"])
+    # How sure: the length of the mean direction, and a pixel may go that way instead.
+    probabilities = boundary.logits[0].softmax(dim=0).numpy()
+    angles = np.radians(45 * np.arange(8) - 180)
+    right, down = (np.tensordot(f(angles), probabilities, 1) for f in (np.cos, np.sin))
+    moving = offsets.codes > 0
+    assert np.abs(offsets.confidence - 255 * np.hypot(right, down))[moving].max() <= 4.8  # half a step, and rounding
+    mean = experiment.model_copy(update={"test": experiment.test.model_copy(update={"direction": "mean"})})
+    expected = DIRECTION_VECTORS[angles_to_directions(np.degrees(np.arctan2(down, right)))]
+    np.testing.assert_array_equal(boundary.offset_map(mean).offsets[moving], expected[moving])
+
+
+def test_mirrored_and_scaled_views_of_a_boundary():
+    """With mirror images averaged, the offsets of a mirrored image are the mirrored offsets, at any scale."""
+    torch.manual_seed(0)
+    weights = torch.randn(2, 3, 3, 3) * 0.3, torch.randn(8, 3, 3, 3)
+
+    def toy(x):
+        return SegFixOutput(*[F.conv2d(x, weight, stride=4, padding=1) for weight in weights])
+
+    values = load_experiment(ROOT / "configs/demo/segfix_hrnet_tiny.yaml").dump()
+    values["test"] |= {"ss": {"scales": [1.0, 2.0], "flip": True}}
+    experiment = Experiment.model_validate(values)
+    images = torch.randint(0, 256, (1, 3, 33, 45), dtype=torch.uint8)
+    one, other = (predict_boundary(toy, each, experiment) for each in (images, images.flip(3)))
+    assert one.probability.shape == (1, 33, 45) and one.logits.shape == (1, 8, 33, 45)
+    torch.testing.assert_close(other.probability.flip(2), one.probability, rtol=1e-4, atol=1e-5)
+    mirrored = [4, 3, 2, 1, 0, 7, 6, 5]
+    torch.testing.assert_close(other.logits.flip(3)[:, mirrored], one.logits, rtol=1e-4, atol=1e-4)
 
 
 def toy_segmentor(weight):

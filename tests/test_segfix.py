@@ -1,29 +1,35 @@
 """SegFix on arrays and files: exact to the original, and the plain gather that it says it is."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 from recipe import golden
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 from openseg.catalog import get_catalog
 from openseg.errors import DataError
 from openseg.images import write_label
 from openseg.segfix import (
     DIRECTION_VECTORS,
+    OffsetMap,
     angles_to_directions,
     codes_to_directions,
     directions_to_offsets,
     index_offsets,
     make_instance_targets,
     make_targets,
-    offsets_to_directions,
+    read_offset_map,
     read_offsets,
     read_targets,
     refine,
+    refine_mask,
     write_offsets,
     write_targets,
 )
@@ -69,9 +75,72 @@ def test_instance_targets_equal_the_original():
     assert np.count_nonzero(directions != codes_to_directions(expected["instance_dir_deg"])) <= 1
 
 
-def test_an_image_of_one_class_has_no_boundary():
-    targets = make_targets(np.zeros((20, 30), np.uint8))
+@pytest.mark.parametrize("rule", ["original", "clean"])
+def test_an_image_of_one_class_has_no_boundary(rule):
+    targets = make_targets(np.zeros((20, 30), np.uint8), rule)
     assert targets.depth.min() == 250
+
+
+def slow_targets(regions, rule):
+    """The definition, pixel by pixel: squared distances, and gradients (down, right) of the distance in each region."""
+    height, width = regions.shape
+    places = [(y, x) for y in range(height) for x in range(width)]
+    squared = np.full(regions.shape, 250**2)
+    for y, x in places:
+        others = [(y - v) ** 2 + (x - u) ** 2 for v, u in places if regions[v, u] != regions[y, x]]
+        squared[y, x] = min(others, default=250**2)
+    gradients = np.zeros((2, height, width))
+    for y, x in places:
+        for dy in range(-2, 3):
+            for dx in range(-2, 3):
+                v, u = y + dy, x + dx
+                if rule == "clean":
+                    v, u = min(max(v, 0), height - 1), min(max(u, 0), width - 1)
+                inside = 0 <= v < height and 0 <= u < width and regions[v, u] == regions[y, x]
+                if inside and (dy or dx):
+                    gradients[:, y, x] += np.array([dy, dx]) / (dy**2 + dx**2) * np.sqrt(squared[v, u])
+    return squared, gradients
+
+
+label_maps = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 2))
+
+
+@given(label_maps, st.sampled_from(["original", "clean"]))
+@settings(deadline=None, max_examples=60)
+def test_targets_are_exact(labels, rule):
+    targets = make_instance_targets(labels.astype(np.uint16), range(3), rule)
+    squared, gradients = slow_targets(labels, rule)
+    angles = np.degrees(np.arctan2(*gradients))
+    away = (np.abs(gradients).max(axis=0) > 1e-6) & (np.abs((angles + 180) / 2 % 1 - 0.5) < 0.49)  # no tie, no edge
+    np.testing.assert_array_equal(targets.angle_code[away], ((angles + 180) / 2).astype(int)[away])
+    depth = np.sqrt(squared).astype(int)
+    if rule == "original":
+        np.testing.assert_array_equal(targets.depth, depth)
+        return
+    height, width = labels.shape
+    for (y, x), code in np.ndenumerate(targets.angle_code):
+        dy, dx = DIRECTION_VECTORS[codes_to_directions(code)]
+        v, u = min(max(y + dy, 0), height - 1), min(max(x + dx, 0), width - 1)
+        stays = labels[v, u] != labels[y, x] or squared[v, u] <= squared[y, x]
+        assert targets.depth[y, x] == (250 if stays else depth[y, x])
+
+
+def test_clean_targets_keep_what_is_thin_and_small():
+    labels = np.zeros((60, 80), np.uint8)
+    labels[:, 20], labels[:, 40:43], labels[30:39, 60:69] = 1, 2, 3  # poles of 1 and 3 pixels, a sign of 81
+    original, clean = make_targets(labels), make_targets(labels, "clean")
+    assert (original.depth[30:39, 60:69] == 0).all() and clean.depth[34, 62] == 3
+    offsets = [
+        directions_to_offsets(codes_to_directions(each.angle_code)) * (each.depth <= 5)[..., None]
+        for each in (original, clean)
+    ]
+    labels[30:39, 60:69] = 0  # the original lets all of it go to the right
+    assert (refine(labels, offsets[0]) != labels).any()
+    np.testing.assert_array_equal(refine(labels, offsets[1]), labels)
+    # Sky above a field, out to the image's sides: at the sides too its inside is straight up.
+    halves = np.repeat(np.arange(2, dtype=np.uint8), 20)[:, None] * np.ones((1, 30), np.uint8)
+    assert set(np.unique(make_targets(halves, "clean").angle_code[17:20])) == {45}
+    assert set(np.unique(make_targets(halves).angle_code[17:20])) != {45}
 
 
 def test_target_files(tmp_path):
@@ -123,16 +192,39 @@ def test_refine_is_a_clamped_gather(case):
     np.testing.assert_array_equal(refine(labels, np.zeros_like(offsets), scale), labels)
 
 
+@given(labels_and_offsets(), st.data())
+@settings(deadline=None)
+def test_confidence_decides_who_moves_in_numpy_and_torch(case, data):
+    labels, offsets, scale = case
+    confidence = data.draw(hnp.arrays(np.uint8, labels.shape))
+    threshold = data.draw(st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0]))
+    levels = np.floor(confidence.astype(float) * 30 / 255 + 0.5) / 30
+    still = np.where((levels >= threshold - 1e-9)[..., None], offsets, 0).astype(np.int8)
+    expected = refine(labels, still, scale)
+    np.testing.assert_array_equal(refine(labels, offsets, scale, confidence, threshold), expected)
+    both = OffsetMap.of(offsets, confidence)
+    np.testing.assert_array_equal(refine(labels, both, scale, min_confidence=threshold), expected)
+    if labels.dtype != np.uint16:  # of which torch has no gather
+        tensors = [torch.from_numpy(each) for each in (labels, still)]
+        np.testing.assert_array_equal(refine(*tensors, scale).numpy(), expected)
+        np.testing.assert_array_equal(refine(tensors[0], both, scale, min_confidence=threshold).numpy(), expected)
+    mask = labels > 20
+    np.testing.assert_array_equal(refine_mask(mask, both, scale, threshold), refine(mask, both, scale, None, threshold))
+
+
 def test_offsets_of_another_size_are_refused():
     with pytest.raises(DataError, match="differ in size"):
         refine(np.zeros((4, 5), np.uint8), np.zeros((5, 4, 2), np.int8))
+    with pytest.raises(DataError, match="from 0 to 2"):
+        refine(np.zeros((4, 5), np.uint8), np.full((4, 5, 2), 2, np.int8) * (np.arange(5) > 2)[:, None])
+    with pytest.raises(DataError, match="scale"):
+        refine(np.zeros((4, 5), np.uint8), np.zeros((4, 5, 2), np.int8), -1)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".mat"])
 def test_offset_files_keep_every_direction(suffix, tmp_path):
     directions = np.array([[*range(8), 255]], np.uint8)
     offsets = directions_to_offsets(directions)
-    np.testing.assert_array_equal(offsets_to_directions(offsets), directions)
     write_offsets(tmp_path / f"a{suffix}", offsets)
     again = read_offsets(tmp_path / f"a{suffix}")
     assert again.dtype == np.int8
@@ -144,6 +236,46 @@ def test_the_originals_int32_offsets_are_read(tmp_path):
     offsets = golden("segfix_shift")["offset_hw2"].astype(np.int32)
     savemat(tmp_path / "a.mat", {"mat": offsets}, do_compression=True)
     np.testing.assert_array_equal(read_offsets(tmp_path / "a.mat"), offsets)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.mat"])
+def test_confidence_stays_beside_the_offsets(name, tmp_path):
+    rng = np.random.default_rng(0)
+    offsets = rng.integers(-1, 2, (40, 31, 2)).astype(np.int8)
+    confidence = rng.integers(0, 256, (40, 31), np.uint8)
+    write_offsets(tmp_path / name, OffsetMap.of(offsets, confidence), dtype="int32")
+    again = read_offset_map(tmp_path / name)
+    moving = offsets.any(axis=2)
+    np.testing.assert_array_equal(again.offsets, offsets)
+    assert np.abs(again.confidence.astype(int) - confidence)[moving].max() <= 4  # half a step of 255 / 30
+    assert (again.confidence[~moving] == 0).all()
+    if name == "a.mat":
+        assert loadmat(tmp_path / name)["mat"].dtype == np.int32
+
+
+@pytest.mark.parametrize("dtype", ["i1", "i2", "i4", "i8", "f4", "f8"])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_offsets_of_every_type_that_matlab_writes(dtype, compressed, tmp_path):
+    offsets = np.random.default_rng(0).integers(-1, 2, (17, 23, 2)).astype(dtype)
+    savemat(tmp_path / "a.mat", {"other": np.arange(3), "mat": offsets}, do_compression=compressed)
+    np.testing.assert_array_equal(read_offsets(tmp_path / "a.mat"), offsets)
+
+
+def test_offsets_are_read_inside_archives(tmp_path):
+    offsets = np.random.default_rng(0).integers(-1, 2, (9, 7, 2)).astype(np.int8)
+    for split in ("val/offset_pred/semantic/offset_hrnext", "test_offset/semantic/offset_hrnext"):
+        write_offsets(tmp_path / f"root/{split}/{split.split('/')[0]}.mat", offsets)
+    archive = Path(shutil.make_archive(str(tmp_path / "offset_semantic"), "zip", tmp_path / "root"))
+    index = index_offsets(archive)
+    assert set(index) == {"val", "test_offset"}
+    inside = index_offsets(archive / "val/offset_pred/semantic/offset_hrnext")
+    assert len(inside) == 1
+    np.testing.assert_array_equal(read_offset_map(next(iter(inside.values()))).offsets, offsets)
+    with pytest.raises(DataError, match="no offset file"):
+        index_offsets(archive / "train")
+    (tmp_path / "cut.zip").write_bytes(archive.read_bytes()[:200])
+    with pytest.raises(DataError, match="damaged archive"):
+        index_offsets(tmp_path / "cut.zip")
 
 
 def test_what_is_no_offset_file_is_refused(tmp_path):

@@ -68,6 +68,9 @@ class DataConfig(Section):
         "files", description="SegFix ground truth: from offset_gt, or made of label or instance maps while reading"
     )
     offset_gt: str = Field("offset_gt/dt_offset", description="SegFix ground truth, a folder inside the split")
+    target_rule: Literal["original", "clean"] = Field(
+        "original", description="SegFix ground truth made while reading: as the original, or without its defects"
+    )
     workers: Annotated[int, Field(ge=0)] = Field(2, description="processes that read samples, at most one a core")
     cache_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         0.0, description="keep up to so many GB (1e9 bytes) of decoded samples on disk; 0: none"
@@ -163,7 +166,7 @@ class TrainConfig(Section):
 
 
 class SingleScale(Section):
-    """How a semantic network predicts in mode ``ss``."""
+    """How a semantic network predicts in mode ``ss``, and a SegFix network its offsets."""
 
     scales: Scales = (1.0,)
     flip: bool = Field(False, description="add the logits of the mirrored image")
@@ -185,7 +188,7 @@ class MultiScale(SingleScale):
 
 
 class TestConfig(Section):
-    """Prediction; ``ss`` and ``ms`` are of semantic networks."""
+    """Prediction; ``ms`` and ``average`` are of semantic networks, ``ss`` is of SegFix as well."""
 
     __test__ = False  # the name starts with Test; pytest should not collect it
 
@@ -202,10 +205,11 @@ class TestConfig(Section):
     window_stride: tuple[Positive, Positive] | None = Field(
         None, description="null: of semantic networks the window, of SegFix a third of it, as the original"
     )
-    compile: bool = Field(False, description="compile the network first (torch.compile): faster for many images")
-    min_direction_probability: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="SegFix: a boundary pixel whose direction is less sure stays where it is; 0 as the original"
+    direction: Literal["argmax", "mean"] = Field(
+        "argmax",
+        description="SegFix: a pixel goes the most probable way as published, or the mean of the 8 by probability",
     )
+    compile: bool = Field(False, description="compile the network first (torch.compile): faster for many images")
 
     @model_validator(mode="after")
     def _stride_fits_window(self) -> TestConfig:
@@ -243,6 +247,8 @@ class Experiment(Section):
             raise ValueError("data.short_side and data.size exclude each other")
         if self.task == "segfix" and (self.data.short_side or self.data.size):
             raise ValueError("a SegFix network works at the images' own size; remove data.short_side and data.size")
+        if self.task == "segfix" and self.test.ss.pad_to > 1:
+            raise ValueError("test.ss.pad_to is of semantic networks")
         return self
 
     @property

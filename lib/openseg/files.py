@@ -1,11 +1,12 @@
 """Listing, matching and writing files, safely.
 
-Everything is written to a temporary file in the same folder, fsynced and renamed: a reader never meets half a file,
-and an interrupted writer leaves the previous content.
+Everything is written to a temporary file in the same folder and renamed: a reader never meets half a file, and an
+interrupted writer leaves the previous content. What cannot be made again is fsynced before.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import hashlib
@@ -15,7 +16,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from openseg.errors import DataError, OpensegError
@@ -29,6 +30,7 @@ __all__ = [
     "index_files",
     "is_older",
     "list_files",
+    "match_files",
     "sample_key",
     "walk_files",
     "write_json",
@@ -44,8 +46,11 @@ _CITYSCAPES_KEY_PARTS = 3
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it replaces ``path``, on any failure it is removed.
+
+    ``durable`` waits until the disk has it. Without, a loss of power soon after may leave an empty file, which
+    ``is_older`` takes for one that is to be made again; many small files are written several times faster.
 
     Raises:
         OpensegError: the folder cannot be written, or the disk is full. What stood at ``path`` is untouched.
@@ -55,8 +60,9 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -93,8 +99,9 @@ def file_hash(path: str | os.PathLike) -> str:
 
 
 def is_older(made: Path, source: Path) -> bool:
-    """Whether a made file is older than what it was made of."""
-    return made.stat().st_mtime < source.stat().st_mtime
+    """Whether a made file is older than what it was made of, or empty (see ``atomic_write``)."""
+    there = made.stat()
+    return there.st_size == 0 or there.st_mtime < source.stat().st_mtime
 
 
 def list_files(folder: str | os.PathLike, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
@@ -162,6 +169,32 @@ def index_files(paths: Iterable[Path], suffix: str = "") -> dict[str, Path]:
     return index
 
 
+def match_files(sources: Sequence[str], others: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The one of ``others`` that belongs to each of ``sources``, both paths relative to their folders.
+
+    That is the one with the same path, suffixes aside; else the only one with the same ``sample_key``, if no other
+    source has it too: files of one name in two folders are never taken for each other.
+
+    Returns:
+        Matches, and those sources that have none.
+    """
+    by_path = {PurePosixPath(name).with_suffix(""): name for name in others}
+    by_key: dict[str, list[str]] = {}
+    for name in others:
+        by_key.setdefault(sample_key(name), []).append(name)
+    counts = collections.Counter(sample_key(name) for name in sources)
+    matches, missing = {}, []
+    for name in sources:
+        same, key = by_path.get(PurePosixPath(name).with_suffix("")), sample_key(name)
+        if same is not None:
+            matches[name] = same
+        elif counts[key] == 1 and len(by_key.get(key, ())) == 1:
+            matches[name] = by_key[key][0]
+        else:
+            missing.append(name)
+    return matches, missing
+
+
 def claim_folder(
     folder: str | os.PathLike,
     made_by: dict[str, Any],
@@ -224,7 +257,7 @@ def _made_files(
             if path.name.startswith("."):
                 if _UNFINISHED.search(path.name) and path.is_file():
                     unfinished.append(path)
-            elif kind in existing and path.suffix in suffixes:
+            elif kind in existing and path.suffix.lower() in suffixes:
                 existing[kind].add(path.relative_to(base).as_posix())
     return existing, unfinished
 

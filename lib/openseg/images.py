@@ -11,6 +11,8 @@ import os
 import re
 import struct
 import warnings
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import imagecodecs
@@ -22,10 +24,12 @@ from openseg.files import atomic_write
 
 __all__ = [
     "color_mode",
+    "decode_grey_png",
     "is_turned_in_place",
     "read_color_label",
     "read_image",
     "read_label",
+    "read_palette",
     "write_image",
     "write_label",
 ]
@@ -47,6 +51,9 @@ _TURNS = {
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_START = 16  # signature, then length and name of the header
 _PNG_HEADER = struct.Struct(">IIBBBBB")
+_PNG_GREY, _PNG_INDEXED = 0, 3
+_PNG_UP = 2  # the filter of a row that is stored as its difference to the one above
+_PNG_LEVEL = 2
 # What changes how a PNG is shown or how many pictures it holds; Pillow sees to those.
 _PNG_SPECIAL = {b"acTL", b"eXIf", b"tRNS"}
 
@@ -62,15 +69,43 @@ def _read_plain_png(path: Path, colors: bool) -> np.ndarray | None:
         width, height, bits, kind, *_ = _PNG_HEADER.unpack_from(content, _PNG_START)
         if bits != 8 or kind != (2 if colors else 0) or width * height > _MAX_PIXELS:
             return None
-        place, name = len(_PNG_SIGNATURE), b""
-        while name != b"IEND":
-            length, name = struct.unpack_from(">I4s", content, place)
-            if name in _PNG_SPECIAL:
-                return None
-            place += length + 12
-        return imagecodecs.png_decode(content)
+        if any(name in _PNG_SPECIAL for name, _ in _chunks(content)):
+            return None
+        return imagecodecs.png_decode(content) if colors else decode_grey_png(content)
     except (OSError, struct.error, imagecodecs.PngError):
         return None  # Pillow finds out what is wrong with it
+
+
+def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Name and content of each part of a PNG."""
+    place, name = len(_PNG_SIGNATURE), b""
+    while name != b"IEND":
+        length, name = struct.unpack_from(">I4s", content, place)
+        yield name, memoryview(content)[place + 8 : place + 8 + length]
+        place += length + 12
+
+
+def decode_grey_png(content: bytes) -> np.ndarray:
+    """The grey values ``uint8[H, W]`` of an 8-bit PNG; those of ``write_label`` in a fraction of the time of others.
+
+    Raises:
+        imagecodecs.PngError: damaged.
+    """
+    with contextlib.suppress(
+        ValueError, struct.error, zlib.error, imagecodecs.ZlibngError
+    ):  # libpng says what is wrong
+        width, height, bits, kind, *_, interlaced = _PNG_HEADER.unpack_from(content, _PNG_START)
+        packed = b"".join(part for name, part in _chunks(content) if name == b"IDAT")
+        first = zlib.decompressobj().decompress(packed, 1)
+        if (bits, kind, interlaced, first) == (8, _PNG_GREY, 0, bytes([_PNG_UP])):
+            rows = np.frombuffer(imagecodecs.zlibng_decode(packed, out=height * (width + 1)), np.uint8)
+            rows = rows.reshape(height, width + 1)
+            if (rows[:, 0] == _PNG_UP).all():
+                values = rows[:, 1:].copy()
+                for y in range(1, height):  # np.add.accumulate goes down the columns one by one
+                    values[y] += values[y - 1]
+                return values
+    return imagecodecs.png_decode(content)
 
 
 def _open(path: Path) -> tuple[Image.Image, str]:
@@ -208,6 +243,15 @@ def color_mode(path: str | os.PathLike) -> str:
     return ""  # reading it says what is wrong
 
 
+def read_palette(path: str | os.PathLike) -> bytes | None:
+    """RGB of each value of an indexed image, or None."""
+    if color_mode(path) != "P":
+        return None
+    with Image.open(path) as image:
+        palette = image.getpalette()
+    return None if palette is None else bytes(palette)
+
+
 def read_color_label(path: str | os.PathLike) -> np.ndarray:
     """Read a label map whose colours stand for classes as RGB ``uint8[H, W, 3]``.
 
@@ -225,17 +269,43 @@ def read_color_label(path: str | os.PathLike) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def write_label(path: str | os.PathLike, labels: np.ndarray, palette: bytes | None = None) -> None:
-    """Write ``labels`` (``uint8`` or ``uint16``, ``[H, W]``) as PNG, atomically; ``palette`` makes an indexed PNG."""
-    image = Image.fromarray(labels)
+def write_label(
+    path: str | os.PathLike, labels: np.ndarray, palette: bytes | None = None, text: tuple[str, str] | None = None
+) -> None:
+    """Write ``labels`` (``uint8`` or ``uint16``, ``[H, W]``) as PNG, atomically.
+
+    ``palette`` (RGB of each value) makes an indexed PNG; ``text`` is a keyword and what it says.
+    """
+    content = _encode_png(labels, palette, text)
+    with atomic_write(path, durable=False) as temporary:
+        temporary.write_bytes(content)
+
+
+def _encode_png(labels: np.ndarray, palette: bytes | None, text: tuple[str, str] | None) -> bytes:
+    """A PNG of one channel, in a tenth of the time that Pillow takes: each row less the one above, and zlib-ng."""
+    height, width = labels.shape
+    bits = 8 * labels.itemsize
+    values = labels.astype(f">u{labels.itemsize}").view(np.uint8).reshape(height, -1)
+    rows = np.empty((height, values.shape[1] + 1), np.uint8)
+    rows[:, 0] = _PNG_UP
+    rows[0, 1:] = values[0]
+    np.subtract(values[1:], values[:-1], out=rows[1:, 1:])
+    kind = _PNG_GREY if palette is None else _PNG_INDEXED
+    chunks = [(b"IHDR", _PNG_HEADER.pack(width, height, bits, kind, 0, 0, 0))]
     if palette is not None:
-        image.putpalette(palette)
-    write_image(path, image)
+        chunks.append((b"PLTE", palette))
+    if text is not None:
+        chunks.append((b"tEXt", "\0".join(text).encode("latin-1")))
+    chunks += [(b"IDAT", imagecodecs.zlibng_encode(rows, level=_PNG_LEVEL)), (b"IEND", b"")]
+    parts = [_PNG_SIGNATURE]
+    for name, content in chunks:
+        parts += [struct.pack(">I", len(content)), name, content, struct.pack(">I", zlib.crc32(name + content))]
+    return b"".join(parts)
 
 
 def write_image(path: str | os.PathLike, image: Image.Image | np.ndarray) -> None:
     """Write a PIL image or an RGB ``uint8[H, W, 3]`` array, atomically."""
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
-    with atomic_write(path) as temporary:
+    with atomic_write(path, durable=False) as temporary:
         image.save(temporary, compress_level=3)

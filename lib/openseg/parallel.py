@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -60,8 +63,15 @@ def run_parallel(work: Callable[[Any], None], items: Sequence[Any], what: str, w
 
 
 def _init_worker() -> None:
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent handles it
     cv2.setNumThreads(0)  # its threads do not survive the fork, and every core has its process
+
+
+def _die_with_parent() -> None:
+    """Else workers of a killed call would go on writing beside the next one."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 class Writers:

@@ -26,6 +26,7 @@ __all__ = [
     "add_experiment",
     "add_workers",
     "existing_dir",
+    "existing_file",
     "experiment_of",
     "run_command",
 ]
@@ -99,14 +100,32 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu, cuda, cuda:1, ...")
 
 
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
+    return int(text)
+
+
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """``--workers``."""
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    parser.add_argument("--workers", type=_count, default=os.cpu_count() or 1, help="processes (default: all cores)")
 
 
 def add_debug(parser: argparse.ArgumentParser) -> None:
     """``--debug``."""
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def existing_file(path: str | Path, what: str) -> Path:
+    """``path`` if it is a file.
+
+    Raises:
+        OpensegError: it is not; ``what`` says what it should have been.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise OpensegError(f"{path}: no such file ({what})")
+    return path
 
 
 def existing_dir(path: str | Path, what: str) -> Path:

@@ -21,7 +21,7 @@ from openseg.models.weights import (
 )
 from openseg.schema import explain
 
-__all__ = ["convert"]
+__all__ = ["convert", "recognise"]
 
 _CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
@@ -40,7 +40,7 @@ def convert(source: str, target: str, config: str | None, overrides: Sequence[st
     if out.exists():
         raise CheckpointError(f"{target}: is there already; move it away, or write to another file")
     checkpoint = read_checkpoint(source)
-    experiment = load_experiment(config, overrides) if config else _recognise(checkpoint, overrides)
+    experiment = load_experiment(config, overrides) if config else recognise(checkpoint, overrides)
     compare_classes(experiment, checkpoint)
     experiment = fit_experiment(experiment, checkpoint)
     model = build_model(experiment)
@@ -51,13 +51,18 @@ def convert(source: str, target: str, config: str | None, overrides: Sequence[st
     print(f"written: {target}")
 
 
-def _recognise(checkpoint: Checkpoint, overrides: Sequence[str]) -> Experiment:
-    """The experiment of ``configs/`` that the weights fit; of several, the one that the file's name begins with."""
+def recognise(checkpoint: Checkpoint, overrides: Sequence[str] = (), dataset: str | None = None) -> Experiment:
+    """The experiment of ``configs/`` that the weights fit; of several, the one that the file's name begins with.
+
+    With ``dataset``, only how the network predicts matters: it takes the place of the data set in the file's own
+    experiment, and of several experiments that predict alike any will do.
+    """
     if "experiment" in checkpoint.content:
         if overrides:
             raise CheckpointError(f"{checkpoint.path}: holds its experiment; to change it, name another by --config")
         try:
-            return Experiment.model_validate(checkpoint.content["experiment"])
+            values = checkpoint.content["experiment"]
+            return Experiment.model_validate(values | {"data": {"dataset": dataset}} if dataset else values)
         except ValidationError as error:
             reason = explain(error, Experiment)
             raise CheckpointError(
@@ -102,7 +107,8 @@ def _recognise(checkpoint: Checkpoint, overrides: Sequence[str]) -> Experiment:
             "as it is; name one and what differs, such as --config configs/cityscapes/hrnet48_ocr.yaml model.head=isa"
         )
     path, experiment = fitting[-1]
-    if len(fitting) > 1:
+    alike = {(each.model, each.test, each.normalization, each.task, each.loss) for _, each in fitting}
+    if len(fitting) > 1 and not (dataset and len(alike) == 1):
         names = ", ".join(str(each) for each, _ in fitting)
         raise CheckpointError(f"{checkpoint.path}: fits several experiments, {names}; name one by --config")
     print(f"recognised as {path}")

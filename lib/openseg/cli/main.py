@@ -1,4 +1,4 @@
-"""``main.py``: train, resume, val, test, predict, offsets, evaluate, convert, check, cache, config."""
+"""``main.py``: train, resume, val, test, predict, segfix-targets, offsets, evaluate, convert, check, cache, config."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from openseg.cli.common import (
 from openseg.cli.data import add_cache, add_check, cache, check
 from openseg.cli.evaluate import add_evaluate, evaluate
 from openseg.cli.predict import add_offsets, add_predict, add_test, add_val, offsets, predict, test, val
+from openseg.prepare.targets import add_targets_options, make_targets_of
 
 __all__ = ["main"]
 
@@ -26,11 +27,11 @@ _DESCRIPTION = """Train, evaluate and sharpen semantic segmentation.
   python main.py train    --config configs/camvid/hrnet18_ocr.yaml
   python main.py val      --config configs/camvid/hrnet18_ocr.yaml
   python main.py predict  my_images --config configs/camvid/hrnet18_ocr.yaml
-  python main.py offsets  --config configs/camvid/segfix_hrnet18.yaml --split val
+  python main.py offsets  --config configs/camvid/segfix_hrnet_small.yaml --split val
   python main.py evaluate --dataset camvid --pred predictions --gt data/camvid/val/label
 
 Labels are sharpened by segfix.py, see python segfix.py --help. Exit codes: 0 done, 1 check found errors or
-predict left images out, 2 a problem that the message names, 130 interrupted.
+predict or offsets left images out, 2 a problem that the message names, 130 interrupted.
 """
 
 Command = Callable[[argparse.Namespace], "int | None"]
@@ -90,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     add_test(add("test", test, "Predict a split and write labels for its test server; goes on where it stopped."))
     add_predict(add("predict", predict, "Predict an image, a folder of images or a video: ids, colours, overlay."))
     add_offsets(add("offsets", offsets, "Predict SegFix offsets of the images of a split or a folder."))
+    sub = add("segfix-targets", make_targets_of, "Make SegFix ground truth from label or instance maps.")
+    add_targets_options(sub)
+    sub.add_argument("--instances", action="store_true", help="from instance maps, every object being a region")
     add_evaluate(
         add("evaluate", evaluate, "Score labels of any model: mIoU, accuracies, boundary F and IoU; instances: AP.")
     )

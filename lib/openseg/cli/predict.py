@@ -73,10 +73,15 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 
 def add_offsets(parser: argparse.ArgumentParser) -> None:
     """Options of ``offsets``."""
-    _add_network(parser, "offset_pred/<split>/semantic/<dataset>/offset_<backbone>")
+    _add_network(parser, "offset_pred/<split>/semantic/<dataset>/offset_<backbone>, or offset_pred/images/<folder>")
     parser.add_argument("--split", default="val", help="default: val")
     parser.add_argument("--images", metavar="DIR", help="a folder of images instead of a split")
-    parser.add_argument("--format", choices=("png", "mat"), default="png", help="png: ours; mat: the original's")
+    parser.add_argument(
+        "--format",
+        choices=("png", "mat", "mat-int32"),
+        default="png",
+        help="png: ours; mat: the original's with int8; mat-int32: exactly the original's (default: png)",
+    )
 
 
 def _checkpoint(arguments: argparse.Namespace, task: str, other: str) -> tuple[Experiment, Path]:
@@ -253,28 +258,31 @@ def _images(source: Path, out: Path) -> dict[str, Path]:
     return images
 
 
-def offsets(arguments: argparse.Namespace) -> None:
-    """Predict the SegFix offsets of a split or a folder."""
+def offsets(arguments: argparse.Namespace) -> int:
+    """Predict the SegFix offsets of a split or a folder; exit code 1 if some images could not be read."""
     from openseg.data.folder import list_images, split_paths
-    from openseg.engine.distributed import pick_device, process_group
-    from openseg.engine.predict import predict_offsets
-    from openseg.engine.predictor import load_for_inference
+    from openseg.engine.distributed import process_group
+    from openseg.engine.offsets import SegFixPredictor, predict_offsets
+    from openseg.errors import OpensegError
     from openseg.files import file_hash
 
     experiment, path = _checkpoint(arguments, "segfix", "val")
     made_by = {"checkpoint": file_hash(path)}
     with process_group() as group:
-        device = pick_device(arguments.device)
-        model, report = load_for_inference(experiment, path, device)
+        predictor = SegFixPredictor(experiment, path, arguments.device)
         if group.first:
-            print(f"{path}: {report}", flush=True)
+            print(f"{path}: {predictor.report}", flush=True)
         folder = arguments.images or split_paths(experiment.catalog, experiment.data_dir, arguments.split)
         images = list_images(folder)
         default = f"offset_pred/{arguments.split}/semantic/{experiment.catalog.name}/offset_{experiment.model.backbone}"
+        if arguments.images:
+            default = f"offset_pred/images/{Path(arguments.images).resolve().name}"
         out_dir = Path(arguments.out or default)
         made_by |= _source(images[0].parent, "" if arguments.images else arguments.split)
-        predict_offsets(
-            model, experiment, images, device, out_dir, f".{arguments.format}", made_by, group, arguments.overwrite
-        )
+        broken: list[OpensegError] = []
+        predict_offsets(predictor, images, out_dir, arguments.format, made_by, group, arguments.overwrite, broken)
         if group.first:
             print(f"offsets: {out_dir}")
+    for error in broken:
+        print(f"error: left out: {error}", file=sys.stderr)
+    return 1 if broken else 0

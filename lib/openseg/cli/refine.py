@@ -3,177 +3,287 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
-
-from openseg.catalog import IGNORE, Catalog, color_keys, get_catalog
-from openseg.cli.common import HelpFormatter, add_debug, add_workers, existing_dir, run_command
+from openseg.catalog import get_catalog
+from openseg.cli.common import HelpFormatter, add_debug, add_workers, existing_dir, existing_file, run_command
+from openseg.cli.offset_source import find_offsets
 from openseg.cli.profile import data_root
 from openseg.data.folder import match_labels, split_paths
-from openseg.errors import DataError
-from openseg.files import list_files, sample_key
-from openseg.images import color_mode, read_color_label, read_label, write_image, write_label
-from openseg.parallel import run_parallel
-from openseg.segfix import index_offsets, read_offsets, refine
+from openseg.engine.refining import Refining, refine_file, refine_label
+from openseg.engine.scoring import first_of
+from openseg.errors import ConfigError, DataError, OpensegError
+from openseg.files import atomic_write, claim_folder, is_older, list_files, match_files
+from openseg.parallel import map_parallel
+from openseg.segfix import OffsetMap
+from openseg.segfix.offset_files import Place, list_offsets
 
-__all__ = ["find_offsets", "main", "refine_file"]
+if TYPE_CHECKING:
+    from openseg.engine.offsets import SegFixPredictor
+
+__all__ = ["add_offset_options", "list_labels", "main", "report_left_out", "require_matches", "todo_of"]
 
 _DESCRIPTION = """Sharpen label maps of any model with SegFix offsets.
 
   python segfix.py --input results/label --offset offset_pred/val/semantic/cityscapes/offset_hrnet48
   python segfix.py --input results/label --split val          # finds the offsets, scores before and after
+  python segfix.py --input labels --images images --checkpoint segfix.pth     # without offset files
+  python segfix.py tune --input labels --gt truth --offset offsets            # which --scale, which --min-confidence
+  python segfix.py instances --input results --offset offsets                 # masks, or COCO's JSON
 
-A label a.png belongs to the offset a.png or a.mat (Cityscapes names meet by city, sequence and frame). Labels may be
-in any id space, 8 or 16 bits, with or without a palette; ids are moved, never changed. Without --offset, the folders
+A label a.png belongs to the offset a.png or a.mat (Cityscapes names meet by city, sequence and frame), in folders of
+the same name if there are any. Labels may be in any id space, 8 or 16 bits, with or without a palette, or colours; they
+are moved, never changed. Without --offset, the folders
 tried are <data root>/<dataset>/val/offset_pred/semantic/offset_* (test: <data root>/<dataset>/test_offset/semantic/
-offset_*) and offset_pred/<split>/semantic/<dataset>/offset_*. With --split val, labels that all have their truth in
-<data root>/<dataset>/val/label are scored before and after.
+offset_*), <data root>/<dataset>/offset_semantic.zip and offset_pred/<split>/semantic/<dataset>/offset_*. With --split
+val, labels that all have their truth in <data root>/<dataset>/val/label are scored before and after.
+
+What is there already is kept, so an interrupted call goes on where it stopped. Files that cannot be read are left out
+and named at the end. Exit codes: 0 done, 1 some were left out, 2 a problem that the message names, 130 interrupted.
 """
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="segfix.py", description=_DESCRIPTION, formatter_class=HelpFormatter)
-    parser.add_argument("--input", required=True, metavar="DIR", help="label PNGs to sharpen")
-    parser.add_argument("--offset", metavar="DIR", help="offsets (default: looked for, see above)")
-    parser.add_argument(
-        "--out", metavar="DIR", help="default: label_w_segfix, beside an input named label, else inside the input"
-    )
+def add_offset_options(parser: argparse.ArgumentParser, scale: int | None) -> None:
+    """What refining labels and instances share."""
+    parser.add_argument("--offset", metavar="DIR", help="offsets, also a zip archive (default: looked for, see above)")
     parser.add_argument("--split", choices=("val", "test"), default="val", help="default: val")
+    default = scale or "by size: 2 for 1024x2048, 1 up to about 700 pixels of the shorter side"
+    parser.add_argument("--scale", type=int, default=scale, metavar="N", help=f"pixels a step (default: {default})")
     parser.add_argument(
-        "--scale", type=int, default=2, help="pixels a step (default: 2, for 1024x2048; 1 for ~480x360)"
+        "--min-confidence",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="pixels whose direction is less sure stay (default: 0, all move)",
     )
     parser.add_argument(
         "--dataset", default="cityscapes", metavar="NAME", help="or a YAML file of your own (default: cityscapes)"
     )
     parser.add_argument("--data-root", metavar="DIR", help="default: DATA_ROOT of config.profile")
+    parser.add_argument("--overwrite", action="store_true", help="make again what is there already")
+    parser.add_argument("--fail-fast", action="store_true", help="stop at the first file that cannot be used")
+    add_workers(parser)
+    add_debug(parser)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="segfix.py", description=_DESCRIPTION, formatter_class=HelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--input", required=True, metavar="DIR", help="label PNGs to sharpen")
+    parser.add_argument(
+        "--out", metavar="DIR", help="default: label_w_segfix, beside an input named label, else inside the input"
+    )
+    parser.add_argument("--images", metavar="DIR", help="with --checkpoint: the images of the labels")
+    parser.add_argument("--checkpoint", metavar="PTH", help="a SegFix network, instead of --offset")
+    parser.add_argument(
+        "--config", metavar="YAML", help="its experiment (default: as the checkpoint says, or the one that it fits)"
+    )
+    parser.add_argument("--device", default="auto", help="of the network: auto, cpu, cuda, cuda:1, ...")
+    add_offset_options(parser, scale=None)
+    parser.add_argument(
+        "--train-ids", action="store_true", help="the labels hold training ids 0, 1, 2, ...; for scores"
+    )
     parser.add_argument("--eval-ids-only", action="store_true", help="ids outside the evaluated classes become 255")
     parser.add_argument(
         "--figures", type=int, default=0, metavar="N", help="where scored: also draw N pictures of before and after"
     )
-    add_workers(parser)
-    add_debug(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and run; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] == "tune":
+        from openseg.cli.tune import tune
+
+        return tune(argv[1:])
+    if argv and argv[0] == "instances":
+        from openseg.cli.refine_instances import main as instances
+
+        return instances(argv[1:])
     arguments = _parser().parse_args(argv)
     return run_command(lambda: _run(arguments), arguments.debug)
 
 
-def find_offsets(split: str, dataset: str, root: Path) -> Path:
-    """The folder of offsets that the documentation names for a split.
-
-    Raises:
-        DataError: there is none, or several to choose from.
-    """
-    catalog = get_catalog(dataset)
-    data = root / catalog.folder
-    documented = {"val": data / "val/offset_pred/semantic", "test": data / "test_offset/semantic"}
-    parents = [documented[split], Path("offset_pred") / split / "semantic" / catalog.name]
-    for parent in parents:
-        found = sorted(path for path in parent.glob("offset_*") if path.is_dir())
-        if len(found) > 1:
-            names = ", ".join(str(path) for path in found)
-            raise DataError(f"several folders of offsets: {names}; choose one with --offset")
-        if found:
-            return found[0]
-    tried = " or ".join(f"{parent}/offset_<backbone>" for parent in parents)
-    raise DataError(
-        f"no offsets in {tried}; predict them with a segfix launcher (segfix_pred_{split}), or pass --offset"
-    )
-
-
-def _refine_colors(files: tuple[Path, Path, Path], scale: int) -> None:
-    """Sharpen a label file whose colours stand for classes."""
-    label, offset, out = files
-    colors, offsets = read_color_label(label), read_offsets(offset)
-    _require_same_size(label, colors.shape[:2], offset, offsets)
-    keys = refine(color_keys(colors), offsets, scale)
-    write_image(out, np.stack([keys >> 16, keys >> 8 & 255, keys & 255], axis=2).astype(np.uint8))
-
-
-def _require_same_size(label: Path, shape: tuple[int, ...], offset: Path, offsets: np.ndarray) -> None:
-    if offsets.shape[:2] != shape:
-        raise DataError(f"{label}: size {shape} differs from its offset {offset} {offsets.shape[:2]}")
-
-
-def refine_file(
-    files: tuple[Path, Path, Path], scale: int, catalog: Catalog | None = None, colored: bool = False
-) -> None:
-    """Sharpen one label file: ``files`` are label, offset and output; a palette stays.
-
-    ``colored``: the data set's labels are colours. ``catalog`` given: ids outside its classes become 255, as the
-    original wrote it, or ``void_id`` where 255 is a class.
-    """
-    label, offset, out = files
-    if colored and color_mode(label) in ("RGB", "RGBA"):
-        _refine_colors(files, scale)
-        return
-    labels, offsets = read_label(label), read_offsets(offset)
-    _require_same_size(label, labels.shape, offset, offsets)
-    refined = refine(labels, offsets, scale)
-    if catalog is not None:
-        train_ids = catalog.encode_prediction(refined)
-        void = catalog.void_id if (catalog.encode_known(np.array([IGNORE])) != IGNORE).any() else IGNORE
-        refined = np.where(train_ids == IGNORE, void, catalog.decode(train_ids)).astype(np.uint8)
-    palette = Image.open(label).getpalette()
-    write_label(out, refined, None if palette is None else bytes(palette))
-
-
 SHARPENED = "label_w_segfix"
+_RECORD = "made_by.json"
 
 
 def _out_dir(folder: Path) -> Path:
+    folder = folder.resolve()
     return folder.with_name(SHARPENED) if folder.name == "label" else folder / SHARPENED
 
 
-def _list_labels(source: Path, out: Path) -> list[Path]:
-    """The label files to sharpen; what an earlier call wrote below ``source`` is left out.
+def list_labels(source: Path) -> list[str]:
+    """The label files to sharpen, relative to ``source``; what earlier calls wrote below it is left out.
 
     Raises:
-        DataError: there are none, or writing to ``out`` would overwrite them.
+        DataError: there are none.
     """
-    target = out.resolve()
-    if source.resolve().is_relative_to(target):
-        raise DataError(f"--out {out}: would overwrite the labels in {source}; choose another folder")
+    made = {source: False}
 
-    def written(path: Path) -> bool:
-        inside = path.relative_to(source).parts[:-1]
-        return path.resolve().is_relative_to(target) or any(part.startswith(SHARPENED) for part in inside)
+    def is_made(folder: Path) -> bool:
+        if folder not in made:
+            results = folder.with_name(folder.name.removesuffix("_figures"))
+            made[folder] = (results / _RECORD).is_file() or is_made(folder.parent)
+        return made[folder]
 
-    labels = [path for path in list_files(source, (".png",)) if not written(path)]
+    labels = [path.relative_to(source).as_posix() for path in list_files(source, (".png",)) if not is_made(path.parent)]
     if not labels:
         raise DataError(f"{source}: holds no label PNG besides what segfix.py wrote")
     return labels
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> int:
     source = existing_dir(arguments.input, "label PNGs to sharpen")
-    out = Path(arguments.out) if arguments.out else _out_dir(source)
+    out = Path(arguments.out).resolve() if arguments.out else _out_dir(source)
     root = Path(arguments.data_root) if arguments.data_root else data_root()
-    offset_dir = Path(arguments.offset or find_offsets(arguments.split, arguments.dataset, root))
-    print(f"offsets: {offset_dir}")
-    labels = _list_labels(source, out)
-    index = index_offsets(offset_dir)
-    missing = [path for path in labels if sample_key(path) not in index]
-    if missing:
-        names = ", ".join(path.name for path in missing[:3])
-        raise DataError(
-            f"{len(missing)} of {len(labels)} labels have no offset in {offset_dir} ({names}); predict them first"
-        )
-    work = [(path, index[sample_key(path)], out / path.relative_to(source)) for path in labels]
-    catalog = get_catalog(arguments.dataset)
-    evaluated = catalog if arguments.eval_ids_only else None
-    sharpen = partial(refine_file, scale=arguments.scale, catalog=evaluated, colored=catalog.label_colors)
-    run_parallel(sharpen, work, "segfix", arguments.workers)
-    print(f"{len(work)} label maps: {out}")
+    how = Refining(arguments.dataset, arguments.scale, arguments.min_confidence, arguments.eval_ids_only)
+    if source.resolve().is_relative_to(out):
+        raise DataError(f"--out {out}: would overwrite the labels in {source}; choose another folder")
+    labels = list_labels(source)
+    if arguments.images or arguments.checkpoint:
+        problems = _refine_by_network(arguments, source, labels, out, how)
+    else:
+        problems = _refine_by_files(arguments, source, labels, out, how, root)
+    print(f"{len(labels) - len(problems)} label maps: {out}")
     if arguments.split == "val":
-        _score(arguments, [(before, after) for before, _, after in work], root, out)
+        if problems:
+            print(f"not scored: {len(problems)} label maps were left out")
+        else:
+            _score(arguments, [(source / name, out / name) for name in labels], root, out)
+    return report_left_out(problems, len(labels), out)
+
+
+def report_left_out(problems: Sequence[str], total: int, out: Path) -> int:
+    """Names what was left out, and writes all of it beside ``out``; returns the exit code.
+
+    Raises:
+        DataError: that is all.
+    """
+    listed = out.with_name(f"{out.name}_left_out.txt")
+    if not problems:
+        listed.unlink(missing_ok=True)
+        return 0
+    if len(problems) >= total:
+        raise DataError(first_of(problems))
+    with atomic_write(listed) as temporary:
+        temporary.write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8", errors="replace")
+    print(f"error: {len(problems)} left out, all named in {listed}: {first_of(problems)}", file=sys.stderr)
+    return 1
+
+
+def require_matches(missing: Sequence[str], total: int, what: str, fail_fast: bool) -> list[str]:
+    """What is wrong with files without a partner.
+
+    Raises:
+        DataError: all of them, or with ``fail_fast`` any.
+    """
+    problems = [f"{name} has no {what}" for name in missing]
+    if problems and (fail_fast or len(problems) == total):
+        raise DataError(f"{len(problems)} of {total} have no {what}: {first_of(problems)}")
+    return problems
+
+
+def todo_of(
+    files: Sequence[tuple[Path, Place, Path]], out: Path, made_by: dict, overwrite: bool, suffixes: tuple[str, ...]
+) -> list[tuple[Path, Place, Path]]:
+    """What is still to do of (source, offset, output); see ``claim_folder``."""
+    kept = claim_folder(out, made_by, suffixes, (".",), "overwrite" if overwrite else "replace")["."]
+
+    def done(source: Path, offset: Place, target: Path) -> bool:
+        if target.relative_to(out).as_posix() not in kept:
+            return False
+        offset_file = offset if isinstance(offset, Path) else offset.archive
+        return not is_older(target, source) and not is_older(target, offset_file)
+
+    todo = [each for each in files if not done(*each)]
+    if len(todo) < len(files):
+        print(f"{len(files) - len(todo)} of {len(files)} are there already; --overwrite makes them again")
+    return todo
+
+
+def _refine_by_files(
+    arguments: argparse.Namespace, source: Path, labels: list[str], out: Path, how: Refining, root: Path
+) -> list[str]:
+    """Refine with offset files; returns what was left out."""
+    place = Path(arguments.offset or find_offsets(arguments.split, arguments.dataset, root))
+    print(f"offsets: {place}")
+    offsets = list_offsets(place)
+    matches, missing = match_files(labels, [*offsets])
+    problems = require_matches(missing, len(labels), f"offset in {place}; predict it", arguments.fail_fast)
+    work = [(source / name, offsets[offset], out / name) for name, offset in matches.items()]
+    made_by = {"what": "refined labels", "labels": str(source.resolve()), "offsets": str(place.resolve())}
+    todo = todo_of(work, out, made_by | how.settings, arguments.overwrite, (".png",))
+    sharpen = partial(refine_file, how=how, fail_fast=arguments.fail_fast)
+    return problems + [each for each in map_parallel(sharpen, todo, "segfix", arguments.workers) if each]
+
+
+def _load(arguments: argparse.Namespace) -> tuple[SegFixPredictor, str]:
+    """The network, and the hash of its file."""
+    from openseg.cli.convert import recognise
+    from openseg.config import load_experiment
+    from openseg.engine.offsets import SegFixPredictor
+    from openseg.files import file_hash
+    from openseg.models.weights import read_checkpoint
+
+    if arguments.offset:
+        raise ConfigError("--offset and --checkpoint exclude each other")
+    if not arguments.checkpoint or not arguments.images:
+        raise ConfigError("--images and --checkpoint belong together")
+    digest = file_hash(existing_file(arguments.checkpoint, "a SegFix network"))
+    if arguments.config:
+        experiment = load_experiment(arguments.config)
+    else:
+        # Which data set it was trained on does not matter, and its file may be elsewhere.
+        experiment = recognise(read_checkpoint(arguments.checkpoint), dataset=arguments.dataset)
+    predictor = SegFixPredictor(experiment, arguments.checkpoint, arguments.device)
+    print(f"{arguments.checkpoint}: {predictor.report}", flush=True)
+    return predictor, digest
+
+
+def _refine_by_network(
+    arguments: argparse.Namespace, source: Path, labels: list[str], out: Path, how: Refining
+) -> list[str]:
+    """Refine with offsets that are predicted on the way; returns what was left out."""
+    from openseg.data.loaders import ImageSet, iterate_images
+    from openseg.parallel import Writers
+    from openseg.progress import progress
+
+    predictor, digest = _load(arguments)
+    folder = existing_dir(arguments.images, "the images of the labels")
+    images = {path.relative_to(folder).as_posix(): path for path in list_files(folder)}
+    matches, missing = match_files(labels, [*images])
+    problems = require_matches(missing, len(labels), f"image in {folder}", arguments.fail_fast)
+    work = [(source / name, images[image], out / name) for name, image in matches.items()]
+    made_by = {"what": "refined labels", "labels": str(source.resolve()), "images": str(folder.resolve())}
+    made_by |= {"checkpoint": digest, **predictor.settings, **how.settings}
+    todo = todo_of(work, out, made_by, arguments.overwrite, (".png",))
+    jobs = {image: (label, target) for label, image, target in todo}
+    if len(jobs) < len(todo):
+        raise DataError(f"{folder}: an image belongs to two labels; give every label an image of its own name")
+    broken: list[OpensegError] | None = None if arguments.fail_fast else []
+
+    def write(image: Path, offsets: OffsetMap) -> None:
+        label, target = jobs[image]
+        try:
+            refine_label(label, offsets, target, how, str(image))
+        except DataError as error:
+            if arguments.fail_fast:
+                raise
+            problems.append(str(error))
+
+    pin = predictor.device.type == "cuda"
+    items = iterate_images(ImageSet(predictor.experiment, [*jobs]), arguments.workers, pin, broken)
+    with Writers() as writers:
+        for item in progress(items, len(jobs), "segfix"):
+            writers.submit(write, item["path"], predictor.predict(item["image"]))
+    return problems + [str(error) for error in broken or ()]
 
 
 def _score(arguments: argparse.Namespace, files: list[tuple[Path, Path]], root: Path, out: Path) -> None:
@@ -193,6 +303,7 @@ def _score(arguments: argparse.Namespace, files: list[tuple[Path, Path]], root: 
                 arguments.dataset,
                 what=f"score {name}",
                 workers=arguments.workers,
+                train_ids=arguments.train_ids,
             )
             for place, name in enumerate(("before", "after"))
         }

@@ -13,7 +13,7 @@ from openseg.catalog import Catalog, SplitFiles
 from openseg.config import Experiment
 from openseg.errors import DataError, nearest_names
 from openseg.files import IMAGE_SUFFIXES, LABEL_SUFFIXES, index_files, list_files, sample_key
-from openseg.segfix.targets import TARGET_SUFFIXES
+from openseg.segfix.target_files import TARGET_SUFFIXES
 
 __all__ = [
     "Pair",
@@ -360,10 +360,12 @@ def _with_targets(experiment: Experiment, split: str, paths: SplitPaths, pairs: 
     made = {path.stem: path for path in found if path.suffix in TARGET_SUFFIXES and not path.name.startswith(".")}
     missing = [pair.label.stem for pair in pairs if pair.label.stem not in made]
     if missing:
-        program = "instance_dt_offset_generator" if "_inst" in experiment.data.offset_gt else "dt_offset_generator"
+        kind = " --instances" if "_inst" in experiment.data.offset_gt else ""
+        rule = " --rule clean" if "clean" in experiment.data.offset_gt else ""
+        name = f" --outname {experiment.data.offset_gt}"
         raise DataError(
             f"{folder}: no SegFix ground truth of {len(missing)} of {len(pairs)} labels ({missing[0]}); make it with "
-            f"python lib/datasets/preprocess/cityscapes/{program}.py --datadir {experiment.data_dir} "
-            f"--split {split} --dataset {experiment.data.dataset}, or while training with data.targets=label"
+            f"python main.py segfix-targets --datadir {experiment.data_dir} --split {split} "
+            f"--dataset {experiment.data.dataset}{kind}{rule}{name}, or while training with data.targets=label"
         )
     return [replace(pair, targets=made[pair.label.stem]) for pair in pairs]

@@ -106,7 +106,7 @@ def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
 class ValSet(_Guarded):
     """Whole images, resized as the experiment says, with their training ids at their own size, in order.
 
-    For SegFix with its ground truth as well.
+    For SegFix, whose windows are small, one crop of each image with its ground truth; always the same one.
     """
 
     def __init__(self, experiment: Experiment, pairs: Sequence[Pair]) -> None:
@@ -121,11 +121,25 @@ class ValSet(_Guarded):
         pair = self.pairs[index]
         image, label = self.samples.pair(pair)
         label = np.array(label)
-        item = {"pair": pair, "image": _fitted(image, self.experiment), "label": label}
-        if self.samples.with_targets:
-            targets = self.samples.targets(pair, label)
-            item["mask"], item["direction"] = targets.mask_and_direction(label, self.experiment.loss.max_distance)
-        return item
+        if not self.samples.with_targets:
+            return {"pair": pair, "image": _fitted(image, self.experiment), "label": label}
+        area = self._crop(index, label.shape)
+        targets = self.samples.targets(pair, label)
+        targets = Targets(targets.depth[area], targets.angle_code[area])
+        mask, direction = targets.mask_and_direction(label[area], self.experiment.loss.max_distance)
+        image = _fitted(image[area], self.experiment)
+        return {"pair": pair, "image": image, "label": label[area], "mask": mask, "direction": direction}
+
+    def _crop(self, index: int, size: tuple[int, int]) -> tuple[slice, slice]:
+        """As much of an image as a training crop shows, at a place that depends on the image's number alone."""
+        rng = np.random.default_rng(index)
+        scale = min(self.experiment.test.ss.scales)
+        lengths = [
+            min(length, -(-crop // scale)) for length, crop in zip(size, self.experiment.augment.crop_size, strict=True)
+        ]
+        starts = [int(rng.integers(0, length - kept + 1)) for length, kept in zip(size, lengths, strict=True)]
+        rows, columns = (slice(start, start + int(kept)) for start, kept in zip(starts, lengths, strict=True))
+        return rows, columns
 
 
 class ImageSet(_Guarded):

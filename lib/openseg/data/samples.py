@@ -13,7 +13,8 @@ from openseg.data.cache import DecodedCache
 from openseg.data.folder import Pair
 from openseg.errors import DataError
 from openseg.images import read_image, read_label
-from openseg.segfix.targets import Targets, make_instance_targets, make_targets, read_targets
+from openseg.segfix.target_files import read_targets
+from openseg.segfix.targets import Targets, make_instance_targets, make_targets
 
 __all__ = ["Samples"]
 
@@ -25,6 +26,7 @@ class Samples:
         self.catalog: Catalog = experiment.catalog
         self.cache = DecodedCache.of(experiment) if cached else DecodedCache(Path(), 0)
         self.max_distance = experiment.loss.max_distance
+        self.rule = experiment.data.target_rule
         self.with_targets = experiment.task == "segfix"
 
     def image(self, path: Path) -> np.ndarray:
@@ -51,7 +53,8 @@ class Samples:
             DataError: a file is damaged, or of another size.
         """
         source = pair.targets or pair.instance or pair.label
-        variant = f"targets {self.catalog.fingerprint if pair.targets is None else self.max_distance}"
+        made = f"{self.catalog.fingerprint} {self.rule}"
+        variant = f"targets {self.max_distance if pair.targets else made}"
         packed = self.cache.get(source, variant, lambda: self._make_targets(pair, label))
         require_same_size(source, packed.shape[1:], pair.label, label.shape)
         return Targets(packed[0], packed[1])
@@ -61,9 +64,9 @@ class Samples:
             targets = read_targets(pair.targets, self.max_distance)
         elif pair.instance is not None:
             instances = self.catalog.merge_instances(read_label(pair.instance))
-            targets = make_instance_targets(instances, self.catalog.ids)
+            targets = make_instance_targets(instances, self.catalog.ids, self.rule)
         else:
-            targets = make_targets(np.asarray(label))
+            targets = make_targets(np.asarray(label), self.rule)
         return np.stack([targets.depth, targets.angle_code])
 
     def fill_cache(self, pair: Pair) -> None:

@@ -1,17 +1,16 @@
-"""Prediction of many images into a folder: continued where it stopped, shared by the processes of torchrun."""
+"""Labels of many images into a folder: continued where it stopped, shared by the processes of torchrun."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
 
 from openseg.catalog import Catalog
 from openseg.config import Experiment
@@ -21,13 +20,11 @@ from openseg.engine.predictor import Predictor
 from openseg.errors import ConfigError, OpensegError
 from openseg.files import atomic_write, claim_folder, is_older
 from openseg.images import read_image, write_image, write_label
-from openseg.inference import Rows, bands, predict_boundary
+from openseg.inference import Rows, bands
 from openseg.parallel import Writers
 from openseg.progress import progress
-from openseg.segfix.directions import directions_to_offsets
-from openseg.segfix.offsets import OFFSET_SUFFIXES, write_offsets
 
-__all__ = ["KINDS", "Outputs", "predict_images", "predict_offsets", "result_settings"]
+__all__ = ["KINDS", "Outputs", "model_settings", "predict_images", "result_settings", "tell_kept"]
 
 logger = logging.getLogger("openseg")
 
@@ -111,15 +108,16 @@ def result_settings(predictor: Predictor) -> dict[str, Any]:
     experiment = predictor.experiment
     return {
         "mode": predictor.mode,
-        "test": experiment.test.model_dump(mode="json", exclude={"compile", "min_direction_probability"}),
+        "test": experiment.test.model_dump(mode="json", exclude={"compile"}),
         "normalization": experiment.normalization.model_dump(mode="json"),
         "data": experiment.data.model_dump(mode="json", include={"short_side", "size"}),
-        "model": _model_settings(experiment),
+        "model": model_settings(experiment),
         "classes": experiment.catalog.output_fingerprint,
     }
 
 
-def _model_settings(experiment: Experiment) -> dict[str, Any]:
+def model_settings(experiment: Experiment) -> dict[str, Any]:
+    """What decides a network, beside its weights."""
     return experiment.model.model_dump(mode="json", exclude={"pretrained"})
 
 
@@ -127,7 +125,7 @@ def _claim(outputs: Outputs, made_by: dict[str, Any], images: Mapping[str, Path]
     """Names of the images that are still to do."""
     existing = outputs.claim(made_by)
     todo = [name for name, path in images.items() if not outputs.done(existing, name, path)]
-    _tell_kept(len(images) - len(todo), len(images))
+    tell_kept(len(images) - len(todo), len(images))
     wanted = {f"{name}{KINDS['label']}" for name in images}
     left = sorted(existing["label"] - wanted)
     if left:
@@ -138,7 +136,8 @@ def _claim(outputs: Outputs, made_by: dict[str, Any], images: Mapping[str, Path]
     return todo
 
 
-def _tell_kept(kept: int, total: int) -> None:
+def tell_kept(kept: int, total: int) -> None:
+    """Say how many results are there already."""
     if kept:
         logger.info("%d of %d are there already; --overwrite makes them again", kept, total)
 
@@ -167,54 +166,3 @@ def _write_rows(path: Path, rows: Rows, kind: str, experiment: Experiment) -> No
                 band = band / band.sum(dim=1, keepdim=True)
             array[:, top : top + band.shape[2]] = band[0].cpu().numpy()
         array.flush()
-
-
-@torch.inference_mode()
-def predict_offsets(
-    model: nn.Module,
-    experiment: Experiment,
-    images: Sequence[Path],
-    device: torch.device,
-    out_dir: Path,
-    suffix: str,
-    made_by: dict[str, Any],
-    group: Group,
-    overwrite: bool = False,
-) -> None:
-    """Write the offsets of images: ``<out_dir>/<image stem><suffix>``.
-
-    Files that an interrupted call left are kept if ``made_by``, such as the checkpoint's hash, is the same as then.
-
-    Raises:
-        DataError: the folder holds offsets that no such call wrote.
-    """
-    model.eval()
-    test = experiment.test
-    made_by = {
-        "what": "offsets",
-        **made_by,
-        "model": _model_settings(experiment),
-        "suffix": suffix,
-        "threshold": experiment.loss.mask_threshold,
-        "test": test.model_dump(mode="json", exclude={"compile"}),
-        "normalization": experiment.normalization.model_dump(mode="json"),
-    }
-    todo = None
-    if group.first:
-        existing = claim_folder(out_dir, made_by, OFFSET_SUFFIXES, others="overwrite" if overwrite else "replace")[""]
-        files = {path: out_dir / f"{path.stem}{suffix}" for path in images}
-        todo = [path for path, made in files.items() if made.name not in existing or is_older(made, path)]
-        _tell_kept(len(images) - len(todo), len(images))
-    todo = group.broadcast(todo)
-    mine = group.share_of(todo)
-    items = iterate_images(ImageSet(experiment, mine), experiment.data.workers, device.type == "cuda")
-    with Writers(min(os.cpu_count() or 1, 4)) as writers:
-        for item in progress(items, len(mine), "offsets", hidden=not group.first):
-            image = item["image"][None].to(device, non_blocking=True)
-            window = test.window, test.window_stride
-            probability, logits = predict_boundary(model, image, experiment.normalization, *window)
-            sureness, directions = logits[0].softmax(dim=0).max(dim=0)
-            moves = (probability[0] > experiment.loss.mask_threshold) & (sureness >= test.min_direction_probability)
-            offsets = directions_to_offsets(directions.to(torch.uint8).cpu().numpy()) * moves.cpu().numpy()[..., None]
-            writers.submit(write_offsets, out_dir / f"{item['path'].stem}{suffix}", offsets)
-    group.wait()

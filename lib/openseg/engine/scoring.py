@@ -26,6 +26,7 @@ __all__ = [
     "Matched",
     "ScoredPair",
     "first_of",
+    "list_instances",
     "match_predictions",
     "read_instances",
     "require_none",
@@ -262,14 +263,14 @@ def _score_masks(pair: tuple[Path, Path], dataset: str) -> InstanceScores | str:
     return scores
 
 
-def read_instances(path: Path) -> Iterator[tuple[Path, PredictedInstance]]:
-    """Predicted instances of one image and the files of their masks, as the Cityscapes benchmark takes them.
+def list_instances(path: Path) -> dict[Path, tuple[int, float]]:
+    """File id and confidence by mask of one image's predicted instances, as the Cityscapes benchmark takes them.
 
     Each line of the text file is a mask's path relative to it, the file id of its class, and a confidence; of a mask
-    that is listed twice the last line counts. Masks are read one by one.
+    that is listed twice the last line counts.
 
     Raises:
-        DataError: a line says something else, or a mask cannot be read; the message names file and line.
+        DataError: a line says something else; the message names file and line.
     """
     found: dict[Path, tuple[int, float]] = {}
     try:
@@ -287,5 +288,14 @@ def read_instances(path: Path) -> Iterator[tuple[Path, PredictedInstance]]:
         if value < 0 or np.isnan(sure) or Path(name).is_absolute():
             raise DataError(f"{path}, line {number}: the path is relative, the id of a class, the confidence a number")
         found[path.parent / name] = value, sure
-    for mask, (value, sure) in found.items():
+    return found
+
+
+def read_instances(path: Path) -> Iterator[tuple[Path, PredictedInstance]]:
+    """Predicted instances of one image and the files of their masks, see ``list_instances``; read one by one.
+
+    Raises:
+        DataError: the list or a mask cannot be read.
+    """
+    for mask, (value, sure) in list_instances(path).items():
         yield mask, PredictedInstance(read_label(mask) > 0, value, sure)

@@ -1,8 +1,8 @@
-"""From images to labels and offsets.
+"""From images to labels.
 
 Semantics are the original's: logits are resized with aligned corners; the logits of scales and mirrored images are
-summed; windows overlap, the last one is flush with the border, and what overlaps is averaged (for SegFix mask
-probabilities and raw direction logits); logits are brought to an image's own size by OpenCV's cubic resize.
+summed; windows overlap, the last one is flush with the border, and what overlaps is averaged; logits are brought to an
+image's own size by OpenCV's cubic resize.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from openseg.config import Experiment, Normalization, SingleScale, TestConfig
+from openseg.config import Experiment, SingleScale, TestConfig
 from openseg.data.transforms import normalize
 from openseg.inference.rows import Rows, Window, argmax, cropped, cubic, held, mosaic, resized, summed
-from openseg.models import SegFixOutput, SegmentorOutput
+from openseg.models import SegmentorOutput
 from openseg.models.layers import resize_logits
 
-__all__ = ["predict_boundary", "predict_labels", "predict_logits", "predict_scores", "window_starts"]
+__all__ = ["predict_labels", "predict_logits", "predict_scores", "window_starts"]
 
 Network = Callable[..., SegmentorOutput]
 Size = tuple[int, int]
@@ -167,34 +167,3 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
         return [0]
     last = length - window
     return [*range(0, last, stride), last]
-
-
-def predict_boundary(
-    model: Callable[[Tensor], SegFixOutput],
-    images: Tensor,
-    normalization: Normalization,
-    window: tuple[int, int] | None,
-    stride: tuple[int, int] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """SegFix outputs at full size: boundary probability ``[B, H, W]`` and direction logits ``[B, 8, H, W]``.
-
-    Args:
-        images: ``uint8[B, 3, H, W]``, RGB.
-        window: (height, width) of sliding windows, or None for the whole image at once.
-        stride: (vertical, horizontal); None is a third of the window, as the original.
-    """
-    size = tuple(images.shape[-2:])
-    window = size if window is None else (min(window[0], size[0]), min(window[1], size[1]))
-    stride = stride or (max(window[0] // 3, 1), max(window[1] // 3, 1))
-    normalized = normalize(images, normalization)
-    total = torch.zeros(images.shape[0], 9, *size, device=images.device)
-    counts = torch.zeros(size, device=images.device)
-    for top in window_starts(size[0], window[0], stride[0]):
-        for left in window_starts(size[1], window[1], stride[1]):
-            area = (..., slice(top, top + window[0]), slice(left, left + window[1]))
-            output = model(normalized[area])
-            mask = resize_logits(output.mask_logits.float().softmax(dim=1)[:, 1:], window)
-            total[area] += torch.cat([mask, resize_logits(output.direction_logits.float(), window)], dim=1)
-            counts[area] += 1
-    total /= counts
-    return total[:, 0], total[:, 1:]

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
-import numba
 import numpy as np
 
+from openseg.compiled import compiled
 from openseg.errors import DataError
 
 __all__ = ["Joint", "joint_counts", "nearest_counts"]
 
 NOTHING = 255
 """Value of pixels that take no part in ``nearest_counts``."""
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no folder to keep the compiled code in is writable
-        return numba.njit(nogil=True)(function)
 
 
 class Joint(NamedTuple):
@@ -52,7 +45,7 @@ def joint_counts(prediction: np.ndarray, truth: np.ndarray) -> Joint:
     return Joint(*values, counts[np.ix_(*values)].astype(np.int64))
 
 
-@_compiled
+@compiled
 def _count_runs(
     rows: np.ndarray, columns: np.ndarray, row_words: np.ndarray, column_words: np.ndarray, counts: np.ndarray
 ) -> None:
@@ -74,7 +67,7 @@ def _count_runs(
     counts[row, column] += same
 
 
-@_compiled
+@compiled
 def _occurring(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns that are not all zero."""
     rows, columns = np.zeros(256, np.bool_), np.zeros(256, np.bool_)
@@ -110,7 +103,7 @@ def nearest_counts(points: np.ndarray, others: np.ndarray, distances: Sequence[i
     return np.vstack([np.cumsum(counts[:-1], axis=0), counts.sum(axis=0)])
 
 
-@_compiled
+@compiled
 def _count_nearest(
     points: np.ndarray,
     others: np.ndarray,

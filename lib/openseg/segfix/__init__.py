@@ -15,16 +15,18 @@ from openseg.segfix.directions import (
     angles_to_directions,
     codes_to_directions,
     directions_to_offsets,
-    offsets_to_directions,
 )
-from openseg.segfix.offsets import OFFSET_SUFFIXES, index_offsets, read_offsets, write_offsets
-from openseg.segfix.refine import refine
-from openseg.segfix.targets import Targets, make_instance_targets, make_targets, read_targets, write_targets
+from openseg.segfix.offset_files import OFFSET_SUFFIXES, index_offsets, read_offset_map, read_offsets, write_offsets
+from openseg.segfix.offsets import OffsetMap
+from openseg.segfix.refine import refine, refine_mask
+from openseg.segfix.target_files import read_targets, write_targets
+from openseg.segfix.targets import Targets, make_instance_targets, make_targets
 
 __all__ = [
     "DIRECTION_VECTORS",
     "NUM_DIRECTIONS",
     "OFFSET_SUFFIXES",
+    "OffsetMap",
     "Targets",
     "angles_to_directions",
     "codes_to_directions",
@@ -32,10 +34,11 @@ __all__ = [
     "index_offsets",
     "make_instance_targets",
     "make_targets",
-    "offsets_to_directions",
+    "read_offset_map",
     "read_offsets",
     "read_targets",
     "refine",
+    "refine_mask",
     "write_offsets",
     "write_targets",
 ]

@@ -19,7 +19,6 @@ __all__ = [
     "directions_to_codes",
     "directions_to_offsets",
     "flip_codes",
-    "offsets_to_directions",
 ]
 
 NUM_DIRECTIONS = 8
@@ -41,9 +40,6 @@ _FLIP_TABLE = np.arange(256, dtype=np.uint8)
 _FLIP_TABLE[:181] = (270 - np.arange(181)) % 180
 _VECTOR_TABLE = np.zeros((256, 2), np.int8)
 _VECTOR_TABLE[:NUM_DIRECTIONS] = DIRECTION_VECTORS
-# (dh + 1) * 3 + (dw + 1) -> direction label; no movement has none.
-_DIRECTION_TABLE = np.full(9, IGNORE, np.uint8)
-_DIRECTION_TABLE[(DIRECTION_VECTORS[:, 0] + 1) * 3 + DIRECTION_VECTORS[:, 1] + 1] = np.arange(NUM_DIRECTIONS)
 
 
 def codes_to_directions(codes: np.ndarray) -> np.ndarray:
@@ -66,8 +62,3 @@ def directions_to_offsets(directions: np.ndarray) -> np.ndarray:
     # Both bytes of a vector at once: several times faster than looking up rows of two.
     packed = np.take(_VECTOR_TABLE.view(np.int16)[:, 0], directions)
     return packed.view(np.int8).reshape(*directions.shape, 2)
-
-
-def offsets_to_directions(offsets: np.ndarray) -> np.ndarray:
-    """Offsets ``[H, W, 2]`` in {-1, 0, 1} -> direction labels ``uint8[H, W]``; no movement gives 255."""
-    return _DIRECTION_TABLE[(offsets[..., 0].astype(np.intp) + 1) * 3 + offsets[..., 1] + 1]

@@ -6,37 +6,122 @@ today's default it shifts labels by a fraction of a pixel.
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING, TypeVar
+
 import numpy as np
 
+from openseg.compiled import compiled
 from openseg.errors import DataError
+from openseg.segfix.offsets import OffsetMap
 
-__all__ = ["refine"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["refine", "refine_mask"]
+
+Labels = TypeVar("Labels", np.ndarray, "torch.Tensor")
 
 
-def refine(labels: np.ndarray, offsets: np.ndarray, scale: int = 1) -> np.ndarray:
+def refine(
+    labels: Labels,
+    offsets: OffsetMap | Labels,
+    scale: int = 1,
+    confidence: Labels | None = None,
+    min_confidence: float = 0.0,
+) -> Labels:
     """Replace each label by the one at ``(h + scale * dh, w + scale * dw)``, clamped to the image.
 
     Args:
-        labels: ``[H, W]`` of any dtype and any id space.
-        offsets: integers ``[H, W, 2]`` (dh, dw) in {-1, 0, 1}; zero leaves the pixel as it is.
+        labels: ``[H, W]`` of any dtype and any id space; NumPy, or torch on any device.
+        offsets: integers ``[H, W, 2]`` (dh, dw) in {-1, 0, 1} of the same kind and device, or an ``OffsetMap``; zero
+            leaves the pixel as it is.
         scale: pixels a step; 2 suits 1024x2048, 1 suits images of a quarter of that.
+        confidence: ``uint8[H, W]``, 255 times how sure the direction is; an ``OffsetMap`` has it in itself.
+        min_confidence: from 0 to 1; pixels whose direction is less sure stay.
 
     Returns:
         A new array like ``labels``.
 
     Raises:
-        DataError: the sizes of labels and offsets differ, or ``scale`` is negative.
+        DataError: the sizes of labels and offsets differ, offsets other than -1, 0 and 1, or a negative scale.
     """
-    if offsets.shape != (*labels.shape, 2):
-        raise DataError(f"offsets {offsets.shape[:2]} and labels {labels.shape} differ in size; they are of two images")
     if scale < 0:
         raise DataError(f"scale {scale}: use 0 or more pixels")
-    refined = labels.copy()
-    rows, columns = np.nonzero(offsets.any(axis=2))
-    step = offsets[rows, columns].astype(np.int64) * scale
-    height, width = labels.shape
-    refined[rows, columns] = labels[
-        np.clip(rows + step[:, 0], 0, height - 1),
-        np.clip(columns + step[:, 1], 0, width - 1),
-    ]
+    if tuple(offsets.shape[:2]) != tuple(labels.shape):
+        sizes = list(offsets.shape[:2]), list(labels.shape)
+        raise DataError(f"offsets {sizes[0]} and labels {sizes[1]} differ in size; they are of two images")
+    if "torch" in sys.modules and not isinstance(labels, np.ndarray):
+        return _refine_tensor(labels, offsets, scale, confidence, min_confidence)
+    if not isinstance(offsets, OffsetMap):
+        offsets = OffsetMap.of(offsets, confidence)
+    refined = np.array(labels, order="C")
+    bits = f"u{labels.itemsize}"
+    if labels.itemsize not in (1, 2, 4, 8):
+        raise DataError(f"labels of {labels.dtype} cannot be refined; use integers")
+    codes = np.ascontiguousarray(offsets.codes)
+    whole = codes.size // 8 * 8
+    words = codes.reshape(-1)[:whole].view(np.uint64)
+    _gather(
+        np.ascontiguousarray(labels).view(bits), codes, words, offsets.steps(min_confidence) * scale, refined.view(bits)
+    )
     return refined
+
+
+def refine_mask(mask: np.ndarray, offsets: OffsetMap, scale: int = 1, min_confidence: float = 0.0) -> np.ndarray:
+    """``refine`` of one object's mask ``bool[H, W]``, which looks only at the box around it.
+
+    Raises:
+        DataError: see ``refine``.
+    """
+    if offsets.shape != mask.shape:
+        raise DataError(f"offsets {list(offsets.shape)} and mask {list(mask.shape)} differ in size")
+    refined = np.zeros_like(mask)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size:
+        # A pixel that gets the object's label is at most a step away from it, and all around that is nothing.
+        box = tuple(slice(max(each[0] - scale, 0), each[-1] + scale + 1) for each in (rows, columns))
+        refined[box] = refine(mask[box], OffsetMap(offsets.codes[box]), scale, min_confidence=min_confidence)
+    return refined
+
+
+@compiled
+def _gather(labels: np.ndarray, codes: np.ndarray, words: np.ndarray, steps: np.ndarray, refined: np.ndarray) -> None:
+    height, width = labels.shape
+    source, target, flat = labels.reshape(-1), refined.reshape(-1), codes.reshape(-1)
+    y, row = 0, 0
+    for word in range(words.size + 1):
+        if word < words.size and words[word] == 0:  # eight pixels that stay
+            continue
+        for place in range(8 * word, min(8 * word + 8, flat.size)):
+            down, right = steps[flat[place], 0], steps[flat[place], 1]
+            if down != 0 or right != 0:
+                while place >= row + width:
+                    y, row = y + 1, row + width
+                to_y = min(max(y + down, 0), height - 1)
+                to_x = min(max(place - row + right, 0), width - 1)
+                target[place] = source[to_y * width + to_x]
+
+
+def _refine_tensor(
+    labels: torch.Tensor,
+    offsets: OffsetMap | torch.Tensor,
+    scale: int,
+    confidence: torch.Tensor | None,
+    min_confidence: float,
+) -> torch.Tensor:
+    import torch
+
+    if isinstance(offsets, OffsetMap):
+        steps = torch.from_numpy(offsets.steps(min_confidence)).to(labels.device)
+        moves = steps[torch.from_numpy(offsets.codes).to(labels.device).long()]
+    else:
+        moves = offsets.long()
+        if confidence is not None:
+            moves = moves * (confidence >= min_confidence * 255).unsqueeze(-1)
+    if moves.numel() and moves.abs().max() > 1:
+        raise DataError(f"offsets must be -1, 0 or 1, these are from {int(moves.min())} to {int(moves.max())}")
+    height, width = labels.shape
+    rows = torch.arange(height, device=labels.device)[:, None] + scale * moves[..., 0]
+    columns = torch.arange(width, device=labels.device) + scale * moves[..., 1]
+    return labels[rows.clamp(0, height - 1), columns.clamp(0, width - 1)]

@@ -1,42 +1,43 @@
 """Ground truth of SegFix: for each pixel, how far the boundary of its region is and where the region's inside lies.
 
-Exact to the original's definition: the Euclidean distance to the nearest pixel of another region (the image border is
-no boundary), and the angle of its gradient under a 5x5 kernel. Regions are taken one at a time within their own box,
-which holds the nearest outside pixel of every inside pixel.
+The rule ``original`` is exact to the original's definition: the Euclidean distance to the nearest pixel of another
+region (the image border is no boundary), and the angle of its gradient under a 5x5 kernel that sees zeros outside the
+image; regions of a class with fewer than 100 pixels are boundary all over and point to the right.
+
+The rule ``clean`` mends what hurts there: small regions count like others, the image border does not bend angles, and a
+pixel from which a step in its direction leads no further inside (the middle line of what is thin) is told to stay.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
-import cv2
-import imagecodecs
 import numpy as np
-from PIL import Image, PngImagePlugin
-from scipy.io import loadmat, savemat
-from scipy.ndimage import distance_transform_edt, find_objects
 
 from openseg.catalog import IGNORE
-from openseg.errors import DataError
-from openseg.files import atomic_write
-from openseg.segfix.directions import NUM_DIRECTIONS, codes_to_directions, directions_to_codes
+from openseg.compiled import compiled
+from openseg.segfix.directions import DIRECTION_VECTORS, codes_to_directions
+from openseg.segfix.distances import boundary_distances, inside_gradients
 
-__all__ = ["TARGET_SUFFIXES", "Targets", "make_instance_targets", "make_targets", "read_targets", "write_targets"]
+__all__ = ["RULES", "Rule", "Targets", "make_instance_targets", "make_targets"]
 
+Rule = Literal["original", "clean"]
+RULES: tuple[Rule, ...] = ("original", "clean")
 MAX_DEPTH = 250
 NO_ANGLE = 90
 """Code of 0 degrees, stored where there is no angle."""
 DEGREES_PER_CODE = 2
 MIN_REGION_PIXELS = 100
-_RADIUS = 2
 
 
 @dataclass(frozen=True)
 class Targets:
-    """``depth: uint8[H, W]`` in pixels (0..250) and ``angle_code: uint8[H, W]`` (0..180, see ``directions``)."""
+    """``depth: uint8[H, W]`` in pixels (0..250) and ``angle_code: uint8[H, W]`` (0..180, see ``directions``).
+
+    Pixels that are to stay, whatever their distance, have the depth 250.
+    """
 
     depth: np.ndarray
     angle_code: np.ndarray
@@ -49,129 +50,63 @@ class Targets:
         return mask, direction
 
 
-def _gradient_kernels() -> tuple[np.ndarray, np.ndarray]:
-    offsets = np.arange(-_RADIUS, _RADIUS + 1, dtype=np.float32)
-    dy, dx = np.meshgrid(offsets, offsets, indexing="ij")
-    squared = dy**2 + dx**2
-    squared[_RADIUS, _RADIUS] = 1
-    return dy / squared, dx / squared
+def make_targets(labels: np.ndarray, rule: Rule = "original") -> Targets:
+    """Targets of a label map ``uint8[H, W]`` of training ids; pixels of ``IGNORE`` get depth 0 and code 90.
 
-
-_KERNEL_Y, _KERNEL_X = _gradient_kernels()
-
-
-def make_targets(labels: np.ndarray, min_pixels: int = MIN_REGION_PIXELS) -> Targets:
-    """Targets of a label map ``uint8[H, W]`` of training ids; ``IGNORE`` pixels and regions of fewer than
-    ``min_pixels`` pixels get depth 0 and code 90, as the original did it.
+    So do, by the rule ``original``, those of classes with fewer than 100 pixels.
     """
-    return _region_targets(np.where(labels == IGNORE, 0, labels.astype(np.int32) + 1), min_pixels)
+    left_out = np.zeros(256, np.bool_)
+    if rule == "original":
+        left_out = np.bincount(labels.ravel(), minlength=256) < MIN_REGION_PIXELS
+    left_out[IGNORE] = True
+    return _region_targets(labels, rule, left_out)
 
 
-def make_instance_targets(instances: np.ndarray, ids: Collection[int]) -> Targets:
+def make_instance_targets(instances: np.ndarray, ids: Collection[int], rule: Rule = "original") -> Targets:
     """Targets of an instance map ``uint16[H, W]`` in the layout of Cityscapes.
 
     Each distinct value is a region, also the smallest: ``id * 1000 + number`` of things, plain ids of stuff; the plain
     ids that are not in ``ids`` (the evaluated classes) are one region together.
     """
-    other = (instances < 256) & ~np.isin(instances, list(ids))
-    _, regions = np.unique(np.where(other, IGNORE, instances), return_inverse=True)
-    return _region_targets(regions.reshape(instances.shape).astype(np.int32) + 1, min_pixels=0)
+    table = np.arange(1 << 16, dtype=np.uint16)
+    table[: IGNORE + 1][~np.isin(np.arange(IGNORE + 1), list(ids))] = IGNORE
+    return _region_targets(table[instances], rule, np.zeros(1 << 16, np.bool_))
 
 
-def _region_targets(regions: np.ndarray, min_pixels: int) -> Targets:
-    """Targets of ``regions: int32[H, W]``; 0 is no region."""
-    depth = np.zeros(regions.shape, np.uint8)
-    code = np.full(regions.shape, NO_ANGLE, np.uint8)
-    for value, box in enumerate(find_objects(regions), start=1):
-        if box is None:
-            continue
-        # One pixel more on each side holds the nearest outside pixel, where the image has one.
-        rows, columns = (slice(max(s.start - 1, 0), s.stop + 1) for s in box)
-        inside = regions[rows, columns] == value
-        if np.count_nonzero(inside) < min_pixels:
-            continue
-        distance = np.full(inside.shape, MAX_DEPTH, np.float64)
-        if not inside.all():
-            distance = distance_transform_edt(inside)
-        region_code = _angle_codes(distance)
-        depth[rows, columns][inside] = np.minimum(distance, MAX_DEPTH)[inside].astype(np.uint8)
-        code[rows, columns][inside] = region_code[inside]
+def _region_targets(regions: np.ndarray, rule: Rule, left_out: np.ndarray) -> Targets:
+    """Targets of a map of regions; ``left_out: bool[values]`` are those that get depth 0 and code 90."""
+    distances = boundary_distances(regions, far=MAX_DEPTH)
+    down, right = inside_gradients(regions, distances, repeat_border=rule == "clean")
+    angle = np.arctan2(down, right, out=down)
+    np.degrees(angle, out=angle)
+    angle += 180
+    angle /= DEGREES_PER_CODE
+    code = angle.astype(np.uint8)
+    depth = np.minimum(distances, MAX_DEPTH, out=right).astype(np.uint8)
+    if rule == "clean":
+        _keep_ridges(regions, distances, codes_to_directions(code), DIRECTION_VECTORS, depth)
+    _leave_out(regions, left_out, depth, code)
     return Targets(depth, code)
 
 
-def _angle_codes(distance: np.ndarray) -> np.ndarray:
-    """Angle codes of the gradient of a distance map that is zero outside its region."""
-    gy, gx = (
-        cv2.filter2D(distance, cv2.CV_64F, kernel, borderType=cv2.BORDER_CONSTANT) for kernel in (_KERNEL_Y, _KERNEL_X)
-    )
-    degrees = np.degrees(np.arctan2(gy, gx))
-    return ((degrees + 180) / DEGREES_PER_CODE).astype(np.uint8)
+@compiled
+def _keep_ridges(
+    regions: np.ndarray, distances: np.ndarray, directions: np.ndarray, vectors: np.ndarray, depth: np.ndarray
+) -> None:
+    """Sets the largest depth where a step in the pixel's direction leaves its region or leads no further inside."""
+    height, width = regions.shape
+    for y in range(height):
+        for x in range(width):
+            down, right = vectors[directions[y, x]]
+            to_y, to_x = min(max(y + down, 0), height - 1), min(max(x + right, 0), width - 1)
+            if regions[to_y, to_x] != regions[y, x] or distances[to_y, to_x] <= distances[y, x]:
+                depth[y, x] = 250
 
 
-TARGET_SUFFIXES = (".png", ".mat")
-_MARK = ("openseg", "segfix targets 1")
-_DEPTHS = 31
-"""Depths that a PNG tells apart: 0..29, and 30 for all from 30 on."""
-
-
-def write_targets(path: str | os.PathLike, targets: Targets) -> None:
-    """Write targets in the format that the suffix names, atomically.
-
-    ``.png``: 8-bit grey, ``31 * direction + min(depth, 30)``, and a text entry that says so; what training needs.
-    ``.mat``: the original's layout, ``depth``, ``dir_deg`` and ``deg_reduce``.
-    """
-    path = Path(path)
-    with atomic_write(path) as temporary:
-        if path.suffix == ".mat":
-            values = {"depth": targets.depth, "dir_deg": targets.angle_code, "deg_reduce": DEGREES_PER_CODE}
-            savemat(temporary, values, do_compression=True)
-            return
-        packed = codes_to_directions(targets.angle_code) * np.uint8(_DEPTHS) + np.minimum(targets.depth, _DEPTHS - 1)
-        text = PngImagePlugin.PngInfo()
-        text.add_text(*_MARK)
-        Image.fromarray(packed).save(temporary, pnginfo=text, compress_level=3)
-
-
-_PACKED = np.arange(NUM_DIRECTIONS * _DEPTHS)
-_DEPTH_TABLE = np.zeros(256, np.uint8)
-_DEPTH_TABLE[: _PACKED.size] = _PACKED % _DEPTHS
-_CODE_TABLE = np.full(256, NO_ANGLE, np.uint8)
-_CODE_TABLE[: _PACKED.size] = directions_to_codes(_PACKED // _DEPTHS)
-
-
-def _from_mat(content: dict[str, np.ndarray]) -> Targets:
-    depth, code = content["depth"], content["dir_deg"]
-    if depth.dtype != np.uint8 or code.dtype != np.uint8 or depth.ndim != 2 or depth.shape != code.shape:
-        raise ValueError(f"depth is {depth.dtype}{depth.shape}, dir_deg {code.dtype}{code.shape}")
-    step = int(np.squeeze(content.get("deg_reduce", DEGREES_PER_CODE)))
-    if step != DEGREES_PER_CODE or code.max(initial=0) > 360 // DEGREES_PER_CODE:
-        raise ValueError(f"codes of {step} degrees up to {code.max(initial=0)}")
-    return Targets(depth, code)
-
-
-def read_targets(path: str | os.PathLike, max_distance: int = 0) -> Targets:
-    """Read targets that ``write_targets`` or the original wrote.
-
-    Of a PNG the depths are right up to 29 pixels, and the angles are those of the 8 directions.
-
-    Raises:
-        DataError: missing or damaged, not SegFix ground truth, or too coarse for a boundary of ``max_distance`` pixels.
-    """
-    path = Path(path)
-    try:
-        if path.suffix == ".mat":
-            return _from_mat(loadmat(path))
-        content = path.read_bytes()
-        if b"\0".join(part.encode() for part in _MARK) not in content[:200]:
-            raise ValueError("a PNG of something else")
-        packed = imagecodecs.png_decode(content)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no SegFix ground truth; make it with dt_offset_generator.py") from None
-    except Exception as error:  # the parsers raise whatever they meet in a damaged file
-        raise DataError(f"{path}: not SegFix ground truth, or damaged ({error}); make it again") from None
-    if max_distance >= _DEPTHS - 1:
-        raise DataError(
-            f"{path}: a PNG knows distances up to {_DEPTHS - 2}; for loss.max_distance={max_distance} "
-            "make it with --format mat"
-        )
-    return Targets(cv2.LUT(packed, _DEPTH_TABLE), cv2.LUT(packed, _CODE_TABLE))
+@compiled
+def _leave_out(regions: np.ndarray, left_out: np.ndarray, depth: np.ndarray, code: np.ndarray) -> None:
+    for y in range(regions.shape[0]):
+        for x in range(regions.shape[1]):
+            if left_out[regions[y, x]]:
+                depth[y, x] = 0
+                code[y, x] = 90

@@ -1,0 +1,221 @@
+"""COCO's results of instance segmentation, as Detectron2 and others write them, refined with SegFix offsets."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openseg.cli.refine import report_left_out, require_matches
+from openseg.engine.refining import Refining
+from openseg.engine.scoring import first_of
+from openseg.errors import DataError, OpensegError
+from openseg.files import atomic_write, match_files
+from openseg.parallel import map_parallel
+from openseg.segfix import read_offset_map, refine_mask
+from openseg.segfix.offset_files import Place
+
+__all__ = ["refine_coco"]
+
+Result = dict[str, Any]
+_DIGITS = 12  # of the file names of COCO's images
+_LEAST_COORDINATES = 6  # of a polygon: three points
+
+
+def refine_coco(
+    source: Path, out: Path, offsets: dict[str, Place], how: Refining, arguments: argparse.Namespace
+) -> int:
+    """Refine a list of results; masks become compressed RLE, boxes and areas those of the refined masks.
+
+    Returns the exit code: 1 where images were left out, whose results are then not in ``out``.
+
+    Raises:
+        DataError: no such list, or nothing in it can be refined.
+    """
+    _mask_functions()
+    if out == source.resolve():
+        raise DataError(f"--out {out}: would overwrite the results; choose another file")
+    if out.exists() and not arguments.overwrite:
+        raise DataError(f"{out}: is there already; --overwrite replaces it")
+    results = _read_results(source)
+    names = _image_names(Path(arguments.annotations)) if arguments.annotations else None
+    places: dict[str, list[int]] = {}
+    for place, result in enumerate(results):
+        places.setdefault(str(result["image_id"]), []).append(place)
+    matches = _match(places, offsets, names)
+    missing = [f"image {image_id}" for image_id in places if image_id not in matches]
+    hint = "offset" if names is not None else "offset (--annotations says which file an image id is)"
+    problems = require_matches(missing, len(places), hint, arguments.fail_fast)
+    work = [([results[place] for place in places[image_id]], offset) for image_id, offset in matches.items()]
+    refine = partial(_refine_image, how=how, fail_fast=arguments.fail_fast)
+    for image_id, done in zip(matches, map_parallel(refine, work, "segfix", arguments.workers), strict=True):
+        if isinstance(done, str):
+            problems.append(done)
+        for place, result in zip(places.pop(image_id), done, strict=False):
+            results[place] = None if isinstance(done, str) else result
+    for place in [place for left in places.values() for place in left]:
+        results[place] = None
+    refined = [result for result in results if result is not None]
+    if not refined:
+        raise DataError(first_of(problems))
+    with atomic_write(out) as temporary:
+        temporary.write_text(json.dumps(refined))
+    print(f"{len(refined)} of {len(results)} masks: {out}")
+    if arguments.annotations and not problems:
+        _score(Path(arguments.annotations), {"before": _read_results(source), "after": refined})
+    return report_left_out(problems, len(problems) + 1, out)
+
+
+def _mask_functions() -> Any:
+    try:
+        from pycocotools import mask
+    except ImportError:
+        raise OpensegError("COCO's results need pycocotools; install it with: pip install pycocotools") from None
+    return mask
+
+
+def _read_results(path: Path) -> list[Result | None]:
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(results, list) or not results:
+        raise DataError(f"{path}: not a list of COCO's results, [{{image_id, category_id, segmentation, score}}, ...]")
+    for number, result in enumerate(results):
+        if not isinstance(result, dict) or not isinstance(result.get("image_id"), (int, str)):
+            raise DataError(f"{path}: result {number} has no image_id")
+        if not isinstance(result.get("segmentation"), (list, dict)):
+            raise DataError(f"{path}: result {number} of image {result['image_id']} has no segmentation")
+    return results
+
+
+def _image_names(path: Path) -> dict[str, str]:
+    try:
+        images = json.loads(path.read_text(encoding="utf-8"))["images"]
+        return {str(image["id"]): str(image["file_name"]) for image in images}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: no annotations of COCO ({error!r})") from None
+
+
+def _match(image_ids: Iterable[str], offsets: dict[str, Place], names: dict[str, str] | None) -> dict[str, Place]:
+    """The offset of each image that has one; without ``names``, a file is called as its id, or with zeros before."""
+    if names is not None:
+        files = {names[image_id]: image_id for image_id in image_ids if image_id in names}
+        return {files[name]: offsets[found] for name, found in match_files([*files], [*offsets])[0].items()}
+    matches: dict[str, Place] = {}
+    for digits in (0, _DIGITS):
+        files = {f"{image_id.zfill(digits)}.jpg": image_id for image_id in image_ids if image_id not in matches}
+        found = match_files([*files], [*offsets])[0]
+        matches |= {files[name]: offsets[each] for name, each in found.items()}
+    return matches
+
+
+def _refine_image(job: tuple[list[Result], Place], how: Refining, fail_fast: bool) -> list[Result] | str:
+    """The refined results of one image, or what is wrong with them."""
+    results, place = job
+    functions = _mask_functions()
+    try:
+        offsets = read_offset_map(place)
+        refined = []
+        for result in results:
+            mask = _decode(result, offsets.shape)
+            mask = refine_mask(mask, offsets, how.scale_of(mask.shape), how.min_confidence)
+            code = functions.encode(np.asfortranarray(mask.astype(np.uint8)))
+            more = {"segmentation": {"size": code["size"], "counts": code["counts"].decode()}}
+            if "bbox" in result:
+                more["bbox"] = functions.toBbox(code).tolist()
+            if "area" in result:
+                more["area"] = int(functions.area(code))
+            refined.append({**result, **more})
+    except DataError as error:
+        if fail_fast:
+            raise
+        return str(error)
+    return refined
+
+
+def _decode(result: Result, size: tuple[int, int]) -> np.ndarray:
+    """Mask ``bool[H, W]`` of compressed or plain RLE, or of polygons."""
+    segmentation, image = result["segmentation"], f"image {result['image_id']}"
+    try:
+        if isinstance(segmentation, list):
+            polygons = [points for points in segmentation if len(points) >= _LEAST_COORDINATES]
+            if not polygons:
+                return np.zeros(size, bool)
+            functions = _mask_functions()
+            return functions.decode(functions.merge(functions.frPyObjects(polygons, *size))) > 0
+        coded, counts = tuple(segmentation["size"]), segmentation["counts"]
+        runs = [int(run) for run in counts] if isinstance(counts, list) else _runs(counts)
+    except Exception as error:  # pycocotools raises whatever it meets
+        raise DataError(f"{image}: a segmentation that is no RLE and no polygons ({error})") from None
+    if coded != size:
+        raise DataError(f"{image}: a mask of {coded[0]} x {coded[1]}, offsets of {size[0]} x {size[1]}")
+    # What the runs leave open is background; pycocotools would return whatever is in memory there.
+    if min(runs, default=0) < 0 or sum(runs) > size[0] * size[1]:
+        raise DataError(f"{image}: a damaged RLE, whose runs do not fit {size[0]} x {size[1]}")
+    pixels = np.zeros(size[0] * size[1], bool)
+    filled = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    pixels[: filled.size] = filled
+    return pixels.reshape(size, order="F")
+
+
+def _runs(counts: str | bytes) -> list[int]:
+    """The runs of compressed RLE: characters of 5 bits, from the third run on differences to the last but one."""
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts.encode() if isinstance(counts, str) else counts:
+        digit = character - 48
+        value |= (digit & 31) << shift
+        shift += 5
+        if not digit & 32:
+            if digit & 16:
+                value -= 1 << shift
+            runs.append(value + runs[-2] if len(runs) > 2 else value)
+            value = shift = 0
+    return runs
+
+
+def _score(annotations: Path, results: dict[str, list[Result]]) -> None:
+    """COCO's AP before and after, where the annotations hold objects."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with _quiet():
+        truth = COCO(str(annotations))
+    if not truth.anns:
+        return
+    print("AP of masks, COCO:")
+    functions, ids = _mask_functions(), {str(image_id): image_id for image_id in truth.imgs}
+    for name, found in results.items():
+        try:
+            plain = []
+            for result in found:
+                image_id = ids[str(result["image_id"])]
+                size = truth.imgs[image_id]["height"], truth.imgs[image_id]["width"]
+                code = functions.encode(np.asfortranarray(_decode(result, size).astype(np.uint8)))
+                box = functions.toBbox(code).tolist()
+                plain.append({**result, "image_id": image_id, "segmentation": code, "bbox": box})
+            with _quiet():
+                evaluation = COCOeval(truth, truth.loadRes(plain), "segm")
+                evaluation.params.imgIds = sorted({result["image_id"] for result in plain})
+                evaluation.evaluate()
+                evaluation.accumulate()
+                evaluation.summarize()
+        except (DataError, KeyError, TypeError, ValueError, AssertionError) as error:
+            print(f"not scored: {error!r}")
+            return
+        values = dict(zip(("AP", "AP50", "AP75"), evaluation.stats, strict=False))
+        print("  ".join([f"{name:7}", *(f"{key} {100 * value:.2f}" for key, value in values.items())]))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield

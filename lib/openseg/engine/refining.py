@@ -1,0 +1,112 @@
+"""Label files refined with offsets; needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from openseg.catalog import CATALOG_NAMES, IGNORE, Catalog, color_keys, get_catalog
+from openseg.errors import DataError
+from openseg.images import color_mode, read_color_label, read_label, read_palette, write_image, write_label
+from openseg.segfix import OffsetMap, read_offset_map, refine
+from openseg.segfix.offset_files import Place
+
+__all__ = ["Refining", "refine_file", "refine_label"]
+
+_PIXELS_A_STEP = 512
+_MOST_PIXELS = 1000
+
+
+@dataclass(frozen=True)
+class Refining:
+    """How labels are refined.
+
+    ``scale`` None is a pixel for each 512 of an image's shorter side, 2 for 1024x2048. ``eval_ids_only``: ids outside
+    the data set's classes become 255, as the original did.
+    """
+
+    dataset: str
+    scale: int | None
+    min_confidence: float = 0.0
+    eval_ids_only: bool = False
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and not 0 <= self.scale <= _MOST_PIXELS:
+            raise DataError(f"scale {self.scale}: use 0 to {_MOST_PIXELS} pixels")
+        if not 0 <= self.min_confidence <= 1:
+            raise DataError(f"min-confidence {self.min_confidence}: use a number from 0 to 1")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the results, beside labels and offsets."""
+        values: dict[str, Any] = {"scale": self.scale, "min_confidence": self.min_confidence}
+        catalog = get_catalog(self.dataset)
+        if self.eval_ids_only or self.dataset not in CATALOG_NAMES:
+            values["ids"] = [catalog.output_fingerprint, self.eval_ids_only]
+        return values
+
+    def __call__(self, labels: np.ndarray, offsets: OffsetMap) -> np.ndarray:
+        return refine(labels, offsets, self.scale_of(labels.shape), min_confidence=self.min_confidence)
+
+    def scale_of(self, size: tuple[int, ...]) -> int:
+        """Pixels a step in an image of a size."""
+        return max(round(min(size) / _PIXELS_A_STEP), 1) if self.scale is None else self.scale
+
+
+def refine_file(files: tuple[Path, Place, Path], how: Refining, fail_fast: bool = False) -> str | None:
+    """Refine one label file: ``files`` are label, offset and output. Returns what is wrong with them, or None.
+
+    Raises:
+        DataError: what is wrong, with ``fail_fast``.
+        OpensegError: the output cannot be written.
+    """
+    label, offset, out = files
+    try:
+        refine_label(label, read_offset_map(offset), out, how, str(offset))
+    except DataError as error:
+        if fail_fast:
+            raise
+        return str(error)
+    return None
+
+
+def refine_label(label: Path, offsets: OffsetMap, out: Path, how: Refining, source: str) -> None:
+    """Refine a label file with the offsets of ``source``; a palette stays.
+
+    Raises:
+        DataError: the label cannot be read, or is of another size than the offsets.
+    """
+    catalog = get_catalog(how.dataset, fresh=False)
+    if color_mode(label) in ("RGB", "RGBA"):
+        if how.eval_ids_only:
+            raise DataError(f"{label}: colours; --eval-ids-only is for label maps of ids")
+        colors = read_color_label(label)
+        _require_same_size(label, colors.shape[:2], offsets, source)
+        keys = how(color_keys(colors), offsets)
+        write_image(out, np.stack([keys >> 16, keys >> 8 & 255, keys & 255], axis=2).astype(np.uint8))
+        return
+    labels = read_label(label)
+    _require_same_size(label, labels.shape, offsets, source)
+    refined = how(labels, offsets)
+    if how.eval_ids_only:
+        table = _evaluated_ids(catalog)
+        refined = cv2.LUT(refined, table[:256]) if refined.dtype == np.uint8 else table[refined]
+    write_label(out, refined, read_palette(label))
+
+
+def _evaluated_ids(catalog: Catalog) -> np.ndarray:
+    """``uint8[65536]``: ids of classes as they are; for others 255, or ``void_id`` where 255 is something else."""
+    table = np.full(1 << 16, IGNORE if catalog.byte_table[IGNORE] == IGNORE else catalog.void_id, np.uint8)
+    known = np.flatnonzero(catalog.byte_table < catalog.num_classes)
+    table[known] = catalog.decode(catalog.byte_table[known])
+    return table
+
+
+def _require_same_size(label: Path, shape: tuple[int, ...], offsets: OffsetMap, source: str) -> None:
+    if offsets.shape != shape:
+        sizes = [f"{each[0]} x {each[1]}" for each in (shape, offsets.shape)]
+        raise DataError(f"{label}: size {sizes[0]} differs from its offset {source} {sizes[1]}")

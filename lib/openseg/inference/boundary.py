@@ -1,0 +1,113 @@
+"""SegFix prediction: boundary and directions of an image, whole or in windows, at several scales, mirrored or not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from openseg.config import Experiment, TestConfig
+from openseg.data.transforms import normalize
+from openseg.inference.predict import window_starts
+from openseg.models import SegFixOutput
+from openseg.models.layers import resize_logits
+from openseg.segfix import DIRECTION_VECTORS, NUM_DIRECTIONS, OffsetMap
+from openseg.segfix.offsets import LEVELS
+
+__all__ = ["Boundary", "predict_boundary"]
+
+_MIRRORED = [
+    next(other for other in range(NUM_DIRECTIONS) if tuple(DIRECTION_VECTORS[other]) == (down, -right))
+    for down, right in DIRECTION_VECTORS
+]
+"""Direction that each one becomes in a mirrored image."""
+
+
+class Boundary(NamedTuple):
+    """Boundary probability ``float[B, H, W]`` and direction logits ``float[B, 8, H, W]``."""
+
+    probability: Tensor
+    logits: Tensor
+
+    def offset_map(self, experiment: Experiment) -> OffsetMap:
+        """The offsets of the first image; pixels whose boundary probability is up to ``loss.mask_threshold`` stay.
+
+        The confidence is the length of the mean of the 8 directions, weighed by their probabilities: 1 where all agree,
+        0 where they cancel, as in the middle of what is thin. ``test.direction`` says which way a pixel goes: the most
+        probable one, or that mean.
+        """
+        threshold = experiment.loss.mask_threshold
+        probabilities = self.logits[0].softmax(dim=0)
+        vectors = torch.tensor(DIRECTION_VECTORS, dtype=probabilities.dtype, device=probabilities.device)
+        down, right = torch.tensordot((vectors / vectors.norm(dim=1, keepdim=True)).T, probabilities, dims=1)
+        if experiment.test.direction == "mean":
+            direction = ((torch.atan2(down, right) + math.pi) / (math.pi / 4)).round().long() % NUM_DIRECTIONS
+        else:
+            direction = probabilities.argmax(dim=0)
+        confidence = torch.hypot(down, right).clamp(max=1)
+        codes = 1 + LEVELS * direction + (confidence * (LEVELS - 1)).round().long()
+        return OffsetMap((codes * (self.probability[0] > threshold)).to(torch.uint8).cpu().numpy())
+
+
+def predict_boundary(model: Callable[[Tensor], SegFixOutput], images: Tensor, experiment: Experiment) -> Boundary:
+    """SegFix outputs of ``images: uint8[B, 3, H, W]`` at their size.
+
+    As the original: mask probabilities and raw direction logits are averaged where windows overlap; and beyond the
+    original likewise over the scales of ``test.ss`` and mirror images. The stride of windows is a third, unless given.
+    """
+    test = experiment.test
+    how, size = test.ss, tuple(images.shape[-2:])
+    weights = how.weights or (1.0,) * len(how.scales)
+    total = torch.zeros(images.shape[0], 1 + NUM_DIRECTIONS, *size, device=images.device)
+    for scale, weight in zip(how.scales, weights, strict=True):
+        inputs = normalize(_scaled(images, scale), experiment.normalization)
+        views = [_windows(model, inputs, test)]
+        if how.flip:
+            mirrored = _windows(model, inputs.flip(3), test).flip(3)
+            views.append(mirrored[:, [0, *(1 + direction for direction in _MIRRORED)]])
+        for view in views:
+            total += _resized(view, size) * (weight / sum(weights) / len(views))
+    return Boundary(total[:, 0], total[:, 1:])
+
+
+def _scaled(images: Tensor, scale: float) -> Tensor:
+    """Images ``uint8`` at another scale, as OpenCV's cubic resize of the training samples makes them."""
+    if scale == 1:
+        return images
+    size = [max(int(length * scale), 1) for length in images.shape[-2:]]
+    scaled = F.interpolate(images.float(), size=size, mode="bicubic", align_corners=False)
+    return scaled.round().clamp(0, 255).to(torch.uint8)
+
+
+def _resized(view: Tensor, size: tuple[int, int]) -> Tensor:
+    """Back to the images' size; unlike logits of a network, the samples' pixels do not share their corners."""
+    if tuple(view.shape[-2:]) == size:
+        return view
+    return F.interpolate(view, size=size, mode="bilinear", align_corners=False)
+
+
+def _windows(model: Callable[[Tensor], SegFixOutput], inputs: Tensor, test: TestConfig) -> Tensor:
+    """Boundary probability and direction logits ``[B, 9, H, W]`` of normalised inputs."""
+    size = tuple(inputs.shape[-2:])
+    if test.window is None:
+        return _whole(model, inputs)
+    window = min(test.window[0], size[0]), min(test.window[1], size[1])
+    stride = test.window_stride or (max(window[0] // 3, 1), max(window[1] // 3, 1))
+    total = torch.zeros(inputs.shape[0], 1 + NUM_DIRECTIONS, *size, device=inputs.device)
+    counts = torch.zeros(size, device=inputs.device)
+    for top in window_starts(size[0], window[0], stride[0]):
+        for left in window_starts(size[1], window[1], stride[1]):
+            area = (..., slice(top, top + window[0]), slice(left, left + window[1]))
+            total[area] += _whole(model, inputs[area])
+            counts[area] += 1
+    return total / counts
+
+
+def _whole(model: Callable[[Tensor], SegFixOutput], inputs: Tensor) -> Tensor:
+    output, size = model(inputs), tuple(inputs.shape[-2:])
+    mask = resize_logits(output.mask_logits.float().softmax(dim=1)[:, 1:], size)
+    return torch.cat([mask, resize_logits(output.direction_logits.float(), size)], dim=1)

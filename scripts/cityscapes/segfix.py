@@ -1,0 +1,11 @@
+"""Sharpen Cityscapes label maps with SegFix offsets: python scripts/cityscapes/segfix.py --help."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
+
+from openseg.cli.refine import main
+
+if __name__ == "__main__":
+    sys.exit(main())
