@@ -92,6 +92,12 @@ def original_targets(regions: np.ndarray, values: list[int], min_pixels: int, dt
     loadmat(out)
 
 
+def original_instances(path: Path, dtype: torch.dtype, out: Path) -> None:
+    ids = np.array(Image.open(path)).astype(np.int32)
+    regions = np.where((ids < 256) & ~np.isin(ids, CITYSCAPES.ids), IGNORE, ids)
+    original_targets(regions, np.unique(regions).tolist(), 0, dtype, out)
+
+
 def compare(title: str, ways: dict[str, Callable[[], object]], rounds: int) -> None:
     """Time ``ways``; ratios are to the first one."""
     for way in ways.values():
@@ -198,12 +204,11 @@ def main() -> None:
             folder,
             few,
         )
-        merged = np.where((instances < 256) & ~np.isin(instances, CITYSCAPES.ids), IGNORE, instances)
         ground_truth(
             "ground truth, instances",
             folder / "instances.png",
             lambda path, out: write_targets(out, make_instance_targets(read_label(path), CITYSCAPES.ids)),
-            lambda dtype, out: original_targets(merged, np.unique(merged).tolist(), 0, dtype, out),
+            lambda dtype, out: original_instances(folder / "instances.png", dtype, out),
             folder,
             few,
         )

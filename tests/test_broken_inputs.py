@@ -263,3 +263,31 @@ def test_sizes_that_differ(split):
     a, b = (inspect(pair, experiment).errors for pair in list_split(experiment, "train"))
     assert len(a) == 1 and "a.png: size 5 x 5 differs from" in a[0] and "12 x 16" in a[0]
     assert len(b) == 1 and "turned by 90 degrees" in b[0]
+
+
+@pytest.mark.parametrize("kind", ["grey", "palette", "colours", "by Pillow"])
+def test_a_flipped_bit_never_changes_a_picture_unnoticed(kind, tmp_path):
+    path = tmp_path / "a.png"
+    values = RGB if kind == "colours" else IDS
+    read = read_image if kind == "colours" else read_label
+    if kind == "by Pillow":
+        Image.fromarray(values).save(path)
+    elif kind == "colours":
+        write_image(path, values)
+    else:
+        write_label(path, values, PALETTE if kind == "palette" else None)
+    content = path.read_bytes()
+    for place in range(8, len(content), 1 if kind != "palette" else 3):
+        path.write_bytes(content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :])
+        with contextlib.suppress(DataError):
+            np.testing.assert_array_equal(read(path), values)
+
+
+def test_labels_that_no_png_holds_are_refused(tmp_path):
+    for labels in (IDS.astype(np.int32), RGB, IDS[:0]):
+        with pytest.raises(DataError, match=r"a\.png"):
+            write_label(tmp_path / "a.png", labels)
+    with pytest.raises(DataError, match="256 colours"):
+        write_label(tmp_path / "a.png", IDS.astype(np.uint16), PALETTE)
+    write_label(tmp_path / "a.png", np.asfortranarray(IDS.astype(np.uint16) * 300))
+    np.testing.assert_array_equal(read_label(tmp_path / "a.png"), IDS.astype(np.uint16) * 300)

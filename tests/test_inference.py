@@ -62,7 +62,7 @@ def test_boundary_prediction_equals_the_original(key, window, monkeypatch):
 
     monkeypatch.setattr("openseg.inference.boundary.normalize", lambda images, _: images)
     values = load_experiment(ROOT / "configs/demo/segfix_hrnet_tiny.yaml").dump()
-    values["test"] |= {"window": window, "ss": {}}
+    values["test"] = {"window": window}
     experiment = Experiment.model_validate(values)
     boundary = predict_boundary(toy, torch.from_numpy(expected["x"]), experiment)
     np.testing.assert_allclose(boundary.probability.numpy(), expected[f"{key}_maskprob"][:, 0], atol=1e-5)

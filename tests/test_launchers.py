@@ -41,7 +41,8 @@ def data(tmp_path_factory):
             write_label(path, catalog.decode(classes % catalog.num_classes))
         shutil.copytree(folder / "val/image", folder / "test/image")
     for name in ("cityscapes", "camvid"):
-        assert segfix_targets(["--datadir", str(root / name)]) == 0
+        rule = "clean" if name == "camvid" else "original"
+        assert segfix_targets(["--datadir", str(root / name), "--rule", rule]) == 0
     assert instance_targets(["--datadir", str(root / "cityscapes")]) == 0
     return root
 
@@ -118,7 +119,7 @@ def test_modes(launcher, runs):
 def test_labels_are_sharpened_by_the_offsets_of_the_pair(pair, data, tmp_path):
     """``segfix ID val`` and ``test`` after ``val`` and ``segfix_pred_*``, at the places that the launchers choose."""
     semantic, segfix = {
-        "camvid": ("scripts/camvid/run_h_18_d_4_ocr.sh", "scripts/camvid/segfix/run_h_18_d_4_segfix.sh"),
+        "camvid": ("scripts/camvid/run_h_18_d_4_ocr.sh", "scripts/camvid/segfix/run_h_small_d_4_segfix.sh"),
         "cityscapes": (
             "scripts/cityscapes/hrnet/run_h_48_d_4_ocr.sh",
             "scripts/cityscapes/segfix/run_h_48_d_4_segfix.sh",

@@ -327,7 +327,7 @@ def test_files_of_one_name_in_two_folders_are_never_mixed(folders, one_line_erro
 def test_colours_and_training_ids(folders, capsys, one_line_error):
     split = folders / "data/three/val"
     (folders / "three.yaml").write_text(
-        f"folder: {folders}/data/three\nclasses: [ground, {{name: box, id: 8}}, {{name: crate, id: 9}}]\nids: {{7: ground}}\n"
+        f"folder: {folders}/data/three\nclasses: [ground, box, crate]\nids: {{7: ground, 8: box, 9: crate}}\n"
     )
     catalog = get_catalog("three.yaml")
     for number in range(12):

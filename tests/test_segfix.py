@@ -155,6 +155,40 @@ def test_target_files(tmp_path):
             read_targets(tmp_path / name)
 
 
+def test_target_files_as_png(tmp_path):
+    labels = CITYSCAPES.encode(golden("dt_offset_generator")["label"])
+    targets = make_targets(np.kron(labels, np.ones((2, 2), np.uint8)))
+    write_targets(tmp_path / "a.png", targets)
+    again = read_targets(tmp_path / "a.png", max_distance=5)
+    assert targets.depth.max() > 30
+    np.testing.assert_array_equal(again.depth, np.minimum(targets.depth, 30))
+    directions = codes_to_directions(targets.angle_code)
+    np.testing.assert_array_equal(codes_to_directions(again.angle_code), directions)
+    np.testing.assert_array_equal(np.array(Image.open(tmp_path / "a.png")), 31 * directions + again.depth)
+    with pytest.raises(DataError, match="format mat"):
+        read_targets(tmp_path / "a.png", max_distance=30)
+    write_label(tmp_path / "b.png", targets.depth)
+    with pytest.raises(DataError, match="something else"):
+        read_targets(tmp_path / "b.png")
+
+
+def test_arrays_of_every_layout():
+    labels = np.arange(63, dtype=np.uint16).reshape(7, 9)
+    offsets = np.random.default_rng(0).integers(-1, 2, (7, 9, 2))
+    expected, targets = refine(labels, offsets), make_instance_targets(labels // 20, [0, 1, 2])
+    still = labels.copy()
+    still.flags.writeable = False
+    padded = np.zeros((9, 12), np.uint16)
+    padded[1:8, 2:11] = labels
+    for same in (still, np.asfortranarray(labels), labels.astype(">u2"), padded[1:8, 2:11]):
+        for moves in (offsets, np.asfortranarray(offsets), offsets.astype(">i4"), offsets.astype(np.float32)):
+            np.testing.assert_array_equal(refine(same, moves), expected)
+        np.testing.assert_array_equal(make_instance_targets(same // 20, [0, 1, 2]).depth, targets.depth)
+    for wrong in (np.zeros((7, 9, 3), np.uint8), np.zeros((7, 9), np.uint16)):
+        with pytest.raises(DataError, match="codes are uint8"):
+            OffsetMap(wrong)
+
+
 def test_refinement_equals_the_original():
     expected = golden("segfix_shift")
     train_ids = CITYSCAPES.encode_prediction(expected["label_ids"])
@@ -208,6 +242,8 @@ def test_confidence_decides_who_moves_in_numpy_and_torch(case, data):
         tensors = [torch.from_numpy(each) for each in (labels, still)]
         np.testing.assert_array_equal(refine(*tensors, scale).numpy(), expected)
         np.testing.assert_array_equal(refine(tensors[0], both, scale, min_confidence=threshold).numpy(), expected)
+        moved = refine(tensors[0], torch.from_numpy(offsets), scale, torch.from_numpy(confidence), threshold)
+        np.testing.assert_array_equal(moved.numpy(), expected)
     mask = labels > 20
     np.testing.assert_array_equal(refine_mask(mask, both, scale, threshold), refine(mask, both, scale, None, threshold))
 

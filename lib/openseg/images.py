@@ -55,6 +55,7 @@ _PNG_GREY, _PNG_INDEXED = 0, 3
 _PNG_UP = 2  # the filter of a row that is stored as its difference to the one above
 _PNG_LEVEL = 2
 # What changes how a PNG is shown or how many pictures it holds; Pillow sees to those.
+_PNG_NEEDED = {b"IHDR", b"PLTE", b"IDAT"}
 _PNG_SPECIAL = {b"acTL", b"eXIf", b"tRNS"}
 
 
@@ -72,16 +73,21 @@ def _read_plain_png(path: Path, colors: bool) -> np.ndarray | None:
         if any(name in _PNG_SPECIAL for name, _ in _chunks(content)):
             return None
         return imagecodecs.png_decode(content) if colors else decode_grey_png(content)
-    except (OSError, struct.error, imagecodecs.PngError):
-        return None  # Pillow finds out what is wrong with it
+    except (OSError, ValueError, struct.error, imagecodecs.PngError):
+        return None  # _open finds out what is wrong with it
 
 
-def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Name and content of each part of a PNG."""
+def _chunks(content: bytes, check: bool = False) -> Iterator[tuple[bytes, memoryview]]:
+    """Name and content of each part of a PNG; with ``check`` a ValueError where a needed one differs from its sum."""
     place, name = len(_PNG_SIGNATURE), b""
     while name != b"IEND":
         length, name = struct.unpack_from(">I4s", content, place)
-        yield name, memoryview(content)[place + 8 : place + 8 + length]
+        part = memoryview(content)[place + 8 : place + 8 + length]
+        if check and name in _PNG_NEEDED:
+            (expected,) = struct.unpack_from(">I", content, place + 8 + length)
+            if zlib.crc32(part, zlib.crc32(name)) != expected:
+                raise ValueError(f"the checksum of its {name.decode()} differs")
+        yield name, part
         place += length + 12
 
 
@@ -89,15 +95,15 @@ def decode_grey_png(content: bytes) -> np.ndarray:
     """The grey values ``uint8[H, W]`` of an 8-bit PNG; those of ``write_label`` in a fraction of the time of others.
 
     Raises:
-        imagecodecs.PngError: damaged.
+        ValueError, imagecodecs.PngError: of another kind, or damaged.
     """
-    with contextlib.suppress(
-        ValueError, struct.error, zlib.error, imagecodecs.ZlibngError
-    ):  # libpng says what is wrong
+    with contextlib.suppress(struct.error, zlib.error, imagecodecs.ZlibngError):  # libpng says what is wrong
         width, height, bits, kind, *_, interlaced = _PNG_HEADER.unpack_from(content, _PNG_START)
-        packed = b"".join(part for name, part in _chunks(content) if name == b"IDAT")
+        if (bits, kind) != (8, _PNG_GREY):
+            raise ValueError("not a picture of 8-bit greys")
+        packed = b"".join(part for name, part in _chunks(content, check=True) if name == b"IDAT")
         first = zlib.decompressobj().decompress(packed, 1)
-        if (bits, kind, interlaced, first) == (8, _PNG_GREY, 0, bytes([_PNG_UP])):
+        if not interlaced and first == bytes([_PNG_UP]):
             rows = np.frombuffer(imagecodecs.zlibng_decode(packed, out=height * (width + 1)), np.uint8)
             rows = rows.reshape(height, width + 1)
             if (rows[:, 0] == _PNG_UP).all():
@@ -120,6 +126,9 @@ def _open(path: Path) -> tuple[Image.Image, str]:
             _require_one_picture(image, path)
             stored = _raw_mode(image)
             image.load()
+            if image.format == "PNG":  # whose checksums Pillow leaves aside
+                for _ in _chunks(path.read_bytes(), check=True):
+                    pass
             return image, stored
     except FileNotFoundError:
         raise DataError(f"{path}: no such file{' (a link to nothing)' if path.is_symlink() else ''}") from None
@@ -275,7 +284,16 @@ def write_label(
     """Write ``labels`` (``uint8`` or ``uint16``, ``[H, W]``) as PNG, atomically.
 
     ``palette`` (RGB of each value) makes an indexed PNG; ``text`` is a keyword and what it says.
+
+    Raises:
+        DataError: labels of another kind.
     """
+    if labels.dtype not in (np.uint8, np.uint16) or labels.ndim != 2 or not labels.size:
+        raise DataError(
+            f"{path}: a label map is uint8 or uint16[height, width], this is {labels.dtype}{list(labels.shape)}"
+        )
+    if palette is not None and labels.dtype != np.uint8:
+        raise DataError(f"{path}: a palette has 256 colours, so the labels must be uint8")
     content = _encode_png(labels, palette, text)
     with atomic_write(path, durable=False) as temporary:
         temporary.write_bytes(content)
@@ -285,7 +303,7 @@ def _encode_png(labels: np.ndarray, palette: bytes | None, text: tuple[str, str]
     """A PNG of one channel, in a tenth of the time that Pillow takes: each row less the one above, and zlib-ng."""
     height, width = labels.shape
     bits = 8 * labels.itemsize
-    values = labels.astype(f">u{labels.itemsize}").view(np.uint8).reshape(height, -1)
+    values = labels.astype(f">u{labels.itemsize}", order="C").view(np.uint8).reshape(height, -1)
     rows = np.empty((height, values.shape[1] + 1), np.uint8)
     rows[:, 0] = _PNG_UP
     rows[0, 1:] = values[0]
@@ -293,7 +311,7 @@ def _encode_png(labels: np.ndarray, palette: bytes | None, text: tuple[str, str]
     kind = _PNG_GREY if palette is None else _PNG_INDEXED
     chunks = [(b"IHDR", _PNG_HEADER.pack(width, height, bits, kind, 0, 0, 0))]
     if palette is not None:
-        chunks.append((b"PLTE", palette))
+        chunks.append((b"PLTE", palette.ljust(3 * 256, b"\0")))  # a colour for every value
     if text is not None:
         chunks.append((b"tEXt", "\0".join(text).encode("latin-1")))
     chunks += [(b"IDAT", imagecodecs.zlibng_encode(rows, level=_PNG_LEVEL)), (b"IEND", b"")]

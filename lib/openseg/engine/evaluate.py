@@ -80,7 +80,7 @@ def evaluate_segfix(
 
 def _mean_boundary(scores: LabelScores) -> float:
     summary = scores.summary()
-    return (summary["boundary F 1 px"] + summary["boundary F 3 px"]) / 2
+    return float(np.nan_to_num(summary["boundary F 1 px"] + summary["boundary F 3 px"])) / 2  # NaN: no outline at all
 
 
 def _displaced(labels: np.ndarray, pixels: float) -> np.ndarray:

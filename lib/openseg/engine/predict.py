@@ -61,8 +61,9 @@ class Outputs:
     def done(self, existing: Mapping[str, set[str]], name: str, image: Path) -> bool:
         """Whether an image has all its files, none older than itself; the label is written last."""
         kinds = ("label", *self.kinds)
-        complete = all(f"{name}{KINDS[kind]}" in existing[kind] for kind in kinds)
-        return complete and not is_older(self.path("label", name), image)
+        return all(
+            f"{name}{KINDS[kind]}" in existing[kind] and not is_older(self.path(kind, name), image) for kind in kinds
+        )
 
 
 @torch.inference_mode()

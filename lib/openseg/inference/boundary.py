@@ -62,15 +62,16 @@ def predict_boundary(model: Callable[[Tensor], SegFixOutput], images: Tensor, ex
     test = experiment.test
     how, size = test.ss, tuple(images.shape[-2:])
     weights = how.weights or (1.0,) * len(how.scales)
-    total = torch.zeros(images.shape[0], 1 + NUM_DIRECTIONS, *size, device=images.device)
+    total: Tensor | None = None
     for scale, weight in zip(how.scales, weights, strict=True):
         inputs = normalize(_scaled(images, scale), experiment.normalization)
-        views = [_windows(model, inputs, test)]
-        if how.flip:
-            mirrored = _windows(model, inputs.flip(3), test).flip(3)
-            views.append(mirrored[:, [0, *(1 + direction for direction in _MIRRORED)]])
-        for view in views:
-            total += _resized(view, size) * (weight / sum(weights) / len(views))
+        for mirrored in (False, True) if how.flip else (False,):
+            view = _windows(model, inputs.flip(3) if mirrored else inputs, test)
+            if mirrored:
+                view = view.flip(3)[:, [0, *(1 + direction for direction in _MIRRORED)]]
+            view = _resized(view, size) * (weight / sum(weights) / (2 if how.flip else 1))
+            total = view if total is None else total.add_(view)
+    assert total is not None
     return Boundary(total[:, 0], total[:, 1:])
 
 
@@ -104,7 +105,7 @@ def _windows(model: Callable[[Tensor], SegFixOutput], inputs: Tensor, test: Test
             area = (..., slice(top, top + window[0]), slice(left, left + window[1]))
             total[area] += _whole(model, inputs[area])
             counts[area] += 1
-    return total / counts
+    return total.div_(counts)
 
 
 def _whole(model: Callable[[Tensor], SegFixOutput], inputs: Tensor) -> Tensor:

@@ -170,6 +170,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         try:
             weights, experiment = content.pop("weights"), content["experiment"]
             model, normalization = experiment["model"], experiment["normalization"]
+            experiment.get("test", {}).pop("min_direction_probability", None)  # of versions before offsets knew it
             kept = ["backbone", "output_stride", "multi_grid"]
             kept += ["aux_channels", "aux_kernel"] if "head.aux.0.weight" in weights else []
             settings = {key: model[key] for key in kept if key in model}

@@ -23,9 +23,11 @@ def boundary_distances(regions: np.ndarray, far: float) -> np.ndarray:
 
     The border of the map is no boundary; ``far`` is the distance where all of the map has one value.
     """
+    distances = np.empty(regions.shape, np.float64)
+    if not regions.size:
+        return distances
     vertical = np.empty(regions.shape, np.int32)
     _column_distances(regions, vertical)
-    distances = np.empty(regions.shape, np.float64)
     _row_distances(regions, vertical, far, distances)
     return distances
 

@@ -12,6 +12,7 @@ Files inside a zip archive are read where they are.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
@@ -102,11 +103,14 @@ def read_offset_map(place: str | os.PathLike | ZipMember) -> OffsetMap:
     _check_suffix(place)
     try:
         content = _content(place)
+    except (FileNotFoundError, KeyError):
+        raise DataError(f"{place}: no such offset file") from None
+    except (OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{place}: cannot be read ({error}); copy it again") from None
+    try:
         if not content:
             raise DataError("an empty offset file; predict it again")
         return _from_mat(content) if place.suffix.lower() == ".mat" else _from_png(content)
-    except (FileNotFoundError, KeyError):
-        raise DataError(f"{place}: no such offset file") from None
     except DataError as error:
         raise DataError(f"{place}: {error}") from None
     except Exception as error:  # the parsers raise whatever they meet in a damaged file
@@ -123,11 +127,12 @@ def _content(place: Place) -> bytes:
 
 
 def _open_archive(path: Path) -> zipfile.ZipFile:
-    return _open_archive_of(path, os.getpid())  # processes that share an open file would move each other's place in it
+    # Processes that share an open file would move each other's place in it.
+    return _open_archive_of(path, path.stat().st_mtime_ns, os.getpid())
 
 
 @functools.lru_cache(maxsize=2)
-def _open_archive_of(path: Path, _: int) -> zipfile.ZipFile:
+def _open_archive_of(path: Path, *_: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
@@ -141,7 +146,9 @@ def _from_png(content: bytes) -> OffsetMap:
 
 
 def _from_mat(content: bytes) -> OffsetMap:
-    arrays = _plain_arrays(content)
+    arrays: dict[str, np.ndarray] = {}
+    with contextlib.suppress(ValueError, struct.error, zlib.error, imagecodecs.ZlibngError):  # SciPy says what is wrong
+        arrays = _plain_arrays(content)
     if "mat" not in arrays:
         from scipy.io import loadmat
 
@@ -154,7 +161,7 @@ def _from_mat(content: bytes) -> OffsetMap:
 
 # Numbers of types and sizes of parts in a file of MATLAB 5, see "MAT-File Format" by The MathWorks.
 _MAT_HEADER = 128
-_MAT_COMPRESSED, _MAT_MATRIX = 15, 14
+_MAT_COMPRESSED, _MAT_MATRIX, _MAT_COMPLEX = 15, 14, 0x0800
 _MAT_TYPES = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
 
 
@@ -197,9 +204,9 @@ def _plain_array(content: memoryview) -> tuple[str, np.ndarray] | None:
         else:
             parts.append((kind, content[place + 8 : place + 8 + length]))
             place += 8 + -(-length // 8) * 8
-    (_, _), (_, sizes), (_, name), (kind, values) = parts
+    (_, flags), (_, sizes), (_, name), (kind, values) = parts
     shape = np.frombuffer(sizes, "<i4")
-    if kind not in _MAT_TYPES:
+    if kind not in _MAT_TYPES or struct.unpack_from("<I", flags)[0] & _MAT_COMPLEX:
         return None
     array = np.frombuffer(values, _MAT_TYPES[kind])
     return (bytes(name).decode(), array.reshape(shape, order="F")) if array.size == shape.prod() else None

@@ -11,7 +11,7 @@ from openseg.compiled import compiled
 from openseg.errors import DataError
 from openseg.segfix.directions import DIRECTION_VECTORS, NUM_DIRECTIONS
 
-__all__ = ["LEVELS", "OffsetMap"]
+__all__ = ["LEVELS", "OffsetMap", "confidence_levels"]
 
 LEVELS = 31
 """How many confidences are told apart: level / 30 is how sure the direction is, from 0 to 1."""
@@ -45,8 +45,10 @@ class OffsetMap:
         Raises:
             DataError: other values, or another shape.
         """
-        if offsets.ndim != 3 or offsets.shape[2] != 2:
-            raise DataError(f"offsets are height x width x 2 (dh, dw), these are {list(offsets.shape)}")
+        if offsets.ndim != 3 or offsets.shape[2] != 2 or offsets.dtype.kind not in "iuf":
+            kind = f"{offsets.dtype}{list(offsets.shape)}"
+            raise DataError(f"offsets are numbers of height x width x 2 (dh, dw), these are {kind}")
+        offsets = offsets.astype(offsets.dtype.newbyteorder("="), copy=False)
         if confidence is None:
             levels = np.full((1, 1), LEVELS - 1, np.uint8)
         elif confidence.dtype != np.uint8 or confidence.shape != offsets.shape[:2]:
@@ -61,6 +63,10 @@ class OffsetMap:
         if not _pack(down.reshape(-1), right.reshape(-1), levels.reshape(-1), codes.reshape(-1)):
             raise DataError(f"offsets must be -1, 0 or 1, these are from {offsets.min()} to {offsets.max()}")
         return OffsetMap(cv2.transpose(codes) if turned and codes.size else codes.T if turned else codes)
+
+    def __post_init__(self) -> None:
+        if self.codes.dtype != np.uint8 or self.codes.ndim != 2:
+            raise DataError(f"codes are uint8[height, width], these are {self.codes.dtype}{list(self.codes.shape)}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -79,16 +85,15 @@ class OffsetMap:
         return np.take(_CONFIDENCES, self.codes)
 
     def steps(self, min_confidence: float) -> np.ndarray:
-        """(dh, dw) of each code, ``int64[256, 2]``; zero where its confidence is lower.
-
-        Raises:
-            DataError: beyond 0 to 1.
-        """
-        if not 0 <= min_confidence <= 1:
-            raise DataError(f"min_confidence {min_confidence}: use a number from 0 to 1")
+        """(dh, dw) of each code, ``int64[256, 2]``; zero where its confidence is lower."""
         level = np.zeros(256)
         level[1:_NUM_CODES] = np.tile(np.arange(LEVELS), NUM_DIRECTIONS)
         return _VECTORS * (level >= min_confidence * (LEVELS - 1) - 1e-9)[:, None].astype(np.int64)
+
+
+def confidence_levels() -> np.ndarray:
+    """Level of each confidence ``uint8``: 0..30."""
+    return _LEVEL_TABLE
 
 
 def _planes(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from openseg.compiled import compiled
 from openseg.errors import DataError
-from openseg.segfix.offsets import OffsetMap
+from openseg.segfix.offsets import LEVELS, OffsetMap, confidence_levels
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,8 @@ def refine(
         offsets: integers ``[H, W, 2]`` (dh, dw) in {-1, 0, 1} of the same kind and device, or an ``OffsetMap``; zero
             leaves the pixel as it is.
         scale: pixels a step; 2 suits 1024x2048, 1 suits images of a quarter of that.
-        confidence: ``uint8[H, W]``, 255 times how sure the direction is; an ``OffsetMap`` has it in itself.
+        confidence: ``uint8[H, W]``, 255 times how sure the direction is, which counts in steps of 1/30; an
+            ``OffsetMap`` has it in itself.
         min_confidence: from 0 to 1; pixels whose direction is less sure stay.
 
     Returns:
@@ -48,7 +49,9 @@ def refine(
     """
     if scale < 0:
         raise DataError(f"scale {scale}: use 0 or more pixels")
-    if tuple(offsets.shape[:2]) != tuple(labels.shape):
+    if not 0 <= min_confidence <= 1:
+        raise DataError(f"min_confidence {min_confidence}: use a number from 0 to 1")
+    if labels.ndim != 2 or tuple(offsets.shape) not in (tuple(labels.shape), (*labels.shape, 2)):
         sizes = list(offsets.shape[:2]), list(labels.shape)
         raise DataError(f"offsets {sizes[0]} and labels {sizes[1]} differ in size; they are of two images")
     if "torch" in sys.modules and not isinstance(labels, np.ndarray):
@@ -118,7 +121,8 @@ def _refine_tensor(
     else:
         moves = offsets.long()
         if confidence is not None:
-            moves = moves * (confidence >= min_confidence * 255).unsqueeze(-1)
+            table = torch.from_numpy(confidence_levels() >= min_confidence * (LEVELS - 1) - 1e-9)
+            moves = moves * table.to(labels.device)[confidence.long()].unsqueeze(-1)
     if moves.numel() and moves.abs().max() > 1:
         raise DataError(f"offsets must be -1, 0 or 1, these are from {int(moves.min())} to {int(moves.max())}")
     height, width = labels.shape

@@ -75,6 +75,7 @@ def make_instance_targets(instances: np.ndarray, ids: Collection[int], rule: Rul
 
 def _region_targets(regions: np.ndarray, rule: Rule, left_out: np.ndarray) -> Targets:
     """Targets of a map of regions; ``left_out: bool[values]`` are those that get depth 0 and code 90."""
+    regions = regions.astype(regions.dtype.newbyteorder("="), copy=False)
     distances = boundary_distances(regions, far=MAX_DEPTH)
     down, right = inside_gradients(regions, distances, repeat_border=rule == "clean")
     angle = np.arctan2(down, right, out=down)

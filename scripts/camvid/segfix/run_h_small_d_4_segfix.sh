@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # SegFix on a small HRNet for CamVid, for a CPU. Modes: bash scripts/camvid/segfix/run_h_small_d_4_segfix.sh help
+# Another network: BACKBONE=hrnet18 bash scripts/camvid/segfix/run_h_small_d_4_segfix.sh train 1
 BACKBONE="${BACKBONE:-hrnet_small}"
 CONFIG=configs/camvid/segfix_hrnet_small.yaml
 NAME="segfix_${BACKBONE}"
