@@ -10,7 +10,7 @@
 #   BACKBONE          of TASK=segfix: the backbone, which the environment may name
 #   PRETRAINED_MODEL  ImageNet weights of the backbone, for train (optional; empty: random weights)
 #   SEGFIX_SCALE      pixels a step of the segfix mode (empty: the data set has no such mode)
-#   SEGFIX_CONFIDENCE how sure a direction must be in the segfix mode (optional; 0: all move)
+#   SEGFIX_OPTIONS    more options of the segfix mode (optional)
 #   OFFSETS           folder of SegFix offsets below offset_pred/<split>/, for TASK=segfix
 #
 # Everything after the mode's own arguments goes to main.py or segfix.py as it is, e.g. train.max_iters=100.
@@ -111,7 +111,7 @@ case "${TASK}:${mode}" in
     esac
     [ -d "${labels}" ] || fail "no labels in ${labels}; make them with: bash ${launcher} ${split} ${id}"
     "${PYTHON}" segfix.py --input "${labels}" --split "${split}" --dataset "${DATASET}" --scale "${SEGFIX_SCALE}" \
-      --min-confidence "${SEGFIX_CONFIDENCE:-0}" "$@"
+      ${SEGFIX_OPTIONS:-} "$@" # several words
     ;;
   segfix:segfix_pred_val) offsets val "" "$@" ;;
   segfix:segfix_pred_test) offsets test "" "$@" ;;

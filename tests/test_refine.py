@@ -146,13 +146,15 @@ def test_tuning_finds_the_settings_that_help(folders, capsys, one_line_error):
         wrong = np.where(sure[..., None] > 0, right, -right)
         write_offsets(folders / f"offsets/{number}.png", OffsetMap.of(wrong, np.maximum(sure, 90)))
     arguments = ["--input", "labels", "--gt", "truth", "--offset", "offsets", "--dataset", "three.yaml"]
-    assert segfix(["tune", *arguments, "--workers", "2", "--json", "table.json"]) == 0
+    assert segfix(["tune", *arguments, "--workers", "2", "--keep-thin", "0", "--json", "table.json"]) == 0
     out = capsys.readouterr().out
     table = json.loads((folders / "table.json").read_text())
     assert len(table["settings"]) == 18 and "12 of 12 images" in out
     chosen = out.splitlines()[-1]
-    assert chosen.startswith("best: --scale 1 --min-confidence 0.4")
-    best = next(row for row in table["settings"] if (row["scale"], row["min_confidence"]) == (1, 0.4))
+    assert chosen.startswith("best: --scale 1 --min-confidence 0.4 --keep-thin 0")
+    best = next(
+        row for row in table["settings"] if (row["scale"], row["min_confidence"], row["keep_thin"]) == (1, 0.4, 0)
+    )
     assert best["mIoU"] > 1 and best["its IoU"] > 0
     one_line_error(segfix(["tune", *arguments[:5], "labels", "--dataset", "three.yaml"]), "0.png", "folder of labels")
 

@@ -30,6 +30,7 @@ from openseg.segfix import (
     read_targets,
     refine,
     refine_mask,
+    thin_parts,
     write_offsets,
     write_targets,
 )
@@ -246,6 +247,30 @@ def test_confidence_decides_who_moves_in_numpy_and_torch(case, data):
         np.testing.assert_array_equal(moved.numpy(), expected)
     mask = labels > 20
     np.testing.assert_array_equal(refine_mask(mask, both, scale, threshold), refine(mask, both, scale, None, threshold))
+
+
+@given(labels_and_offsets(), st.integers(0, 4))
+@settings(deadline=None)
+def test_what_is_thin_is_kept(case, width):
+    labels, offsets, scale = case
+    labels = labels % 2
+    height, length = labels.shape
+    wide = np.full(labels.shape, width <= 1)
+    # Blocks may stick out of the map, since its border cuts regions off.
+    for top in range(1 - width, height):
+        for left in range(1 - width, length):
+            area = np.s_[max(top, 0) : top + width, max(left, 0) : left + width]
+            if labels[area].size and np.ptp(labels[area]) == 0:
+                wide[area] = True
+    np.testing.assert_array_equal(thin_parts(labels, width), ~wide)
+    kept = np.where(wide, refine(labels, offsets, scale), labels)
+    np.testing.assert_array_equal(refine(labels, offsets, scale, keep_thin=width), kept)
+    mask, codes = labels == 1, OffsetMap.of(offsets)
+    expected = refine(mask, codes, scale, keep_thin=width)
+    np.testing.assert_array_equal(refine_mask(mask, codes, scale, keep_thin=width), expected)
+    if labels.dtype != np.uint16:
+        tensors = [torch.from_numpy(each) for each in (labels, offsets)]
+        np.testing.assert_array_equal(refine(*tensors, scale, keep_thin=width).numpy(), kept)
 
 
 def test_offsets_of_another_size_are_refused():

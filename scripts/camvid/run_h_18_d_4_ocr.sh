@@ -8,4 +8,5 @@ PUBLISHED_ID=1
 PRETRAINED_MODEL="${PRETRAINED_MODEL-}"
 TASK=semantic
 SEGFIX_SCALE=1
+SEGFIX_OPTIONS="--min-confidence 0.3 --keep-thin 5"
 source "$(dirname "${BASH_SOURCE[0]}")/../launcher.sh"

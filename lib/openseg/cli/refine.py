@@ -61,6 +61,13 @@ def add_offset_options(parser: argparse.ArgumentParser, scale: int | None) -> No
         help="pixels whose direction is less sure stay (default: 0, all move)",
     )
     parser.add_argument(
+        "--keep-thin",
+        type=int,
+        default=0,
+        metavar="N",
+        help="what is narrower than N pixels in the labels stays (default: 0, nothing)",
+    )
+    parser.add_argument(
         "--dataset", default="cityscapes", metavar="NAME", help="or a YAML file of your own (default: cityscapes)"
     )
     parser.add_argument("--data-root", metavar="DIR", help="default: DATA_ROOT of config.profile")
@@ -143,7 +150,9 @@ def _run(arguments: argparse.Namespace) -> int:
     source = existing_dir(arguments.input, "label PNGs to sharpen")
     out = Path(arguments.out).resolve() if arguments.out else _out_dir(source)
     root = Path(arguments.data_root) if arguments.data_root else data_root()
-    how = Refining(arguments.dataset, arguments.scale, arguments.min_confidence, arguments.eval_ids_only)
+    how = Refining(
+        arguments.dataset, arguments.scale, arguments.min_confidence, arguments.eval_ids_only, arguments.keep_thin
+    )
     if source.resolve().is_relative_to(out):
         raise DataError(f"--out {out}: would overwrite the labels in {source}; choose another folder")
     labels = list_labels(source)

@@ -126,7 +126,7 @@ def _refine_image(job: tuple[list[Result], Place], how: Refining, fail_fast: boo
         refined = []
         for result in results:
             mask = _decode(result, offsets.shape)
-            mask = refine_mask(mask, offsets, how.scale_of(mask.shape), how.min_confidence)
+            mask = refine_mask(mask, offsets, how.scale_of(mask.shape), how.min_confidence, how.keep_thin)
             code = functions.encode(np.asfortranarray(mask.astype(np.uint8)))
             more = {"segmentation": {"size": code["size"], "counts": code["counts"].decode()}}
             if "bbox" in result:

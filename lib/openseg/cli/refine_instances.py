@@ -72,7 +72,7 @@ def _offsets(arguments: argparse.Namespace) -> tuple[Path, dict[str, Place]]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    how = Refining(arguments.dataset, arguments.scale, arguments.min_confidence)
+    how = Refining(arguments.dataset, arguments.scale, arguments.min_confidence, keep_thin=arguments.keep_thin)
     source = Path(arguments.input)
     if source.suffix.lower() == ".json":
         from openseg.cli.refine_coco import refine_coco
@@ -162,7 +162,7 @@ def _refine_image(
             if mask.shape != offsets.shape:
                 sizes = [f"{each[0]} x {each[1]}" for each in (mask.shape, offsets.shape)]
                 raise DataError(f"{path}: size {sizes[0]} differs from its offset {offset} {sizes[1]}")
-            refined = refine_mask(mask, offsets, how.scale_of(mask.shape), how.min_confidence)
+            refined = refine_mask(mask, offsets, how.scale_of(mask.shape), how.min_confidence, how.keep_thin)
             write_label(out / inside, refined.astype(np.uint8) * np.uint8(255))
         with atomic_write(target, durable=False) as temporary:
             temporary.write_bytes(listed.read_bytes())

@@ -33,8 +33,11 @@ class Refining:
     scale: int | None
     min_confidence: float = 0.0
     eval_ids_only: bool = False
+    keep_thin: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.keep_thin <= _MOST_PIXELS:
+            raise DataError(f"keep-thin {self.keep_thin}: use 0 to {_MOST_PIXELS} pixels")
         if self.scale is not None and not 0 <= self.scale <= _MOST_PIXELS:
             raise DataError(f"scale {self.scale}: use 0 to {_MOST_PIXELS} pixels")
         if not 0 <= self.min_confidence <= 1:
@@ -44,13 +47,14 @@ class Refining:
     def settings(self) -> dict[str, Any]:
         """What decides the results, beside labels and offsets."""
         values: dict[str, Any] = {"scale": self.scale, "min_confidence": self.min_confidence}
+        values["keep_thin"] = self.keep_thin
         catalog = get_catalog(self.dataset)
         if self.eval_ids_only or self.dataset not in CATALOG_NAMES:
             values["ids"] = [catalog.output_fingerprint, self.eval_ids_only]
         return values
 
     def __call__(self, labels: np.ndarray, offsets: OffsetMap) -> np.ndarray:
-        return refine(labels, offsets, self.scale_of(labels.shape), min_confidence=self.min_confidence)
+        return refine(labels, offsets, self.scale_of(labels.shape), None, self.min_confidence, self.keep_thin)
 
     def scale_of(self, size: tuple[int, ...]) -> int:
         """Pixels a step in an image of a size."""

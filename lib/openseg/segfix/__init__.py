@@ -18,7 +18,7 @@ from openseg.segfix.directions import (
 )
 from openseg.segfix.offset_files import OFFSET_SUFFIXES, index_offsets, read_offset_map, read_offsets, write_offsets
 from openseg.segfix.offsets import OffsetMap
-from openseg.segfix.refine import refine, refine_mask
+from openseg.segfix.refine import refine, refine_mask, thin_parts
 from openseg.segfix.target_files import read_targets, write_targets
 from openseg.segfix.targets import Targets, make_instance_targets, make_targets
 
@@ -39,6 +39,7 @@ __all__ = [
     "read_targets",
     "refine",
     "refine_mask",
+    "thin_parts",
     "write_offsets",
     "write_targets",
 ]

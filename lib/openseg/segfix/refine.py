@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
+import cv2
 import numpy as np
 
 from openseg.compiled import compiled
@@ -18,7 +19,7 @@ from openseg.segfix.offsets import LEVELS, OffsetMap, confidence_levels
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["refine", "refine_mask"]
+__all__ = ["refine", "refine_mask", "thin_parts"]
 
 Labels = TypeVar("Labels", np.ndarray, "torch.Tensor")
 
@@ -29,6 +30,7 @@ def refine(
     scale: int = 1,
     confidence: Labels | None = None,
     min_confidence: float = 0.0,
+    keep_thin: int = 0,
 ) -> Labels:
     """Replace each label by the one at ``(h + scale * dh, w + scale * dw)``, clamped to the image.
 
@@ -40,6 +42,7 @@ def refine(
         confidence: ``uint8[H, W]``, 255 times how sure the direction is, which counts in steps of 1/30; an
             ``OffsetMap`` has it in itself.
         min_confidence: from 0 to 1; pixels whose direction is less sure stay.
+        keep_thin: width in pixels; what is narrower in ``labels`` stays as it is, see ``thin_parts``.
 
     Returns:
         A new array like ``labels``.
@@ -55,7 +58,7 @@ def refine(
         sizes = list(offsets.shape[:2]), list(labels.shape)
         raise DataError(f"offsets {sizes[0]} and labels {sizes[1]} differ in size; they are of two images")
     if "torch" in sys.modules and not isinstance(labels, np.ndarray):
-        return _refine_tensor(labels, offsets, scale, confidence, min_confidence)
+        return _refine_tensor(labels, offsets, scale, confidence, min_confidence, keep_thin)
     if not isinstance(offsets, OffsetMap):
         offsets = OffsetMap.of(offsets, confidence)
     refined = np.array(labels, order="C")
@@ -63,6 +66,8 @@ def refine(
     if labels.itemsize not in (1, 2, 4, 8):
         raise DataError(f"labels of {labels.dtype} cannot be refined; use integers")
     codes = np.ascontiguousarray(offsets.codes)
+    if keep_thin:
+        codes = np.where(thin_parts(labels, keep_thin), np.uint8(0), codes)
     whole = codes.size // 8 * 8
     words = codes.reshape(-1)[:whole].view(np.uint64)
     _gather(
@@ -71,7 +76,34 @@ def refine(
     return refined
 
 
-def refine_mask(mask: np.ndarray, offsets: OffsetMap, scale: int = 1, min_confidence: float = 0.0) -> np.ndarray:
+def thin_parts(labels: np.ndarray, width: int) -> np.ndarray:
+    """Pixels that lie in no block of ``width`` x ``width`` pixels of one label, ``bool[H, W]``.
+
+    Those are the parts of regions that are narrower; what the image's border cuts off counts as wide.
+
+    Raises:
+        DataError: a negative width.
+    """
+    if width < 0:
+        raise DataError(f"keep_thin {width}: use 0 or more pixels")
+    if width <= 1 or not labels.size:
+        return np.zeros(labels.shape, np.bool_)
+    if labels.dtype not in (np.uint8, np.uint16):
+        # Numbers of the values, of a type that OpenCV filters.
+        labels = np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.float32)
+    # Repeating the border makes blocks that stick out of the map as uniform as what they hold of it.
+    margin = width - 1
+    padded = cv2.copyMakeBorder(labels, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
+    block, first = np.ones((width, width), np.uint8), width // 2
+    uniform = cv2.erode(padded, block, anchor=(first, first)) == cv2.dilate(padded, block, anchor=(first, first))
+    last = width - 1 - first
+    wide = cv2.dilate(uniform.astype(np.uint8), block, anchor=(last, last))
+    return wide[margin:-margin, margin:-margin] == 0
+
+
+def refine_mask(
+    mask: np.ndarray, offsets: OffsetMap, scale: int = 1, min_confidence: float = 0.0, keep_thin: int = 0
+) -> np.ndarray:
     """``refine`` of one object's mask ``bool[H, W]``, which looks only at the box around it.
 
     Raises:
@@ -84,7 +116,7 @@ def refine_mask(mask: np.ndarray, offsets: OffsetMap, scale: int = 1, min_confid
     if rows.size:
         # A pixel that gets the object's label is at most a step away from it, and all around that is nothing.
         box = tuple(slice(max(each[0] - scale, 0), each[-1] + scale + 1) for each in (rows, columns))
-        refined[box] = refine(mask[box], OffsetMap(offsets.codes[box]), scale, min_confidence=min_confidence)
+        refined[box] = refine(mask[box], OffsetMap(offsets.codes[box]), scale, None, min_confidence, keep_thin)
     return refined
 
 
@@ -112,6 +144,7 @@ def _refine_tensor(
     scale: int,
     confidence: torch.Tensor | None,
     min_confidence: float,
+    keep_thin: int,
 ) -> torch.Tensor:
     import torch
 
@@ -125,6 +158,9 @@ def _refine_tensor(
             moves = moves * table.to(labels.device)[confidence.long()].unsqueeze(-1)
     if moves.numel() and moves.abs().max() > 1:
         raise DataError(f"offsets must be -1, 0 or 1, these are from {int(moves.min())} to {int(moves.max())}")
+    if keep_thin:
+        still = torch.from_numpy(thin_parts(labels.cpu().numpy(), keep_thin)).to(labels.device)
+        moves = moves.masked_fill(still.unsqueeze(-1), 0)
     height, width = labels.shape
     rows = torch.arange(height, device=labels.device)[:, None] + scale * moves[..., 0]
     columns = torch.arange(width, device=labels.device) + scale * moves[..., 1]
