@@ -11,10 +11,9 @@ memory is that of a process of its own that runs one variant once, weights and l
 
 import argparse
 import copy
-import statistics
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "tests")]
 
 from recipe import golden_state  # noqa: E402
+from side_by_side import median_seconds  # noqa: E402
 
 from openseg.config import load_experiment  # noqa: E402
 from openseg.inference import argmax, held, resized  # noqa: E402
@@ -103,19 +103,12 @@ def measure(network, size, rounds):
     made = variants(network)
     images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
     labels = {name: predict(name, model, images) for name, model in made.items()}
-    times = {name: [] for name in made}
-    for _ in range(rounds):
-        for name, model in made.items():
-            start = time.perf_counter()
-            predict(name, model, images)
-            times[name].append(time.perf_counter() - start)
-    plain = statistics.median(times["plain"])
-    for name in made:
-        seconds = statistics.median(times[name])
+    medians = median_seconds({name: partial(predict, name, model, images) for name, model in made.items()}, rounds)
+    for name, seconds in medians.items():
         agreement = (labels[name] == labels["plain"]).float().mean().item() * 100
-        memory = peak_memory(network, name, size)
+        memory, ratio = peak_memory(network, name, size), medians["plain"] / seconds
         print(
-            f"| {network} | {name} | {seconds:.2f} | {plain / seconds:.2f} | {memory:.2f} | {agreement:.3f} |",
+            f"| {network} | {name} | {seconds:.2f} | {ratio:.2f} | {memory:.2f} | {agreement:.3f} |",
             flush=True,
         )
 

@@ -11,10 +11,8 @@ or SciPy's, and for Boundary IoU erodes each class's mask. All ways must give th
 
 import argparse
 import importlib
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +21,8 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
+
+from side_by_side import median_seconds
 
 from openseg.catalog import get_catalog
 from openseg.data.scenes import write_scene
@@ -50,13 +50,7 @@ def compare(title: str, ways: dict[str, Callable[[], object]], rounds: int) -> N
     arrays = {name: result for name, result in results.items() if isinstance(result, np.ndarray)}
     for name, result in arrays.items():
         np.testing.assert_allclose(result, next(iter(arrays.values())), rtol=0, atol=1e-9, err_msg=name)
-    times = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            times[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    medians = median_seconds(ways, rounds)
     print(f"\n{title}")
     for name, seconds in medians.items():
         print(f"  {name:24}{1e3 * seconds:10.2f} ms{seconds / medians[first]:9.2f} x")

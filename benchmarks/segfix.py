@@ -10,10 +10,8 @@ reads again what it saved. Refined labels and depths must be equal, or the run f
 """
 
 import argparse
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +25,8 @@ from scipy.ndimage import distance_transform_edt
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
+
+from side_by_side import median_seconds
 
 from openseg.catalog import IGNORE, get_catalog
 from openseg.data.scenes import render_scene
@@ -103,13 +103,7 @@ def compare(title: str, ways: dict[str, Callable[[], object]], rounds: int) -> N
     """Time ``ways``; ratios are to the first one."""
     for way in ways.values():
         way()
-    times = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            times[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    medians = median_seconds(ways, rounds)
     print(f"\n{title}")
     base = medians[next(iter(medians))]
     for name, seconds in medians.items():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -352,3 +353,10 @@ def test_colours_and_training_ids(folders, capsys, one_line_error):
         expected = colors[read_label(folders / f"labels/label_w_segfix/{number}.png")]
         np.testing.assert_array_equal(read_image(folders / f"colors/label_w_segfix/{number}.png"), expected)
     one_line_error(segfix([*options(input="colors", out="ids"), "--eval-ids-only"]), "colors/", "--eval-ids-only")
+
+
+def test_the_documented_python_calls_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/segfix.md").read_text(), re.DOTALL)
+    exec(compile(block, "docs/segfix.md", "exec"), {})  # it asserts what it says
+    assert (tmp_path / "street.png").is_file()

@@ -22,7 +22,7 @@ from openseg.segfix import (
     angles_to_directions,
     codes_to_directions,
     directions_to_offsets,
-    index_offsets,
+    list_offsets,
     make_instance_targets,
     make_targets,
     read_offset_map,
@@ -290,7 +290,7 @@ def test_offset_files_keep_every_direction(suffix, tmp_path):
     again = read_offsets(tmp_path / f"a{suffix}")
     assert again.dtype == np.int8
     np.testing.assert_array_equal(again, offsets)
-    assert index_offsets(tmp_path) == {"a": tmp_path / f"a{suffix}"}
+    assert list_offsets(tmp_path) == {f"a{suffix}": tmp_path / f"a{suffix}"}
 
 
 def test_the_originals_int32_offsets_are_read(tmp_path):
@@ -327,16 +327,16 @@ def test_offsets_are_read_inside_archives(tmp_path):
     for split in ("val/offset_pred/semantic/offset_hrnext", "test_offset/semantic/offset_hrnext"):
         write_offsets(tmp_path / f"root/{split}/{split.split('/')[0]}.mat", offsets)
     archive = Path(shutil.make_archive(str(tmp_path / "offset_semantic"), "zip", tmp_path / "root"))
-    index = index_offsets(archive)
-    assert set(index) == {"val", "test_offset"}
-    inside = index_offsets(archive / "val/offset_pred/semantic/offset_hrnext")
+    index = list_offsets(archive)
+    assert {Path(name).name for name in index} == {"val.mat", "test_offset.mat"}
+    inside = list_offsets(archive / "val/offset_pred/semantic/offset_hrnext")
     assert len(inside) == 1
     np.testing.assert_array_equal(read_offset_map(next(iter(inside.values()))).offsets, offsets)
     with pytest.raises(DataError, match="no offset file"):
-        index_offsets(archive / "train")
+        list_offsets(archive / "train")
     (tmp_path / "cut.zip").write_bytes(archive.read_bytes()[:200])
     with pytest.raises(DataError, match="damaged archive"):
-        index_offsets(tmp_path / "cut.zip")
+        list_offsets(tmp_path / "cut.zip")
 
 
 def test_what_is_no_offset_file_is_refused(tmp_path):

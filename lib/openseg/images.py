@@ -12,7 +12,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import imagecodecs
@@ -25,11 +25,13 @@ from openseg.files import atomic_write
 __all__ = [
     "color_mode",
     "decode_grey_png",
+    "is_marked",
     "is_turned_in_place",
     "read_color_label",
     "read_image",
     "read_label",
     "read_palette",
+    "require_same_size",
     "write_image",
     "write_label",
 ]
@@ -54,6 +56,7 @@ _PNG_HEADER = struct.Struct(">IIBBBBB")
 _PNG_GREY, _PNG_INDEXED = 0, 3
 _PNG_UP = 2  # the filter of a row that is stored as its difference to the one above
 _PNG_LEVEL = 2
+_PNG_BEGINNING = 200  # bytes: the header and the text of write_label
 # What changes how a PNG is shown or how many pictures it holds; Pillow sees to those.
 _PNG_NEEDED = {b"IHDR", b"PLTE", b"IDAT"}
 _PNG_SPECIAL = {b"acTL", b"eXIf", b"tRNS"}
@@ -255,10 +258,8 @@ def color_mode(path: str | os.PathLike) -> str:
 
 def read_palette(path: str | os.PathLike) -> bytes | None:
     """RGB of each value of an indexed image, or None."""
-    if color_mode(path) != "P":
-        return None
     with Image.open(path) as image:
-        palette = image.getpalette()
+        palette = image.getpalette() if image.mode == "P" else None
     return None if palette is None else bytes(palette)
 
 
@@ -277,6 +278,21 @@ def read_color_label(path: str | os.PathLike) -> np.ndarray:
             f"{path}: the data set says label_colors, this file is {image.mode}; save colours as RGB, or drop that key"
         )
     return np.asarray(image.convert("RGB"))
+
+
+def require_same_size(path: object, shape: Sequence[int], other: object, other_shape: Sequence[int]) -> None:
+    """Raises DataError where the maps of two files that belong together differ in size."""
+    if tuple(shape[:2]) != tuple(other_shape[:2]):
+        turned = tuple(shape[:2]) == tuple(other_shape[1::-1])
+        hint = "; one of them is turned by 90 degrees (EXIF orientation of the image?)" if turned else ""
+        raise DataError(
+            f"{path}: size {shape[0]} x {shape[1]} differs from {other} {other_shape[0]} x {other_shape[1]}{hint}"
+        )
+
+
+def is_marked(content: bytes, text: tuple[str, str]) -> bool:
+    """Whether a PNG begins with the ``text`` that ``write_label`` gave it."""
+    return "\0".join(text).encode("latin-1") in content[:_PNG_BEGINNING]
 
 
 def write_label(

@@ -26,7 +26,6 @@ __all__ = [
     "add_experiment",
     "add_workers",
     "existing_dir",
-    "existing_file",
     "experiment_of",
     "run_command",
 ]
@@ -114,18 +113,6 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 def add_debug(parser: argparse.ArgumentParser) -> None:
     """``--debug``."""
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-
-
-def existing_file(path: str | Path, what: str) -> Path:
-    """``path`` if it is a file.
-
-    Raises:
-        OpensegError: it is not; ``what`` says what it should have been.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise OpensegError(f"{path}: no such file ({what})")
-    return path
 
 
 def existing_dir(path: str | Path, what: str) -> Path:

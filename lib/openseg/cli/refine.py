@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openseg.catalog import get_catalog
-from openseg.cli.common import HelpFormatter, add_debug, add_workers, existing_dir, existing_file, run_command
+from openseg.cli.common import HelpFormatter, add_debug, add_workers, existing_dir, run_command
 from openseg.cli.offset_source import find_offsets
 from openseg.cli.profile import data_root
 from openseg.data.folder import match_labels, split_paths
@@ -36,11 +36,11 @@ _DESCRIPTION = """Sharpen label maps of any model with SegFix offsets.
   python segfix.py instances --input results --offset offsets                 # masks, or COCO's JSON
 
 A label a.png belongs to the offset a.png or a.mat (Cityscapes names meet by city, sequence and frame), in folders of
-the same name if there are any. Labels may be in any id space, 8 or 16 bits, with or without a palette, or colours; they
-are moved, never changed. Without --offset, the folders
-tried are <data root>/<dataset>/val/offset_pred/semantic/offset_* (test: <data root>/<dataset>/test_offset/semantic/
-offset_*), <data root>/<dataset>/offset_semantic.zip and offset_pred/<split>/semantic/<dataset>/offset_*. With --split
-val, labels that all have their truth in <data root>/<dataset>/val/label are scored before and after.
+the same name if there are any. Labels may be in any id space, 8 or 16 bits, with or without a palette, or colours;
+they are moved, never changed. Without --offset, the folders tried are <data root>/<dataset>/val/offset_pred/semantic/
+offset_* (test: <data root>/<dataset>/test_offset/semantic/offset_*), <data root>/<dataset>/offset_semantic.zip and
+offset_pred/<split>/semantic/<dataset>/offset_*. With --split val, labels that all have their truth in <data
+root>/<dataset>/val/label are scored before and after.
 
 What is there already is kept, so an interrupted call goes on where it stopped. Files that cannot be read are left out
 and named at the end. Exit codes: 0 done, 1 some were left out, 2 a problem that the message names, 130 interrupted.
@@ -245,7 +245,6 @@ def _load(arguments: argparse.Namespace) -> tuple[SegFixPredictor, str]:
         raise ConfigError("--offset and --checkpoint exclude each other")
     if not arguments.checkpoint or not arguments.images:
         raise ConfigError("--images and --checkpoint belong together")
-    digest = file_hash(existing_file(arguments.checkpoint, "a SegFix network"))
     if arguments.config:
         experiment = load_experiment(arguments.config)
     else:
@@ -253,7 +252,7 @@ def _load(arguments: argparse.Namespace) -> tuple[SegFixPredictor, str]:
         experiment = recognise(read_checkpoint(arguments.checkpoint), dataset=arguments.dataset)
     predictor = SegFixPredictor(experiment, arguments.checkpoint, arguments.device)
     print(f"{arguments.checkpoint}: {predictor.report}", flush=True)
-    return predictor, digest
+    return predictor, file_hash(arguments.checkpoint)
 
 
 def _refine_by_network(

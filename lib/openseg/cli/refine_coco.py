@@ -19,7 +19,7 @@ from openseg.engine.scoring import first_of
 from openseg.errors import DataError, OpensegError
 from openseg.files import atomic_write, match_files
 from openseg.parallel import map_parallel
-from openseg.segfix import read_offset_map, refine_mask
+from openseg.segfix import read_offset_map
 from openseg.segfix.offset_files import Place
 
 __all__ = ["refine_coco"]
@@ -126,7 +126,7 @@ def _refine_image(job: tuple[list[Result], Place], how: Refining, fail_fast: boo
         refined = []
         for result in results:
             mask = _decode(result, offsets.shape)
-            mask = refine_mask(mask, offsets, how.scale_of(mask.shape), how.min_confidence, how.keep_thin)
+            mask = how.mask(mask, offsets)
             code = functions.encode(np.asfortranarray(mask.astype(np.uint8)))
             more = {"segmentation": {"size": code["size"], "counts": code["counts"].decode()}}
             if "bbox" in result:

@@ -20,9 +20,9 @@ from openseg.engine.refining import Refining
 from openseg.engine.scoring import list_instances
 from openseg.errors import ConfigError, DataError
 from openseg.files import LABEL_SUFFIXES, atomic_write, index_files, is_older, list_files, match_files, sample_key
-from openseg.images import read_label, write_label
+from openseg.images import read_label, require_same_size, write_label
 from openseg.parallel import map_parallel
-from openseg.segfix import read_offset_map, refine_mask
+from openseg.segfix import read_offset_map
 from openseg.segfix.offset_files import Place, list_offsets
 
 __all__ = ["main"]
@@ -159,11 +159,8 @@ def _refine_image(
         masks, offsets = _masks(listed, source), read_offset_map(offset)
         for path, inside in masks.items():
             mask = read_label(path) > 0
-            if mask.shape != offsets.shape:
-                sizes = [f"{each[0]} x {each[1]}" for each in (mask.shape, offsets.shape)]
-                raise DataError(f"{path}: size {sizes[0]} differs from its offset {offset} {sizes[1]}")
-            refined = refine_mask(mask, offsets, how.scale_of(mask.shape), how.min_confidence, how.keep_thin)
-            write_label(out / inside, refined.astype(np.uint8) * np.uint8(255))
+            require_same_size(path, mask.shape, offset, offsets.shape)
+            write_label(out / inside, how.mask(mask, offsets).astype(np.uint8) * np.uint8(255))
         with atomic_write(target, durable=False) as temporary:
             temporary.write_bytes(listed.read_bytes())
     except DataError as error:

@@ -136,7 +136,8 @@ def _score_job(job: Job, dataset: str, settings: list[Setting], train_ids: bool)
 
 def _row(before: LabelScores, after: LabelScores, setting: Setting) -> dict:
     """The changes of a setting, in points."""
-    gains = {name: 100 * (value - before.summary()[name]) for name, value in after.summary().items()}
+    base = before.summary()
+    gains = {name: 100 * (value - base[name]) for name, value in after.summary().items()}
     classes = {name: 100 * (value - before.by_class[name]) for name, value in after.by_class.items()}
     known = {name: change for name, change in classes.items() if not np.isnan(change)}
     worst = min(known, key=lambda name: known[name], default="-")

@@ -13,9 +13,9 @@ import numpy as np
 from openseg.catalog import IGNORE, UNKNOWN, Catalog
 from openseg.config import Experiment
 from openseg.data.folder import Pair
-from openseg.data.samples import Samples, require_same_size
+from openseg.data.samples import Samples
 from openseg.errors import DataError
-from openseg.images import is_turned_in_place, read_image
+from openseg.images import is_turned_in_place, read_image, require_same_size
 
 __all__ = ["SampleReport", "SplitReport", "inspect", "quick_check", "same_images", "suggest_weights"]
 

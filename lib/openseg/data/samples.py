@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,7 @@ from openseg.catalog import Catalog
 from openseg.config import Experiment
 from openseg.data.cache import DecodedCache
 from openseg.data.folder import Pair
-from openseg.errors import DataError
-from openseg.images import read_image, read_label
+from openseg.images import read_image, read_label, require_same_size
 from openseg.segfix.target_files import read_targets
 from openseg.segfix.targets import Targets, make_instance_targets, make_targets
 
@@ -74,13 +72,3 @@ class Samples:
         _, label = self.pair(pair)
         if self.with_targets:
             self.targets(pair, label)
-
-
-def require_same_size(path: Path, shape: Sequence[int], other: Path, other_shape: Sequence[int]) -> None:
-    """Raises DataError where two maps of one sample differ in size."""
-    if tuple(shape[:2]) != tuple(other_shape[:2]):
-        turned = tuple(shape[:2]) == tuple(other_shape[1::-1])
-        hint = "; one of them is turned by 90 degrees (EXIF orientation of the image?)" if turned else ""
-        raise DataError(
-            f"{path}: size {shape[0]} x {shape[1]} differs from {other} {other_shape[0]} x {other_shape[1]}{hint}"
-        )

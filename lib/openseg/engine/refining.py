@@ -11,8 +11,16 @@ import numpy as np
 
 from openseg.catalog import CATALOG_NAMES, IGNORE, Catalog, color_keys, get_catalog
 from openseg.errors import DataError
-from openseg.images import color_mode, read_color_label, read_label, read_palette, write_image, write_label
-from openseg.segfix import OffsetMap, read_offset_map, refine
+from openseg.images import (
+    color_mode,
+    read_color_label,
+    read_label,
+    read_palette,
+    require_same_size,
+    write_image,
+    write_label,
+)
+from openseg.segfix import OffsetMap, read_offset_map, refine, refine_mask
 from openseg.segfix.offset_files import Place
 
 __all__ = ["Refining", "refine_file", "refine_label"]
@@ -54,9 +62,13 @@ class Refining:
         return values
 
     def __call__(self, labels: np.ndarray, offsets: OffsetMap) -> np.ndarray:
-        return refine(labels, offsets, self.scale_of(labels.shape), None, self.min_confidence, self.keep_thin)
+        return refine(labels, offsets, self._scale_of(labels.shape), None, self.min_confidence, self.keep_thin)
 
-    def scale_of(self, size: tuple[int, ...]) -> int:
+    def mask(self, mask: np.ndarray, offsets: OffsetMap) -> np.ndarray:
+        """The refined mask ``bool[H, W]`` of one object."""
+        return refine_mask(mask, offsets, self._scale_of(mask.shape), self.min_confidence, self.keep_thin)
+
+    def _scale_of(self, size: tuple[int, ...]) -> int:
         """Pixels a step in an image of a size."""
         return max(round(min(size) / _PIXELS_A_STEP), 1) if self.scale is None else self.scale
 
@@ -84,22 +96,22 @@ def refine_label(label: Path, offsets: OffsetMap, out: Path, how: Refining, sour
     Raises:
         DataError: the label cannot be read, or is of another size than the offsets.
     """
-    catalog = get_catalog(how.dataset, fresh=False)
-    if color_mode(label) in ("RGB", "RGBA"):
+    mode = color_mode(label)
+    if mode in ("RGB", "RGBA"):
         if how.eval_ids_only:
             raise DataError(f"{label}: colours; --eval-ids-only is for label maps of ids")
         colors = read_color_label(label)
-        _require_same_size(label, colors.shape[:2], offsets, source)
+        require_same_size(label, colors.shape, source, offsets.shape)
         keys = how(color_keys(colors), offsets)
         write_image(out, np.stack([keys >> 16, keys >> 8 & 255, keys & 255], axis=2).astype(np.uint8))
         return
     labels = read_label(label)
-    _require_same_size(label, labels.shape, offsets, source)
+    require_same_size(label, labels.shape, source, offsets.shape)
     refined = how(labels, offsets)
     if how.eval_ids_only:
-        table = _evaluated_ids(catalog)
+        table = _evaluated_ids(get_catalog(how.dataset, fresh=False))
         refined = cv2.LUT(refined, table[:256]) if refined.dtype == np.uint8 else table[refined]
-    write_label(out, refined, read_palette(label))
+    write_label(out, refined, read_palette(label) if mode == "P" else None)
 
 
 def _evaluated_ids(catalog: Catalog) -> np.ndarray:
@@ -108,9 +120,3 @@ def _evaluated_ids(catalog: Catalog) -> np.ndarray:
     known = np.flatnonzero(catalog.byte_table < catalog.num_classes)
     table[known] = catalog.decode(catalog.byte_table[known])
     return table
-
-
-def _require_same_size(label: Path, shape: tuple[int, ...], offsets: OffsetMap, source: str) -> None:
-    if offsets.shape != shape:
-        sizes = [f"{each[0]} x {each[1]}" for each in (shape, offsets.shape)]
-        raise DataError(f"{label}: size {sizes[0]} differs from its offset {source} {sizes[1]}")

@@ -18,7 +18,7 @@ import numpy as np
 from openseg.catalog import IGNORE, UNKNOWN, Catalog, get_catalog
 from openseg.errors import DataError
 from openseg.files import index_files, list_files
-from openseg.images import color_mode, read_color_label, read_label
+from openseg.images import color_mode, read_color_label, read_label, require_same_size
 from openseg.metrics import DISTANCES, InstanceScores, Joint, LabelScores, PredictedInstance, joint_counts
 from openseg.parallel import map_parallel
 
@@ -180,10 +180,10 @@ def _score_pair(pair: ScoredPair, dataset: str, distances: tuple[int, ...], trai
     truth = _map_of(pair.truth, catalog.read_raw(pair.truth), catalog)
     instances = None if pair.instances is None else read_label(pair.instances)
     if instances is not None:
-        _require_size(instances, truth.values, pair.instances, pair.truth)
+        require_same_size(pair.instances, instances.shape, pair.truth, truth.values.shape)
     try:
         prediction = _read_prediction(pair.prediction, catalog, train_ids)
-        _require_size(prediction.values, truth.values, pair.prediction, pair.truth)
+        require_same_size(pair.prediction, prediction.values.shape, pair.truth, truth.values.shape)
     except DataError as error:
         truth.require_known(np.unique(truth.values), catalog)
         return str(error)
@@ -202,12 +202,6 @@ def _score_pair(pair: ScoredPair, dataset: str, distances: tuple[int, ...], trai
     if instances is not None and scores.official is not None:
         scores.official.update(catalog.decode(prediction.raw) if train_ids else prediction.raw, *maps, instances)
     return scores
-
-
-def _require_size(labels: np.ndarray, truth: np.ndarray, path: Path | None, truth_path: Path) -> None:
-    if labels.shape != truth.shape:
-        sizes = [f"{shape[0]} x {shape[1]}" for shape in (labels.shape, truth.shape)]
-        raise DataError(f"{path}: size {sizes[0]} differs from its truth {truth_path} {sizes[1]}")
 
 
 def _require_right_ids(joint: Joint, prediction: _Map, truth: _Map, catalog: Catalog, train_ids: bool) -> None:
@@ -247,7 +241,7 @@ def _score_masks(pair: tuple[Path, Path], dataset: str) -> InstanceScores | str:
 
     def counted() -> Iterator[PredictedInstance]:
         for path, each in read_instances(pair[0]):
-            _require_size(each.mask, truth, path, pair[1])
+            require_same_size(path, each.mask.shape, pair[1], truth.shape)
             if each.file_id > IGNORE or catalog.byte_table[each.file_id] == UNKNOWN:
                 raise DataError(f"{pair[0]}: {each.file_id} is no class id of {catalog.name}")
             listed[each.file_id in scores.classes] += 1

@@ -16,7 +16,7 @@ from openseg.segfix.directions import (
     codes_to_directions,
     directions_to_offsets,
 )
-from openseg.segfix.offset_files import OFFSET_SUFFIXES, index_offsets, read_offset_map, read_offsets, write_offsets
+from openseg.segfix.offset_files import OFFSET_SUFFIXES, list_offsets, read_offset_map, read_offsets, write_offsets
 from openseg.segfix.offsets import OffsetMap
 from openseg.segfix.refine import refine, refine_mask, thin_parts
 from openseg.segfix.target_files import read_targets, write_targets
@@ -31,7 +31,7 @@ __all__ = [
     "angles_to_directions",
     "codes_to_directions",
     "directions_to_offsets",
-    "index_offsets",
+    "list_offsets",
     "make_instance_targets",
     "make_targets",
     "read_offset_map",

@@ -26,14 +26,13 @@ import imagecodecs
 import numpy as np
 
 from openseg.errors import DataError
-from openseg.files import atomic_write, index_files, list_files
-from openseg.images import decode_grey_png, write_label
+from openseg.files import atomic_write, list_files
+from openseg.images import decode_grey_png, is_marked, write_label
 from openseg.segfix.offsets import LEVELS, NUM_DIRECTIONS, OffsetMap
 
 __all__ = [
     "OFFSET_SUFFIXES",
     "ZipMember",
-    "index_offsets",
     "list_offsets",
     "read_offset_map",
     "read_offsets",
@@ -56,10 +55,6 @@ class ZipMember(NamedTuple):
     @property
     def suffix(self) -> str:
         return Path(self.name).suffix
-
-    @property
-    def stem(self) -> str:
-        return Path(self.name).stem
 
 
 Place = Path | ZipMember
@@ -137,7 +132,7 @@ def _open_archive_of(path: Path, *_: int) -> zipfile.ZipFile:
 
 
 def _from_png(content: bytes) -> OffsetMap:
-    if b"\0".join(part.encode() for part in _MARK) not in content[:200]:
+    if not is_marked(content, _MARK):
         raise DataError("a PNG, but not an offset file of openseg; is this a folder of labels, or of an older version?")
     codes = decode_grey_png(content)
     if codes.max(initial=0) > NUM_DIRECTIONS * LEVELS:
@@ -250,13 +245,3 @@ def list_offsets(place: str | os.PathLike) -> dict[str, Place]:
     if not found:
         raise DataError(f"{place}: no offset file ({' or '.join(OFFSET_SUFFIXES)}) in this archive")
     return found
-
-
-def index_offsets(place: str | os.PathLike) -> dict[str, Place]:
-    """``list_offsets`` by ``sample_key``.
-
-    Raises:
-        DataError: also where two files have one key.
-    """
-    found = list_offsets(place)
-    return {key: found[path.as_posix()] for key, path in index_files(Path(name) for name in found).items()}

@@ -10,7 +10,7 @@ import numpy as np
 
 from openseg.errors import DataError
 from openseg.files import atomic_write
-from openseg.images import decode_grey_png, write_label
+from openseg.images import decode_grey_png, is_marked, write_label
 from openseg.segfix.directions import NUM_DIRECTIONS, codes_to_directions, directions_to_codes
 from openseg.segfix.targets import DEGREES_PER_CODE, NO_ANGLE, Targets
 
@@ -72,7 +72,7 @@ def read_targets(path: str | os.PathLike, max_distance: int = 0) -> Targets:
 
             return _from_mat(loadmat(path))
         content = path.read_bytes()
-        if b"\0".join(part.encode() for part in _MARK) not in content[:200]:
+        if not is_marked(content, _MARK):
             raise ValueError("a PNG of something else")
         packed = decode_grey_png(content)
     except FileNotFoundError:
