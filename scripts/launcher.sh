@@ -45,6 +45,7 @@ usage() {
   echo "ID names one run of the experiment: ${PUBLISHED_ID} for a published file, which goes to checkpoints/${DATASET}/ or"
   echo "~/checkpoints/${DATASET}/. The experiment is ${CONFIG}, the data is \$DATA_ROOT/${DATA_FOLDER}"
   echo "(now ${DATA_ROOT}/${DATA_FOLDER}). Set PYTHON and DATA_ROOT in config.profile or the environment."
+  echo "All GPUs that are visible are used; NPROC, NNODES, RDZV_ENDPOINT and MAX_RESTARTS are explained in docs/training.md."
 }
 
 fail() {
@@ -60,10 +61,37 @@ esac
 id="$2"
 shift 2
 
+processes() { # of this machine: $NPROC, or one for each GPU that is visible
+  if [ -n "${NPROC:-}" ]; then
+    echo "${NPROC}"
+  elif [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+    tr -s , '\n' <<<"${CUDA_VISIBLE_DEVICES}" | grep -c . || true
+  elif command -v nvidia-smi >/dev/null; then
+    nvidia-smi -L 2>/dev/null | grep -c ^GPU || true
+  else
+    echo 1
+  fi
+}
+
 run_main() {
-  local command="$1"
+  local command="$1" count start=("${PYTHON}")
   shift
-  "${PYTHON}" main.py "${command}" --config "${CONFIG}" "${overrides[@]}" "$@"
+  count="$(processes)"
+  if [ "${NNODES:-1}" != 1 ]; then
+    [ -n "${RDZV_ENDPOINT:-}" ] || fail "NNODES=${NNODES} needs RDZV_ENDPOINT=<host>:<port> of one of the nodes (docs/training.md)"
+    start+=(-m torch.distributed.run --nnodes "${NNODES}" --rdzv-backend c10d --rdzv-endpoint "${RDZV_ENDPOINT}"
+      --rdzv-id "${RDZV_ID:-${NAME}_${id}}")
+  elif [ "${count}" -gt 1 ]; then
+    start+=(-m torch.distributed.run --standalone)
+  fi
+  if [ ${#start[@]} -gt 1 ]; then
+    if [ "${count}" -lt 1 ]; then count=1; fi
+    start+=(--nproc-per-node "${count}" --max-restarts "${MAX_RESTARTS:-0}")
+    # or processes that are started again may read the addresses of those before (PyTorch issue 135712)
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+  fi
+  # exec: signals of a job scheduler and exit codes are the program's own
+  exec "${start[@]}" main.py "${command}" --config "${CONFIG}" "${overrides[@]}" "$@"
 }
 
 predict() { # val or test, with the scale mode that may come first

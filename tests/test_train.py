@@ -1,18 +1,35 @@
 """Training: resuming is exact, signals save, and nothing that is there is overwritten."""
 
+import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from conftest import ROOT
 
+from openseg.config import TrainConfig
+from openseg.engine.schedule import lr_factor
 from openseg.models.weights import read_checkpoint
 
 CONFIGS = {"semantic": "configs/demo/hrnet_tiny_ocr.yaml", "segfix": "configs/demo/segfix_hrnet_tiny.yaml"}
+EVERYTHING = [
+    "train.ema=0.9",
+    "train.precision=fp16",
+    "train.accumulate=2",
+    "train.clip_grad_norm=1",
+    "train.schedule=cosine",
+    "train.decay_norms=false",
+    "train.checkpoint_activations=true",
+    "train.channels_last=true",
+    "train.head_lr_multiplier=2",
+]
 
 
 @pytest.fixture(params=CONFIGS)
@@ -30,15 +47,21 @@ def check_equal(first, second):
     assert states[0] and states[0][0]
     for ours, theirs in zip(*states, strict=True):
         assert all(torch.equal(torch.as_tensor(ours[key]), torch.as_tensor(theirs[key])) for key in theirs)
+    for key, value in a.content.get("training_weights", {}).items():
+        assert torch.equal(value, b.content["training_weights"][key])
 
 
-def test_resuming_after_a_save_is_exact(arguments, command, monkeypatch):
+@pytest.mark.parametrize("settings", [[], EVERYTHING], ids=["plain", "everything"])
+def test_resuming_after_a_save_is_exact(settings, arguments, command, monkeypatch):
     name, options = arguments
+    options = [*options, *settings]
+    if name.startswith("segfix"):  # its gradients overflow until fp16's factor is smaller
+        options.append("train.precision=bf16")
     assert command("train", *options, "--checkpoints", "whole") == 0
 
     from openseg.engine import train as engine
 
-    update, calls = engine._update, []
+    update, calls = engine.Step.__call__, []
 
     def dies_in_the_fourth_update(*values):
         calls.append(1)
@@ -46,17 +69,17 @@ def test_resuming_after_a_save_is_exact(arguments, command, monkeypatch):
             raise KeyboardInterrupt
         return update(*values)
 
-    monkeypatch.setattr(engine, "_update", dies_in_the_fourth_update)
+    monkeypatch.setattr(engine.Step, "__call__", dies_in_the_fourth_update)
     assert command("train", *options, "--checkpoints", "parts") == 130
     latest = f"parts/demo/{name}_latest.pth"
     assert read_checkpoint(latest).content["iteration"] == 2
-    monkeypatch.setattr(engine, "_update", update)
+    monkeypatch.setattr(engine.Step, "__call__", update)
     assert command("resume", *options, "--checkpoints", "parts") == 0
     check_equal(f"whole/demo/{name}_latest.pth", latest)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGKILL])
 def test_resuming_after_a_signal_to_the_whole_group_is_exact(number, overrides, tmp_path):
     options = [
         "--config",
@@ -152,8 +175,21 @@ def test_a_validation_that_was_cut_off_is_made_up_for(interrupted, command, over
 
 
 def test_weights_that_are_not_finite_never_replace_good_ones(command, overrides, one_line_error):
-    options = ["--config", ROOT / CONFIGS["semantic"], *overrides, "train.save_interval=1"]
-    one_line_error(command("train", *options, "train.lr=1e30"), "not finite", "train.lr", "_latest.pth")
+    options = ["--config", ROOT / CONFIGS["semantic"], *overrides]
+    assert command("train", *options) == 0
+    latest = Path("checkpoints/demo/hrnet_tiny_ocr_latest.pth")
+    before = latest.read_bytes()
+    options = [*options, "name=diverging", "train.max_nonfinite=2", "train.max_iters=40", "train.val_interval=40"]
+    options.append("train.save_interval=2")
+    one_line_error(
+        command("train", *options, "train.lr=1e30", "--weights", latest), "not finite", "train.lr", "nonfinite.json"
+    )
+    found = json.loads(Path("runs/demo/diverging/nonfinite.json").read_text())
+    updates = found["last"] - found["first"] + 1
+    assert updates >= 2 and len(found["images"]) == 2 * updates
+    assert all(Path(image).is_file() for image in found["images"])
+    assert latest.read_bytes() == before
+    assert not Path("checkpoints/demo/diverging_latest.pth").exists()
 
 
 def test_training_writes_curves_pictures_and_the_best(command, overrides, tmp_path):
@@ -162,8 +198,16 @@ def test_training_writes_curves_pictures_and_the_best(command, overrides, tmp_pa
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tmp_path / "runs/demo/hrnet_tiny_ocr")).Reload().Tags()
-    assert {"train/loss", "train/main", "train/aux", "train/lr", "val/mIoU"} <= set(events["scalars"])
+    wanted = {"train/loss", "train/main", "train/aux", "train/lr", "train/grad norm", "train/images/s", "val/mIoU"}
+    assert wanted | {"val class IoU/road", "train/data wait"} <= set(events["scalars"])
     assert events["images"]
+    folder = tmp_path / "runs/demo/hrnet_tiny_ocr"
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [1, 2, 3, 4, 4]
+    assert lines[-1]["val"]["mIoU"] == read_checkpoint("checkpoints/demo/hrnet_tiny_ocr_best.pth").content["best"]
+    assert yaml.safe_load((folder / "config.yaml").read_text())["train"]["max_iters"] == 4
+    (start,) = [json.loads(line) for line in (folder / "starts.jsonl").read_text().splitlines()]
+    assert start["torch"] == torch.__version__ and start["iteration"] == 0
 
 
 def test_fine_tuning_starts_from_given_weights(command, overrides, capsys, one_line_error):
@@ -174,3 +218,107 @@ def test_fine_tuning_starts_from_given_weights(command, overrides, capsys, one_l
     assert "keys matched" in capsys.readouterr().out
     options = [*overrides, "model.head_activation=leaky_relu", "name=other", "--weights", weights]
     one_line_error(command("train", "--config", config, *options), "model.head_activation=relu")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "one bit"])
+def test_a_damaged_newest_checkpoint_is_set_aside(damage, command, overrides, capsys):
+    options = ["--config", ROOT / CONFIGS["semantic"], *overrides]
+    assert command("train", *options) == 0
+    folder = Path("checkpoints/demo")
+    latest, earlier = folder / "hrnet_tiny_ocr_latest.pth", folder / "hrnet_tiny_ocr_iter2.pth"
+    assert read_checkpoint(earlier).content["iteration"] == 2
+    content = latest.read_bytes()
+    latest.rename(folder / "good.pth")
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    bad = {"truncated": content[: len(content) // 2], "empty": b"", "one bit": bytes(flipped)}[damage]
+    latest.write_bytes(bad)
+    capsys.readouterr()
+    assert command("resume", *options) == 0
+    output = capsys.readouterr().out
+    assert "continuing from the earlier" in output and earlier.name in output
+    assert (folder / "hrnet_tiny_ocr_latest.pth.damaged").read_bytes() == bad
+    check_equal(folder / "good.pth", latest)
+
+
+def test_as_many_states_are_kept_as_wanted(command, overrides):
+    options = ["--config", ROOT / CONFIGS["semantic"], *overrides, "train.max_iters=6", "train.save_interval=1"]
+    for keep in (1, 3):
+        assert command("train", *options, f"train.keep={keep}", f"name=kept{keep}") == 0
+    names = sorted(path.name for path in Path("checkpoints/demo").glob("[!.]*"))
+    assert names == [
+        *("kept1_best.pth", "kept1_latest.pth", "kept3_best.pth", "kept3_iter4.pth", "kept3_iter5.pth"),
+        "kept3_latest.pth",
+    ]
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(command, overrides, tmp_path):
+    options = [*map(str, ["--config", ROOT / CONFIGS["semantic"], *overrides])]
+    assert command("train", *options) == 0
+    latest = tmp_path / "checkpoints/demo/hrnet_tiny_ocr_latest.pth"
+    limit = latest.stat().st_size // 2
+    done = subprocess.run(
+        [sys.executable, ROOT / "main.py", "resume", *options, "train.max_iters=8"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 2, done.stderr
+    assert (
+        done.stderr.startswith(f"error: cannot write {latest.relative_to(tmp_path)}") and done.stderr.count("\n") == 1
+    )
+    assert read_checkpoint(latest).content["iteration"] == 4
+    assert sorted(path.name for path in latest.parent.iterdir() if ".part" in path.name) == []
+    assert command("resume", *options, "train.max_iters=8") == 0
+
+
+def test_auto_resume_starts_or_continues(command, overrides, capsys):
+    options = ["--config", ROOT / CONFIGS["semantic"], *overrides, "--auto-resume"]
+    assert command("train", *options) == 0
+    assert command("train", *options, "train.max_iters=6") == 0
+    output = capsys.readouterr().out
+    assert "at iteration 4" in output and "train.max_iters was 4 and is 6" in output
+    assert command("train", *options, "train.max_iters=6") == 0
+    assert "training is complete (6 iterations)" in capsys.readouterr().out
+
+
+def test_the_average_of_the_weights_is_what_is_kept(command, overrides):
+    options = ["--config", ROOT / CONFIGS["semantic"], *overrides, "train.save_interval=1", "train.keep=4"]
+    assert command("train", *options, "train.ema=0.75") == 0
+    files = [f"checkpoints/demo/hrnet_tiny_ocr_{name}.pth" for name in ("iter1", "iter2", "iter3", "latest")]
+    states = [read_checkpoint(file) for file in files]
+    key = "backbone.conv1.weight"
+    average = states[0].content["training_weights"][key]
+    for state in states[1:]:
+        average = 0.75 * average + 0.25 * state.content["training_weights"][key]
+        torch.testing.assert_close(state.weights[key], average)
+    assert not torch.equal(states[-1].weights[key], states[-1].content["training_weights"][key])
+
+
+def test_computing_activations_twice_changes_nothing(command, overrides):
+    options = ["--config", ROOT / CONFIGS["semantic"], *overrides]
+    assert command("train", *options, "--checkpoints", "once") == 0
+    assert command("train", *options, "train.checkpoint_activations=true", "--checkpoints", "twice") == 0
+    check_equal("once/demo/hrnet_tiny_ocr_latest.pth", "twice/demo/hrnet_tiny_ocr_latest.pth")
+
+
+def test_schedules():
+    steps = TrainConfig(max_iters=100, schedule="step", warmup_iters=4, milestones=(0.5, 0.9), step_factor=0.1)
+    found = [lr_factor(iteration, steps) for iteration in (0, 1, 3, 49, 50, 90)]
+    assert found == pytest.approx([0.25, 0.5, 1, 1, 0.1, 0.01])
+    cosine = TrainConfig(max_iters=100, schedule="cosine")
+    assert [lr_factor(iteration, cosine) for iteration in (0, 50)] == pytest.approx([1, 0.5])
+    poly = TrainConfig(max_iters=100)
+    assert lr_factor(25, poly) == pytest.approx(0.75**0.9)
+
+
+@pytest.mark.parametrize("what", CONFIGS)
+def test_benchmark_says_where_the_time_goes(what, command, overrides, capsys):
+    options = ["--config", ROOT / CONFIGS[what], *overrides, "--iterations", "2", "--warm-up", "1", "--json", "a.json"]
+    assert command("benchmark", *options, *(["--random-data"] if what == "semantic" else [])) == 0
+    output = capsys.readouterr().out
+    found = json.loads(Path("a.json").read_text())
+    for part in ("load", "forward", "backward", "optimizer", "post"):
+        assert part in output
+    assert found["training"]["backward"] > 0 and found["prediction"]["forward"] > 0

@@ -141,13 +141,19 @@ class LossConfig(Section):
     direction_weight: float = 1.0
     mask_threshold: float = 0.5
     max_distance: Positive = Field(5, description="pixels up to this far from a boundary are boundary pixels")
+    mean_over: Literal["process", "batch"] = Field(
+        "process",
+        description="which pixels a mean and OHEM's choice are over: those of each process and part, as the original, "
+        "or of the whole batch, which makes the loss independent of the number of processes",
+    )
 
 
 class TrainConfig(Section):
-    """Optimisation: SGD with a polynomial schedule over iterations."""
+    """Optimisation over iterations, each of which is one update with one batch."""
 
     max_iters: Positive = 80_000
-    batch_size: Positive = 8
+    batch_size: Positive = Field(8, description="samples of an update, of all processes together")
+    accumulate: Positive = Field(1, description="parts that a batch goes through the network in, which saves memory")
     optimizer: Literal["sgd", "adamw"] = Field(
         "sgd", description="adamw learns faster in a short run from random weights"
     )
@@ -155,14 +161,38 @@ class TrainConfig(Section):
     head_lr_multiplier: float = 1.0
     momentum: float = Field(0.9, description="of sgd")
     weight_decay: float = 5e-4
+    decay_norms: bool = Field(True, description="weight decay of biases and batch norms too, as the original")
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="longest gradient; null: any")
+    schedule: Literal["poly", "cosine", "step"] = Field("poly", description="how the learning rate falls")
     poly_power: float = 0.9
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.6, 0.85), description="of step: shares of max_iters from which the rate is step_factor times what it was"
+    )
+    step_factor: Annotated[float, Field(gt=0)] = 0.1
     warmup_iters: Annotated[int, Field(ge=0)] = 0
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="validate and keep a moving average of the weights with this decay, such as 0.999"
+    )
+    freeze_bn: bool = Field(False, description="batch norms keep the statistics that the weights came with")
+    sync_bn: bool = Field(True, description="on several GPUs: batch norms see the samples of all")
     val_interval: Positive = Field(1000, description="iterations between validations")
     save_interval: Positive = Field(1000, description="iterations between writes of <name>_latest.pth")
+    keep: Positive = Field(
+        2, description="states kept besides the best: <name>_latest.pth and earlier <name>_iter<N>.pth"
+    )
     log_interval: Positive = 10
+    max_nonfinite: Positive = Field(
+        20, description="stop after so many updates in a row whose gradient was not finite; they are skipped"
+    )
     seed: Annotated[int, Field(ge=0)] = 304
-    precision: Literal["fp32", "bf16"] = "fp32"
-    channels_last: bool = False
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
+        "fp32", description="tf32: fp32 with faster products on GPUs since Ampere; bf16 and fp16: autocast"
+    )
+    channels_last: bool = Field(False, description="memory layout; faster on most devices")
+    compile: bool = Field(False, description="torch.compile: faster after minutes of preparation")
+    checkpoint_activations: bool = Field(
+        False, description="compute blocks of the backbone again in the backward pass: less memory, a third slower"
+    )
 
 
 class SingleScale(Section):
@@ -249,6 +279,22 @@ class Experiment(Section):
             raise ValueError("a SegFix network works at the images' own size; remove data.short_side and data.size")
         if self.task == "segfix" and self.test.ss.pad_to > 1:
             raise ValueError("test.ss.pad_to is of semantic networks")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Experiment:
+        if self.train.batch_size % self.train.accumulate:
+            raise ValueError(
+                f"train.batch_size {self.train.batch_size} cannot be cut into train.accumulate={self.train.accumulate} "
+                "equal parts"
+            )
+        if self.loss.mean_over == "batch" and self.train.accumulate > 1 and self.loss.type != "ce":
+            raise ValueError(
+                f"loss.mean_over=batch of loss.type={self.loss.type} needs the logits of the whole batch at once; set "
+                "train.accumulate=1 or loss.mean_over=process"
+            )
+        if self.train.compile and self.train.checkpoint_activations:
+            raise ValueError("train.compile and train.checkpoint_activations exclude each other")
         return self
 
     @property

@@ -33,6 +33,7 @@ __all__ = [
     "match_files",
     "sample_key",
     "walk_files",
+    "without_nan",
     "write_json",
 ]
 
@@ -76,14 +77,15 @@ def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[Path
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically; NaN becomes null."""
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(_without_nan(value), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(without_nan(value), indent=1) + "\n", encoding="utf-8")
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """``value`` with None in place of NaN, which JSON does not know."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     if isinstance(value, float) and value != value:
         return None
     return value

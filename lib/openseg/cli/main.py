@@ -1,11 +1,13 @@
-"""``main.py``: train, resume, val, test, predict, segfix-targets, offsets, evaluate, convert, check, cache, config."""
+"""``main.py``: one command for each thing to do with networks, data and labels; see its --help."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from openseg.cli.benchmark import add_benchmark, benchmark
 from openseg.cli.common import (
     HelpFormatter,
     add_debug,
@@ -17,6 +19,7 @@ from openseg.cli.common import (
 from openseg.cli.data import add_cache, add_check, cache, check
 from openseg.cli.evaluate import add_evaluate, evaluate
 from openseg.cli.predict import add_offsets, add_predict, add_test, add_val, offsets, predict, test, val
+from openseg.errors import OpensegError
 from openseg.prepare.targets import add_targets_options, make_targets_of
 
 __all__ = ["main"]
@@ -44,15 +47,28 @@ def _config(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from openseg.engine.distributed import pick_device
-    from openseg.engine.train import train
+    from openseg.engine.distributed import pick_device, process_group
+    from openseg.engine.step import be_deterministic
+    from openseg.engine.train import Start, train
 
     experiment = experiment_of(arguments)
     run_dir = Path(arguments.runs) / experiment.catalog.name / experiment.name
-    resume = arguments.command == "resume"
-    weights = None if resume or arguments.weights is None else Path(arguments.weights)
-    partial = not resume and arguments.partial
-    train(experiment, pick_device(arguments.device), Path(arguments.checkpoints), run_dir, resume, weights, partial)
+    start = Start("must")
+    if arguments.command == "train":
+        weights = Path(arguments.weights) if arguments.weights else None
+        start = Start("may" if arguments.auto_resume else "never", weights, arguments.partial)
+    if arguments.deterministic:
+        be_deterministic()
+    device = pick_device(arguments.device)
+    with process_group(device) as group:
+        if not group.first:
+            logging.getLogger("openseg").setLevel(logging.WARNING)
+        try:
+            train(experiment, device, Path(arguments.checkpoints), run_dir, start, group)
+        except OpensegError as error:
+            if group.world > 1:
+                error.args = (f"process {group.rank} of {group.world}: {error}",)
+            raise
 
 
 def _convert(arguments: argparse.Namespace) -> None:
@@ -81,10 +97,16 @@ def _parser() -> argparse.ArgumentParser:
         sub = add(name, _train, text)
         add_experiment(sub)
         sub.add_argument("--checkpoints", default="checkpoints", metavar="DIR", help="root of the checkpoints")
-        sub.add_argument("--runs", default="runs", metavar="DIR", help="root of the TensorBoard events")
+        sub.add_argument("--runs", default="runs", metavar="DIR", help="root of TensorBoard events and metrics")
         if name == "train":
             sub.add_argument("--weights", metavar="PTH", help="start from these weights of the whole network")
             sub.add_argument("--partial", action="store_true", help="take of --weights what fits this network")
+            sub.add_argument(
+                "--auto-resume", action="store_true", help="continue this training if it was begun already"
+            )
+        sub.add_argument(
+            "--deterministic", action="store_true", help="the same numbers again on the same GPUs; slower there"
+        )
         add_device(sub)
 
     add_val(add("val", val, "Predict the validation split, write labels and scores; goes on where it stopped."))
@@ -106,6 +128,10 @@ def _parser() -> argparse.ArgumentParser:
         add("check", check, "Read a whole data set and report what is wrong with it; exit code 1 if something is.")
     )
     add_cache(add("cache", cache, "Decode the training and validation samples of an experiment into its cache."))
+    sub = add("benchmark", benchmark, "Say where the time of training and prediction goes.")
+    add_experiment(sub)
+    add_benchmark(sub)
+    add_device(sub)
     sub = add("config", _config, "Print the resolved experiment.")
     add_experiment(sub)
     return parser

@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from openseg.config import Experiment
 from openseg.data.folder import Pair
@@ -28,7 +28,7 @@ from openseg.errors import OpensegError
 from openseg.images import read_image
 from openseg.segfix.targets import Targets
 
-__all__ = ["ImageSet", "TrainSet", "ValSet", "iterate_images", "iterate_training"]
+__all__ = ["ImageSet", "TrainSet", "ValSet", "draws_of", "iterate_images", "iterate_training"]
 
 
 class _Guarded(Dataset):
@@ -210,20 +210,28 @@ def _loader(dataset: Dataset, workers: int, pin: bool, **options: Any) -> DataLo
     )
 
 
-def iterate_training(dataset: TrainSet, start_iteration: int, pin: bool) -> Iterator[dict[str, torch.Tensor]]:
-    """Batches of the iterations ``start_iteration .. max_iters - 1``.
+def draws_of(iteration: int, batch_size: int, rank: int = 0, world: int = 1) -> range:
+    """The draws of one process in an iteration; together the processes have those of the whole batch, in order."""
+    share = batch_size // world
+    first = iteration * batch_size + rank * share
+    return range(first, first + share)
+
+
+def iterate_training(
+    dataset: TrainSet, start_iteration: int, pin: bool, rank: int = 0, world: int = 1
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches of the iterations ``start_iteration .. max_iters - 1``, of each the part of one process.
 
     Raises:
         OpensegError: whatever a sample raised, in the calling process.
     """
-    train = dataset.experiment.train
-    draws = range(start_iteration * train.batch_size, train.max_iters * train.batch_size)
-    workers = dataset.experiment.data.workers
-    return _iterate(_loader(dataset, workers, pin, batch_size=train.batch_size, sampler=draws, collate_fn=_collate))
+    train, workers = dataset.experiment.train, dataset.experiment.data.workers
+    draws = (draws_of(each, train.batch_size, rank, world) for each in range(start_iteration, train.max_iters))
+    return _iterate(_loader(dataset, workers, pin, batch_sampler=draws, collate_fn=_collate))
 
 
 def iterate_images(
-    dataset: ValSet | ImageSet, workers: int, pin: bool, broken: list[OpensegError] | None = None
+    dataset: ValSet | ImageSet | Subset, workers: int, pin: bool, broken: list[OpensegError] | None = None
 ) -> Iterator[dict[str, Any]]:
     """The items of ``dataset`` one by one, decoded ahead by workers.
 

@@ -6,6 +6,7 @@ normalisation, which no grey value could express, so each sample carries the win
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import cv2
@@ -187,10 +188,14 @@ def _resize_part(
     return resized[: end[0], : end[1]]
 
 
+@functools.lru_cache(maxsize=8)
+def _on_device(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device).view(3, 1, 1)  # once: copying them waits for a GPU
+
+
 def normalize(images: Tensor, config: Normalization, windows: Tensor | None = None) -> Tensor:
     """RGB ``uint8[B, 3, H, W]`` -> ``float32`` network input, on the same device; zero outside ``windows[B, 4]``."""
-    mean = torch.tensor(config.mean, device=images.device).view(3, 1, 1)
-    std = torch.tensor(config.std, device=images.device).view(3, 1, 1)
+    mean, std = _on_device(config.mean, images.device), _on_device(config.std, images.device)
     if config.order == "bgr":
         images = images.flip(1)
     normalized = (images.float() / config.scale - mean) / std

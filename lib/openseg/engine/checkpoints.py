@@ -1,17 +1,45 @@
-"""Checkpoint files: where they lie, how they are written and found.
+"""Checkpoint files: where they lie, which are kept and found.
 
-``<root>/<dataset>/<name>_latest.pth`` and ``_best.pth``, written to a temporary file, fsynced and renamed. Look-up is
-in ``<root>/<dataset>/`` first (``checkpoints`` by default), then in ``~/checkpoints/<dataset>/``.
+``<root>/<dataset>/<name>_latest.pth`` and ``_best.pth``, and earlier states as ``_iter<N>.pth``; written to a temporary
+file, fsynced and renamed. The archive inside has a checksum of every tensor, which reading compares. Look-up is in
+``<root>/<dataset>/`` first (``checkpoints`` by default), then in ``~/checkpoints/<dataset>/``.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from openseg.config import Experiment
 from openseg.errors import CheckpointError
+from openseg.models.weights import Checkpoint, read_checkpoint
 
-__all__ = ["best_path", "find_checkpoint", "latest_path"]
+__all__ = [
+    "best_path",
+    "exclusive",
+    "find_checkpoint",
+    "keep_latest",
+    "latest_path",
+    "newest_readable",
+    "remove_earlier",
+    "remove_unfinished",
+    "saved_states",
+]
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+logger = logging.getLogger("openseg")
+
+_PATIENCE_SECONDS = 10.0  # what processes of a killed torchrun may need to end
 
 
 def latest_path(experiment: Experiment, root: Path) -> Path:
@@ -20,6 +48,100 @@ def latest_path(experiment: Experiment, root: Path) -> Path:
 
 def best_path(experiment: Experiment, root: Path) -> Path:
     return root / experiment.catalog.name / f"{experiment.name}_best.pth"
+
+
+def _earlier_path(latest: Path, iteration: int) -> Path:
+    return latest.with_name(latest.name.replace("_latest", f"_iter{iteration}"))
+
+
+def _earlier_states(latest: Path) -> list[Path]:
+    """``_iter<N>.pth`` beside ``latest``, the newest first."""
+    pattern = re.compile(re.escape(latest.name).replace("_latest", r"_iter(\d+)"))
+    found = [(pattern.fullmatch(path.name), path) for path in latest.parent.glob("*_iter*.pth")]
+    return [path for match, path in sorted(((int(m[1]), p) for m, p in found if m), reverse=True)]
+
+
+def saved_states(latest: Path) -> list[Path]:
+    """What a training can continue from, the newest first."""
+    return [*([latest] if latest.is_file() else []), *_earlier_states(latest)]
+
+
+def keep_latest(latest: Path, iteration: int) -> None:
+    """Give ``latest``, which is of ``iteration`` and about to be replaced, a second name that stays."""
+    try:
+        os.link(latest, _earlier_path(latest, iteration))
+    except (FileExistsError, FileNotFoundError):
+        pass
+    except OSError:  # a file system without links; until the next one is written there is no latest
+        os.replace(latest, _earlier_path(latest, iteration))
+
+
+def remove_earlier(latest: Path, keep: int) -> None:
+    """Remove all but the ``keep`` newest of the earlier states."""
+    for path in _earlier_states(latest)[keep:]:
+        path.unlink(missing_ok=True)
+
+
+def newest_readable(latest: Path) -> Checkpoint:
+    """The newest state of a training that can be read; damaged ones are set aside as ``.damaged``.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    states = saved_states(latest)
+    if not states:
+        raise CheckpointError(f"{latest}: nothing to resume from; start with train")
+    problems = []
+    for path in states:
+        try:
+            checkpoint = read_checkpoint(path)
+        except CheckpointError as error:
+            problems.append((path, str(error)))
+            continue
+        for damaged, problem in problems:
+            aside = damaged.with_name(f"{damaged.name}.damaged")
+            with contextlib.suppress(OSError):
+                os.replace(damaged, aside)
+            logger.warning("%s; now %s; continuing from the earlier %s", problem, aside.name, path.name)
+        return checkpoint
+    raise CheckpointError(problems[0][1])
+
+
+@contextlib.contextmanager
+def exclusive(latest: Path) -> Iterator[None]:
+    """Keep a second training from writing the same files; the lock ends with the process, however that ends.
+
+    Raises:
+        CheckpointError: somebody else is writing them, still after a while.
+    """
+    if fcntl is None:
+        yield
+        return
+    latest.parent.mkdir(parents=True, exist_ok=True)
+    with open(latest.with_name(f".{latest.stem}.lock"), "w") as file:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not _locked(file):
+            if time.monotonic() > deadline:
+                raise CheckpointError(f"{latest}: another process is training it; wait for it, or use another name")
+            time.sleep(0.2)
+        yield
+
+
+def _locked(file: IO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
+
+
+def remove_unfinished(*paths: Path) -> None:
+    """Remove what killed writers of these files left, see ``atomic_write``."""
+    for path in paths:
+        for unfinished in path.parent.glob(f".{path.stem[:80]}.????????.part{path.suffix}"):
+            unfinished.unlink(missing_ok=True)
 
 
 def find_checkpoint(experiment: Experiment, root: Path) -> Path:

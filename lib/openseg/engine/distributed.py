@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
-from openseg.errors import ConfigError, Interrupted
+from openseg.errors import ConfigError, Interrupted, OpensegError
 
-__all__ = ["Group", "pick_device", "process_group"]
+__all__ = ["Agreement", "Group", "end_with_the_others", "pick_device", "process_group"]
 
 T = TypeVar("T")
 # Waiting for the slowest may take as long as it likes: torchrun ends everybody when one process fails.
 _PATIENCE = timedelta(days=30)
+_LOOK_SECONDS = 1.0
 
 
 class Group(NamedTuple):
@@ -43,36 +46,103 @@ class Group(NamedTuple):
         if self.world == 1:
             return value
         box = [value]
-        with _end_with_the_others():
+        with end_with_the_others():
             distributed.broadcast_object_list(box, src=0)
         return box[0]
 
+    def collect(self, value: Any) -> list[Any]:
+        """The ``value`` of every process, by rank, in all of them."""
+        if self.world == 1:
+            return [value]
+        box: list[Any] = [None] * self.world
+        with end_with_the_others():
+            distributed.all_gather_object(box, value)
+        return box
+
     def wait(self) -> None:
         """Return when all processes are here."""
-        if self.world > 1:
-            with _end_with_the_others():
-                distributed.barrier()
+        self.collect(None)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of all processes' tensors, in all of them."""
+        if self.world == 1:
+            return value
+        total = value.detach().clone()
+        with end_with_the_others():
+            distributed.all_reduce(total)
+        return total / self.world
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The ``values[N]`` of all processes in one, by rank: ``[world * N]``."""
+        if self.world == 1:
+            return values
+        everywhere = [torch.empty_like(values) for _ in range(self.world)]
+        with end_with_the_others():
+            distributed.all_gather(everywhere, values.contiguous())
+        return torch.cat(everywhere)
+
+
+class Agreement:
+    """What any process noticed, known to all of them an iteration later, without one waiting for another."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._flag = torch.zeros((), dtype=torch.int32)
+        self._pending: distributed.Work | None = None
+
+    def exchange(self, value: int) -> int:
+        """Tell ``value``; returns the largest that anyone told the time before (alone: ``value`` itself)."""
+        if self._group.world == 1:
+            return value
+        told = 0
+        with end_with_the_others():
+            if self._pending is not None:
+                self._pending.wait()
+                told = int(self._flag)
+            self._flag.fill_(value)
+            self._pending = distributed.all_reduce(self._flag, distributed.ReduceOp.MAX, async_op=True)
+        return told
 
 
 @contextlib.contextmanager
-def _end_with_the_others() -> Iterator[None]:
+def end_with_the_others() -> Iterator[None]:
+    """Turns the loss of the connection to another process into ``Interrupted``: that one has said what happened."""
     try:
         yield
-    except RuntimeError:  # the connection is gone with its process
-        raise Interrupted("stopped, since another process did") from None
+    except RuntimeError as error:
+        signs = ("gloo", "NCCL", "Connection closed", "Connection reset", "connection", "socket", "Broken pipe")
+        if isinstance(error, distributed.DistError) or any(sign in str(error) for sign in signs):
+            raise Interrupted("stopped, since another process did") from None
+        raise
 
 
 @contextlib.contextmanager
-def process_group() -> Iterator[Group]:
-    """The group that torchrun started, over gloo: what is exchanged are file names, never tensors on a device."""
+def process_group(device: str | torch.device = "cpu") -> Iterator[Group]:
+    """The group that torchrun started, whose tensors are on ``device``."""
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Group()
         return
-    distributed.init_process_group("gloo", timeout=_PATIENCE)
+    # Objects and flags travel over gloo, and tensors on GPUs over NCCL.
+    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
+    nccl = torch.device(device).type == "cuda"
+    try:
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=_PATIENCE)
+    except RuntimeError as error:
+        raise OpensegError(
+            f"the processes did not find each other ({str(error).splitlines()[0]}); if torchrun had started them "
+            "again, set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, see docs/training.md"
+        ) from None
     try:
         yield Group(distributed.get_rank(), distributed.get_world_size())
     finally:
         distributed.destroy_process_group()
+
+
+def _die_with(parent: int) -> None:
+    """Processes that survive a killed torchrun would go on writing beside those of the next one."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)
 
 
 def pick_device(name: str | torch.device) -> torch.device:

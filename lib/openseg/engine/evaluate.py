@@ -2,51 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import Subset
 
 from openseg.config import Experiment
 from openseg.data.folder import Pair
 from openseg.data.loaders import ValSet, iterate_images
+from openseg.engine.distributed import Group
 from openseg.inference import predict_boundary, predict_labels
 from openseg.metrics import LabelScores
 from openseg.progress import progress
 from openseg.segfix import refine
 
 __all__ = [
+    "Validation",
     "evaluate_network",
     "evaluate_segfix",
     "evaluate_semantic",
 ]
 
 
+_ALONE = Group()
+
+
+class Validation(NamedTuple):
+    """What a validation found; ``class_iou`` is empty for SegFix."""
+
+    scores: dict[str, float]
+    criterion: float
+    class_iou: dict[str, float]
+
+
 def _on(device: torch.device, image: torch.Tensor) -> torch.Tensor:
     return image[None].to(device, non_blocking=True)
 
 
+def _items(experiment: Experiment, pairs: Sequence[Pair], device: torch.device, group: Group) -> Iterable:
+    """What one process has to validate of the pairs."""
+    mine = group.share_of(range(len(pairs)))
+    items = iterate_images(Subset(ValSet(experiment, pairs), mine), experiment.data.workers, device.type == "cuda")
+    return progress(items, len(mine), "validate", hidden=not group.first)
+
+
+def _sum(scores: list[LabelScores]) -> LabelScores:
+    total = scores[0]
+    for other in scores[1:]:
+        total += other
+    return total
+
+
 @torch.inference_mode()
 def evaluate_semantic(
-    model: nn.Module, experiment: Experiment, pairs: Sequence[Pair], device: torch.device
+    model: nn.Module, experiment: Experiment, pairs: Sequence[Pair], device: torch.device, group: Group = _ALONE
 ) -> LabelScores:
-    """Predict every image in mode ``ss`` and score it at its own size; one image is in memory at a time."""
+    """Predict every image in mode ``ss`` and score it at its own size; one image is in memory at a time.
+
+    Every process does its share, and has the scores of all.
+    """
     model.eval()
     scores = LabelScores(experiment.catalog, distances=())
-    items = iterate_images(ValSet(experiment, pairs), experiment.data.workers, device.type == "cuda")
-    for item in progress(items, len(pairs), "validate"):
+    for item in _items(experiment, pairs, device, group):
         size = item["label"].shape
         labels = predict_labels(model, _on(device, item["image"]), experiment, "ss", size)[0].cpu().numpy()
         scores.update(labels, item["label"])
-    return scores
+    return _sum(group.collect(scores))
 
 
 @torch.inference_mode()
 def evaluate_segfix(
-    model: nn.Module, experiment: Experiment, pairs: Sequence[Pair], device: torch.device
+    model: nn.Module, experiment: Experiment, pairs: Sequence[Pair], device: torch.device, group: Group = _ALONE
 ) -> dict[str, float]:
     """Score a SegFix network on one fixed crop of each image.
 
@@ -57,8 +87,7 @@ def evaluate_segfix(
     model.eval()
     counts = dict.fromkeys(("hit", "predicted", "true", "right"), 0)
     before, after = (LabelScores(experiment.catalog, distances=(1, 3)) for _ in range(2))
-    items = iterate_images(ValSet(experiment, pairs), experiment.data.workers, device.type == "cuda")
-    for item in progress(items, len(pairs), "validate"):
+    for item in _items(experiment, pairs, device, group):
         boundaries = predict_boundary(model, _on(device, item["image"]), experiment)
         boundary = (boundaries.probability[0] > experiment.loss.mask_threshold).cpu().numpy()
         directions = boundaries.logits[0].argmax(dim=0).cpu().numpy()
@@ -70,6 +99,9 @@ def evaluate_segfix(
         counts["predicted"] += int(np.count_nonzero(boundary & (item["mask"] <= 1)))
         counts["true"] += int(np.count_nonzero(true))
         counts["right"] += int(np.count_nonzero(true & (directions == item["direction"])))
+    found = group.collect((counts, before, after))
+    counts = {name: sum(each[0][name] for each in found) for name in counts}
+    before, after = (_sum([each[place] for each in found]) for place in (1, 2))
     return {
         "F before": _mean_boundary(before),
         "F after": _mean_boundary(after),
@@ -94,14 +126,11 @@ def _displaced(labels: np.ndarray, pixels: float) -> np.ndarray:
 
 
 def evaluate_network(
-    model: nn.Module,
-    experiment: Experiment,
-    pairs: Sequence[Pair],
-    device: torch.device,
-) -> tuple[dict[str, float], float]:
+    model: nn.Module, experiment: Experiment, pairs: Sequence[Pair], device: torch.device, group: Group = _ALONE
+) -> Validation:
     """Scores of a network by name, and the one by which the best checkpoint is chosen."""
     if experiment.task == "segfix":
-        scores: dict[str, Any] = evaluate_segfix(model, experiment, pairs, device)
-        return scores, scores["F after"]
-    summary = evaluate_semantic(model, experiment, pairs, device).summary()
-    return summary, summary["mIoU"]
+        scores = evaluate_segfix(model, experiment, pairs, device, group)
+        return Validation(scores, scores["F after"], {})
+    found = evaluate_semantic(model, experiment, pairs, device, group)
+    return Validation(found.summary(), found.summary()["mIoU"], found.by_class)

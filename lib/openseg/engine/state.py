@@ -2,59 +2,73 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from openseg.config import DataConfig, Experiment
-from openseg.engine.checkpoints import best_path, latest_path
+from openseg.engine.checkpoints import best_path, keep_latest, latest_path, newest_readable, remove_earlier
+from openseg.engine.distributed import Group
+from openseg.engine.schedule import build_optimizer
 from openseg.errors import CheckpointError, OpensegError
 from openseg.models import build_model
-from openseg.models.weights import (
-    Checkpoint,
-    compare_classes,
-    fit_experiment,
-    load_weights,
-    read_checkpoint,
-    write_checkpoint,
-)
+from openseg.models.training import checkpoint_activations
+from openseg.models.weights import Checkpoint, compare_classes, fit_experiment, load_weights, write_checkpoint
 
 __all__ = ["Training", "build_training", "read_resumable"]
+
+logger = logging.getLogger("openseg")
 
 
 @dataclass
 class Training:
-    """A run's state; ``iteration`` counts the updates that were made, ``validated`` is the last one validated."""
+    """A run's state; ``iteration`` counts the updates that were made, ``validated`` is the last one validated.
+
+    ``ema`` is the moving average of the weights, where one is kept; ``saved`` the iteration of ``<name>_latest.pth``.
+    """
 
     experiment: Experiment
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     device: torch.device
     checkpoint_root: Path
+    ema: AveragedModel | None = None
     iteration: int = 0
     best: float = float("-inf")
     scores: dict[str, float] = field(default_factory=dict)
     validated: int = 0
+    saved: int | None = None
+
+    @property
+    def result(self) -> nn.Module:
+        """The network that is validated and that others use: the averaged one where there is one."""
+        return self.model if self.ema is None else self.ema.module
 
     def content(self) -> dict[str, Any]:
-        """Everything that a resumed run needs to go on as if it had not stopped."""
-        rng = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            rng["cuda"] = torch.cuda.get_rng_state(self.device)
-        return {
-            "weights": self.model.state_dict(),
+        """Everything that a resumed run needs to go on as if it had not stopped.
+
+        Random numbers are not in it: those of an update depend on its number, see step.py and loaders.py.
+        """
+        content = {
+            "weights": self.result.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "iteration": self.iteration,
             "best": self.best,
             "scores": self.scores,
             "validated": self.validated,
-            "rng": rng,
             "experiment": self.experiment.dump(),
             "data_set": self.experiment.catalog.meaning,
         }
+        if self.ema is not None:
+            content |= {"training_weights": self.model.state_dict(), "averaged": int(self.ema.n_averaged)}
+        return content
 
     @property
     def finished(self) -> bool:
@@ -67,17 +81,23 @@ class Training:
         return due and self.iteration > self.validated
 
     def save(self) -> None:
-        """Write ``<name>_latest.pth``.
+        """Write ``<name>_latest.pth``; the one before is kept under another name, see ``train.keep``.
 
         Raises:
             OpensegError: the weights are not finite (the file is left as it was), or the disk is full.
         """
-        if not all(torch.isfinite(parameter).all() for parameter in self.model.parameters()):
+        latest, keep = latest_path(self.experiment, self.checkpoint_root), self.experiment.train.keep
+        values = self.model.state_dict().values()
+        if not all(torch.isfinite(value).all() for value in values if value.is_floating_point()):
             raise OpensegError(
                 f"the weights are not finite at iteration {self.iteration}; lower train.lr; the last good state is "
-                f"{latest_path(self.experiment, self.checkpoint_root)}"
+                f"{latest}"
             )
-        write_checkpoint(latest_path(self.experiment, self.checkpoint_root), self.content())
+        if keep > 1 and self.saved not in (None, self.iteration):
+            keep_latest(latest, self.saved)
+        write_checkpoint(latest, self.content())
+        self.saved = self.iteration
+        remove_earlier(latest, keep - 1)
 
     def save_best(self) -> None:
         write_checkpoint(best_path(self.experiment, self.checkpoint_root), self.content())
@@ -85,17 +105,20 @@ class Training:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint of the same experiment."""
         content = checkpoint.content
-        load_weights(self.model, checkpoint)
+        load_weights(self.result, checkpoint)
+        if self.ema is not None:
+            self.model.load_state_dict(content["training_weights"])
+            self.ema.n_averaged.fill_(content["averaged"])
         self.optimizer.load_state_dict(content["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["fused"] = True  # files of earlier versions say otherwise
+        self.scaler.load_state_dict(content.get("scaler", {}) if self.scaler.is_enabled() else {})
         self.iteration, self.best, self.scores = content["iteration"], content["best"], content["scores"]
-        self.validated = content["validated"]
-        torch.set_rng_state(content["rng"]["cpu"])
-        if self.device.type == "cuda" and "cuda" in content["rng"]:
-            torch.cuda.set_rng_state(content["rng"]["cuda"], self.device)
+        self.validated, self.saved = content["validated"], self.iteration
 
 
-_NEEDED = {"optimizer", "iteration", "best", "scores", "validated", "rng", "experiment"}
-# What may differ between a run and its continuation without changing what is learned; longer or shorter may be wanted.
+_NEEDED = {"optimizer", "iteration", "best", "scores", "validated", "experiment"}
+# What may differ between a run and its continuation: it changes how the same is learned, or how long.
 _MAY_CHANGE = (
     "name",
     "data.root",
@@ -107,6 +130,12 @@ _MAY_CHANGE = (
     "train.val_interval",
     "train.save_interval",
     "train.log_interval",
+    "train.keep",
+    "train.max_nonfinite",
+    "train.accumulate",
+    "train.compile",
+    "train.checkpoint_activations",
+    "train.sync_bn",
     "test.",
 )
 
@@ -130,13 +159,15 @@ def _compare_values(experiment: Experiment, checkpoint: Checkpoint) -> None:
         )
 
 
-def read_resumable(path: Path, experiment: Experiment) -> tuple[Checkpoint, Experiment]:
-    """The checkpoint to continue from, and the experiment as it fits it.
+def read_resumable(latest: Path, experiment: Experiment) -> tuple[Checkpoint, Experiment]:
+    """The newest state to continue from that is not damaged, and the experiment as it fits it.
 
     Raises:
-        CheckpointError: it holds weights only, or was trained with settings that this experiment changes.
+        CheckpointError: there is none, it holds weights only, or was trained with settings that this experiment
+            changes.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = newest_readable(latest)
+    path = checkpoint.path
     if "optimizer" not in checkpoint.content:
         raise CheckpointError(
             f"{path}: holds weights only, no optimizer state to resume from; "
@@ -156,7 +187,13 @@ def read_resumable(path: Path, experiment: Experiment) -> tuple[Checkpoint, Expe
     before = _flatten(defaults.dump()) | _flatten(checkpoint.content["experiment"])
     now = _flatten(experiment.dump())
     for key in now:
-        if not key.startswith(_MAY_CHANGE) and before[key] != now[key]:
+        if before[key] == now[key]:
+            continue
+        if key.startswith("model.") and key.startswith(_MAY_CHANGE):  # the weights have them already
+            continue
+        if key.startswith(_MAY_CHANGE):
+            logger.info("%s: %s was %s and is %s from here on", path, key, before[key], now[key])
+        else:
             raise CheckpointError(
                 f"{path}: was trained with {key}={before[key]}, now it is {now[key]}; resume with the former, "
                 "or start a new training under another name"
@@ -164,22 +201,24 @@ def read_resumable(path: Path, experiment: Experiment) -> tuple[Checkpoint, Expe
     return checkpoint, experiment
 
 
-def build_training(experiment: Experiment, device: torch.device, checkpoint_root: Path) -> Training:
-    torch.manual_seed(experiment.train.seed)
-    model = build_model(experiment).to(device)
-    if experiment.train.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+def build_training(
+    experiment: Experiment, device: torch.device, checkpoint_root: Path, group: Group | None = None
+) -> Training:
+    """A run before its first update; the weights are a function of ``train.seed``."""
+    group = group or Group()
     config = experiment.train
-    groups: dict[str, list[nn.Parameter]] = {"backbone": [], "head": []}
-    for name, parameter in model.named_parameters():
-        groups["backbone" if name.startswith("backbone.") else "head"].append(parameter)
-    multipliers = {"backbone": 1.0, "head": config.head_lr_multiplier}
-    parameters = [{"params": groups[name], "multiplier": multipliers[name]} for name in groups]
-    optimizer: torch.optim.Optimizer
-    if config.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
-    else:
-        optimizer = torch.optim.SGD(
-            parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-        )
-    return Training(experiment, model, optimizer, device, checkpoint_root)
+    torch.manual_seed(config.seed)
+    model = build_model(experiment).to(device)
+    if config.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    if config.sync_bn and device.type == "cuda" and group.world > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if config.checkpoint_activations:
+        checkpoint_activations(model)
+    ema = None
+    if config.ema is not None:
+        ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+        ema.eval().requires_grad_(False)
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+    optimizer = build_optimizer(model, config)
+    return Training(experiment, model, optimizer, scaler, device, checkpoint_root, ema)

@@ -1,67 +1,69 @@
-"""The training loop: iterations, a polynomial schedule, checkpoints that resume bit for bit."""
+"""The training loop: iterations, validations, checkpoints that resume bit for bit, in one process or many."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from openseg.config import Experiment
 from openseg.data.check import quick_check
 from openseg.data.folder import Pair, list_split
-from openseg.data.loaders import TrainSet, ValSet, iterate_training
-from openseg.data.transforms import fit_image, normalize
-from openseg.engine.checkpoints import best_path, latest_path
+from openseg.data.loaders import TrainSet, draws_of, iterate_training
+from openseg.engine.checkpoints import best_path, exclusive, latest_path, remove_unfinished, saved_states
+from openseg.engine.distributed import Agreement, Group
 from openseg.engine.evaluate import evaluate_network
+from openseg.engine.run_log import RunLog
 from openseg.engine.state import Training, build_training, read_resumable
+from openseg.engine.step import Step, local_batch_size, to_device
 from openseg.errors import CheckpointError, Interrupted, OpensegError
-from openseg.inference import predict_labels
-from openseg.losses import build_loss
 from openseg.models.weights import compare_classes, fit_experiment, load_backbone, load_weights, read_checkpoint
 
-__all__ = ["poly_lr", "train"]
+__all__ = ["Start", "train"]
 
 logger = logging.getLogger("openseg")
 
-_PANELS = 4
+_MEBI = 2**20
 
 
-def poly_lr(iteration: int, max_iters: int, power: float, warmup_iters: int = 0) -> float:
-    """Factor of the base learning rate at an iteration, counted from 0, with a linear warm-up."""
-    warmup = min((iteration + 1) / warmup_iters, 1.0) if warmup_iters else 1.0
-    return warmup * (1 - iteration / max_iters) ** power
+@dataclass(frozen=True)
+class Start:
+    """What a training begins with.
+
+    Attributes:
+        resume: ``must`` continue, continue if there ``may`` be something, or ``never``.
+        weights: a checkpoint of any layout to start from (fine-tuning).
+        partial: take of ``weights`` what fits this network.
+    """
+
+    resume: str = "never"
+    weights: Path | None = None
+    partial: bool = False
 
 
-def _require_new(experiment: Experiment, root: Path) -> None:
-    """Raises CheckpointError where a new training would overwrite something."""
-    for path in (latest_path(experiment, root), best_path(experiment, root)):
-        if path.exists():
-            raise CheckpointError(
-                f"{path}: is there already and this training did not write it; use another name, resume it, or move "
-                "it away"
-            )
+@contextlib.contextmanager
+def _stop_on_signal(group: Group) -> Iterator[list[int]]:
+    """Collect signals instead of dying in the middle of an update.
 
-
-@contextmanager
-def _stop_on_signal() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying in the middle of an update; a second one acts as usual."""
+    A second one acts as usual, but not among several processes: torchrun sends Ctrl-C once more than the terminal.
+    """
     received: list[int] = []
     previous = {}
 
     def remember(number: int, _: object) -> None:
         received.append(number)
-        signal.signal(number, previous[number])
+        if group.world == 1:
+            signal.signal(number, previous[number])
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
+    for number in numbers:
         previous[number] = signal.signal(number, remember)
     try:
         yield received
@@ -75,74 +77,98 @@ def train(
     device: torch.device,
     checkpoint_root: Path = Path("checkpoints"),
     run_dir: Path | None = None,
-    resume: bool = False,
-    weights: Path | None = None,
-    partial: bool = False,
+    start: Start = Start(),
+    group: Group = Group(),  # noqa: B008  (a tuple)
 ) -> Training:
     """Train an experiment to its last iteration, validating and saving on the way.
 
+    On a CPU an interrupted and resumed training equals an uninterrupted one bit for bit, with as many processes.
+
     Args:
-        run_dir: where TensorBoard events go; None writes none.
-        resume: continue from ``<name>_latest.pth``; on a CPU the result equals an uninterrupted run bit for bit.
-        weights: a checkpoint of any layout to start from (fine-tuning).
-        partial: take of ``weights`` what fits this network.
+        run_dir: where TensorBoard events and other files go; None writes none.
+        start: with which weights, and whether to continue.
+        group: the processes that share each batch.
 
     Raises:
         CheckpointError: nothing to resume, something would be overwritten, or weights that do not fit.
+        ConfigError: the batch cannot be shared by so many processes.
         DataError: the data set is missing or broken.
         Interrupted: a signal came; the state was saved first.
+        OpensegError: gradients were not finite again and again, or the disk is full; the last good state is there.
     """
+    local_batch_size(experiment, group)
     latest = latest_path(experiment, checkpoint_root)
-    if resume and not latest.is_file():
-        raise CheckpointError(f"{latest}: nothing to resume from; start with train")
-    if not resume:
-        _require_new(experiment, checkpoint_root)
+    with exclusive(latest) if group.first else contextlib.nullcontext():
+        group.wait()  # nobody looks before the files are this training's
+        resume = start.resume == "must" or (start.resume == "may" and bool(saved_states(latest)))
+        if not resume:
+            _require_new(experiment, checkpoint_root)
+        group.wait()  # or the first one might have saved before another looked
+        if group.first:
+            remove_unfinished(latest, best_path(experiment, checkpoint_root))
+        return _train(experiment, device, checkpoint_root, run_dir, None if resume else start, group)
+
+
+def _train(
+    experiment: Experiment, device: torch.device, root: Path, run_dir: Path | None, start: Start | None, group: Group
+) -> Training:
+    """``train``, where ``start`` None means to continue."""
     data = experiment.data
     pairs = {split: list_split(experiment, split) for split in (data.train_split, data.val_split)}
-    for split in pairs:
-        quick_check(experiment, pairs[split])
-    checkpoint = None
-    if resume:
-        checkpoint, experiment = read_resumable(latest, experiment)
-    elif weights is not None:
-        checkpoint = read_checkpoint(weights)
-        compare_classes(experiment, checkpoint)
-        experiment = fit_experiment(experiment, checkpoint)
-    training = build_training(experiment, device, checkpoint_root)
-    if checkpoint is not None and resume:
-        training.restore(checkpoint)
-        logger.info("resumed %s at iteration %d", latest, training.iteration)
-    elif checkpoint is not None:
-        logger.info("%s: %s", weights, load_weights(training.model, checkpoint, partial))
-    elif experiment.model.pretrained is not None:
-        report = load_backbone(training.model.backbone, experiment.model.pretrained)
-        logger.info("%s: %s", experiment.model.pretrained, report)
+    if group.first:
+        for split in pairs:
+            quick_check(experiment, pairs[split])
+    training = _begin(experiment, device, root, start, group)
     if training.finished and not training.validation_due:
         logger.info("%s: training is complete (%d iterations)", experiment.name, training.iteration)
         return training
-    dataset = TrainSet(experiment, pairs[data.train_split])
+    dataset = TrainSet(training.experiment, pairs[data.train_split])
     if data.cache_gb:
         dataset.samples.cache.recount()
-    with _writer(run_dir, training.iteration) as writer, _stop_on_signal() as received:
-        run = _Run(training, pairs[data.val_split], writer, received)
+    folder = run_dir if group.first else None
+    with (
+        RunLog(training.experiment, folder, training.iteration, group.world) as log,
+        _stop_on_signal(group) as received,
+    ):
+        run = _Run(training, pairs[data.val_split], log, received, group)
         run.validate_if_due()  # the checkpoint may be of just before a validation
         run.loop(dataset)
     return training
 
 
-@contextmanager
-def _writer(run_dir: Path | None, iteration: int) -> Iterator[SummaryWriter | None]:
-    if run_dir is None:
-        yield None
-        return
-    try:
-        writer = SummaryWriter(str(run_dir), purge_step=iteration + 1)
-    except OSError as error:
-        raise OpensegError(f"cannot write TensorBoard events to {run_dir} ({error.strerror or error})") from error
-    try:
-        yield writer
-    finally:
-        writer.close()
+def _require_new(experiment: Experiment, root: Path) -> None:
+    """Raises CheckpointError where a new training would overwrite something."""
+    latest = latest_path(experiment, root)
+    for path in (*saved_states(latest), best_path(experiment, root)):
+        if path.exists():
+            raise CheckpointError(
+                f"{path}: is there already and this training did not write it; use another name, resume it, or move "
+                "it away"
+            )
+
+
+def _begin(experiment: Experiment, device: torch.device, root: Path, start: Start | None, group: Group) -> Training:
+    """The training at its start, or where it was left off if ``start`` is None."""
+    checkpoint = None
+    if start is None:
+        latest = latest_path(experiment, root)
+        found = read_resumable(latest, experiment) if group.first else None
+        group.wait()  # it may have set damaged ones aside
+        checkpoint, experiment = found or read_resumable(latest, experiment)
+    elif start.weights is not None:
+        checkpoint = read_checkpoint(start.weights)
+        compare_classes(experiment, checkpoint)
+        experiment = fit_experiment(experiment, checkpoint)
+    training = build_training(experiment, device, root, group)
+    if checkpoint is not None and start is None:
+        training.restore(checkpoint)
+        logger.info("resumed %s at iteration %d", checkpoint.path, training.iteration)
+    elif checkpoint is not None:
+        logger.info("%s: %s", start.weights, load_weights(training.model, checkpoint, start.partial))
+    elif experiment.model.pretrained is not None:
+        report = load_backbone(training.model.backbone, experiment.model.pretrained)
+        logger.info("%s: %s", experiment.model.pretrained, report)
+    return training
 
 
 @dataclass
@@ -151,111 +177,121 @@ class _Run:
 
     training: Training
     val_pairs: list[Pair]
-    writer: SummaryWriter | None
+    log: RunLog
     received: list[int]
+    group: Group
+    agreement: Agreement = field(init=False)
+    since: float = 0.0
+    waited: float = 0.0
+    last: int = 0
+
+    def __post_init__(self) -> None:
+        self.agreement = Agreement(self.group)
 
     def loop(self, dataset: TrainSet) -> None:
-        training, config = self.training, self.training.experiment.train
-        loss_function = build_loss(training.experiment, training.device)
+        training, group = self.training, self.group
+        config, device = training.experiment.train, training.device
+        step = Step(training, group)
+        batches = iterate_training(dataset, training.iteration, device.type == "cuda", group.rank, group.world)
         bar = tqdm(
-            iterate_training(dataset, training.iteration, training.device.type == "cuda"),
             total=config.max_iters,
             initial=training.iteration,
             desc=training.experiment.name,
-            disable=None,
+            disable=None if group.first else True,
             dynamic_ncols=True,
         )
-        since, last = time.perf_counter(), training.iteration
-        for batch in bar:
-            training.model.train()
-            terms = _update(training, batch, loss_function)
-            training.iteration += 1
-            if training.iteration % config.log_interval == 0 or training.finished:
-                speed = (training.iteration - last) / (time.perf_counter() - since)
-                _log(training, {name: value.item() for name, value in terms.items()}, speed, bar, self.writer)
-                since, last = time.perf_counter(), training.iteration
-            if training.iteration % config.save_interval == 0 or training.validation_due or self.received:
-                training.save()
-            self._stop_if_asked()
-            if self.validate_if_due():
-                since, last = time.perf_counter(), training.iteration
+        self._restart_clock()
+        save_due = False
+        asked = time.perf_counter()
+        with bar:
+            for batch in to_device(batches, device):
+                self.waited += time.perf_counter() - asked
+                terms = step(batch)
+                training.iteration += 1
+                bar.update()
+                if training.iteration % config.log_interval == 0 or training.finished:
+                    self._report(step, terms, bar)
+                    self._require_finite(step, dataset)
+                signaled = self.agreement.exchange(self.received[0] if self.received else 0)
+                if training.iteration % config.save_interval == 0 or training.validation_due or signaled:
+                    save_due = True
+                if save_due and not int(step.skipped):  # what leads to gradients that are not finite is not kept
+                    self._save()
+                    save_due = False
+                self._stop_if(signaled)
+                if self.validate_if_due():
+                    self._restart_clock()
+                asked = time.perf_counter()
 
-    def _stop_if_asked(self) -> None:
-        if self.received:
+    def _restart_clock(self) -> None:
+        self.since, self.waited, self.last = time.perf_counter(), 0.0, self.training.iteration
+
+    def _save(self) -> None:
+        if self.group.first:
+            self.training.save()
+        self.training.saved = self.training.iteration
+
+    def _stop_if(self, signaled: int) -> None:
+        if signaled:
+            training = self.training
             raise Interrupted(
-                f"stopped by {signal.Signals(self.received[0]).name} at iteration {self.training.iteration} of "
-                f"{self.training.experiment.train.max_iters}; the state is saved, continue with resume"
+                f"stopped by {signal.Signals(signaled).name} at iteration {training.iteration} of "
+                f"{training.experiment.train.max_iters}; the state of iteration {training.saved or 0} is saved, "
+                "continue with resume"
             )
+
+    def _report(self, step: Step, terms: dict[str, torch.Tensor], bar: tqdm) -> None:
+        training, count = self.training, self.training.iteration - self.last
+        names = [*terms]
+        values = self.group.mean(torch.stack([terms[name].float() for name in names])).tolist()
+        seconds = time.perf_counter() - self.since
+        report = dict(zip(names, values, strict=True))
+        report["grad norm"] = float(step.grad_norm)
+        report["images/s"] = count * training.experiment.train.batch_size / seconds
+        report["data wait"] = self.waited / seconds
+        if training.device.type == "cuda":
+            report["GPU MiB"] = torch.cuda.max_memory_allocated(training.device) / _MEBI
+        rates = {"lr": 1.0, "head lr": training.experiment.train.head_lr_multiplier}
+        current = training.optimizer.param_groups[0]
+        report |= {name: current["lr"] / current["multiplier"] * factor for name, factor in rates.items()}
+        if self.group.first:
+            self.log.progress(training.iteration, report, line=bool(bar.disable))
+        bar.set_postfix_str("  ".join(f"{name} {report[name]:.4f}" for name in names))
+        self._restart_clock()
+
+    def _require_finite(self, step: Step, dataset: TrainSet) -> None:
+        """Raises OpensegError where so many gradients in a row were not finite that training goes nowhere."""
+        training, count = self.training, int(step.skipped)
+        config = training.experiment.train
+        if count < config.max_nonfinite:
+            return
+        first, last = training.iteration - count + 1, training.iteration
+        draws = [draw for each in range(first - 1, last) for draw in draws_of(each, config.batch_size)]
+        samples = [str(dataset.pair_of(draw).image) for draw in draws]
+        listed = self.log.dump("nonfinite.json", {"first": first, "last": last, "images": samples})
+        where = f"; their images are listed in {listed}" if listed else ""
+        raise OpensegError(
+            f"the gradient was not finite in {count} updates in a row, {first} to {last}, which were skipped{where}; "
+            "lower train.lr, set train.clip_grad_norm, or use train.precision=bf16 or fp32; the last good state is "
+            f"{latest_path(training.experiment, training.checkpoint_root)}"
+        )
 
     def validate_if_due(self) -> bool:
         """Validate where the schedule says so, keep the best, and save that it was done."""
         training = self.training
         if not training.validation_due:
             return False
-        scores, criterion = evaluate_network(training.model, training.experiment, self.val_pairs, training.device)
-        training.scores, training.validated = scores, training.iteration
-        text = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
-        logger.info("%s  validation at %d:  %s", training.experiment.name, training.iteration, text)
-        if self.writer is not None:
-            for name, value in scores.items():
-                self.writer.add_scalar(f"val/{name}", value, training.iteration)
-            if training.experiment.task == "semantic":
-                _write_panels(training, self.val_pairs, self.writer)
-        if criterion > training.best:
-            training.best = criterion
-            training.save_best()
-        training.save()
-        self._stop_if_asked()
+        model = training.result
+        found = evaluate_network(model, training.experiment, self.val_pairs, training.device, self.group)
+        training.scores, training.validated = found.scores, training.iteration
+        better = found.criterion > training.best
+        training.best = max(training.best, found.criterion)
+        if self.group.first:
+            self.log.validation(training.iteration, found)
+            self.log.panels(training.iteration, model, self.val_pairs, training.device)
+            if better:
+                training.save_best()
+        self._save()
+        self.group.wait()
+        self._stop_if(max(self.group.collect(self.received[0] if self.received else 0)))
         return True
-
-
-def _update(training: Training, batch: dict[str, torch.Tensor], loss_function: Any) -> dict[str, torch.Tensor]:
-    experiment, device = training.experiment, training.device
-    windows = batch["window"]  # stays on the CPU: reading it there waits for nothing
-    batch = {key: value.to(device, non_blocking=True) for key, value in batch.items() if key != "window"}
-    images = normalize(batch["image"], experiment.normalization, windows)
-    if experiment.train.channels_last:
-        images = images.to(memory_format=torch.channels_last)
-    factor = poly_lr(
-        training.iteration, experiment.train.max_iters, experiment.train.poly_power, experiment.train.warmup_iters
-    )
-    for group in training.optimizer.param_groups:
-        group["lr"] = experiment.train.lr * group["multiplier"] * factor
-    with torch.autocast(device.type, torch.bfloat16, enabled=experiment.train.precision == "bf16"):
-        output = training.model(images)
-    terms = loss_function(output, batch)
-    training.optimizer.zero_grad(set_to_none=True)
-    terms["loss"].backward()
-    training.optimizer.step()
-    return terms
-
-
-def _log(training: Training, terms: dict[str, float], speed: float, bar: tqdm, writer: SummaryWriter | None) -> None:
-    text = "  ".join(f"{name} {value:.4f}" for name, value in terms.items())
-    if bar.disable:
-        config = training.experiment.train
-        logger.info(
-            "%s  %d/%d  %s  %.2f it/s", training.experiment.name, training.iteration, config.max_iters, text, speed
-        )
-    else:
-        bar.set_postfix_str(text)
-    if writer is not None:
-        for name, value in terms.items():
-            writer.add_scalar(f"train/{name}", value, training.iteration)
-        writer.add_scalar("train/lr", training.optimizer.param_groups[0]["lr"], training.iteration)
-        writer.add_scalar("train/iterations_per_second", speed, training.iteration)
-
-
-@torch.inference_mode()
-def _write_panels(training: Training, pairs: list[Pair], writer: SummaryWriter) -> None:
-    """A few validation images with their truth and prediction, side by side."""
-    catalog = training.experiment.catalog
-    dataset = ValSet(training.experiment, pairs[:: max(len(pairs) // _PANELS, 1)][:_PANELS])
-    for index in range(len(dataset)):
-        item = dataset.load(index)
-        image = item["image"][None].to(training.device)
-        labels = predict_labels(training.model, image, training.experiment, "ss", item["label"].shape)[0].cpu().numpy()
-        panels = [catalog.colorize(values) for values in (item["label"], labels)]
-        panels = [fit_image(panel, training.experiment.data) for panel in panels]
-        row = torch.cat([item["image"], *[torch.from_numpy(x.transpose(2, 0, 1)) for x in panels]], dim=2)
-        writer.add_image(f"val/{item['pair'].key}", row, training.iteration)

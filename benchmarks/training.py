@@ -1,0 +1,134 @@
+"""An update of training as openseg makes it against the plain loop, side by side in one run (medians, alternating).
+
+    OMP_NUM_THREADS=2 python benchmarks/training.py [--config configs/...] [--rounds 5] [key=value ...]
+
+"plain" is how the original trained: a contiguous float32 network (on a GPU without TF32), the loss term by term, the
+optimizer parameter by parameter. The other ways are settings of ``train``. Batches are random; all ways begin with the
+same weights, and the run fails if the first losses of "plain" and "fp32" differ by more than rounding.
+"""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
+
+from side_by_side import median_seconds
+
+from openseg.catalog import IGNORE
+from openseg.config import load_experiment
+from openseg.data.transforms import normalize
+from openseg.engine.benchmark import random_batches
+from openseg.engine.distributed import Group, pick_device
+from openseg.engine.state import build_training
+from openseg.engine.step import Step, set_precision
+from openseg.models import build_model
+
+ROOT = Path(__file__).resolve().parents[1]
+WAYS = {
+    "fp32": ["train.precision=fp32"],
+    "fp32, channels last": ["train.precision=fp32", "train.channels_last=true"],
+    "bf16": ["train.precision=bf16"],
+    "bf16, channels last": ["train.precision=bf16", "train.channels_last=true"],
+}
+ON_GPU = {
+    "tf32, channels last": ["train.precision=tf32", "train.channels_last=true"],
+    "fp16, channels last": ["train.precision=fp16", "train.channels_last=true"],
+}
+COMPILED = {"bf16, channels last, compiled": [*WAYS["bf16, channels last"], "train.compile=true"]}
+
+
+class Plain:
+    def __init__(self, experiment, device):
+        torch.manual_seed(experiment.train.seed)
+        self.model = build_model(experiment).to(device).train()
+        train = experiment.train
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=train.lr,
+            momentum=train.momentum,
+            weight_decay=train.weight_decay,
+            foreach=False,
+        )
+        self.experiment, self.device = experiment, device
+
+    def __call__(self, batch):
+        set_precision(self.device, "fp32")
+        experiment = self.experiment
+        torch.manual_seed(0)
+        images = normalize(batch["image"].to(self.device), experiment.normalization)
+        labels = batch["label"].to(self.device).long()
+        weights = experiment.catalog.class_weights if experiment.loss.class_weights else None
+        weights = None if weights is None else torch.tensor(weights, device=self.device)
+        output = self.model(images)
+        losses = []
+        for logits in (output.logits, output.aux_logits):
+            logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=True)
+            losses.append(F.cross_entropy(logits, labels, weights, ignore_index=IGNORE))
+        loss = losses[0] + experiment.loss.aux_weight * losses[1]
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+
+class Ours:
+    def __init__(self, experiment, device):
+        self.device = device
+        self.step = Step(build_training(experiment, device, Path()), Group())
+
+    def __call__(self, batch):
+        set_precision(self.device, self.step.training.experiment.train.precision)
+        batch = {key: value if key == "window" else value.to(self.device) for key, value in batch.items()}
+        loss = self.step(batch)["loss"]
+        return loss.item()
+
+
+def peak(device):
+    if device.type != "cuda":
+        return ""
+    memory = torch.cuda.max_memory_allocated(device) / 2**30
+    torch.cuda.reset_peak_memory_stats(device)
+    return f"{memory:10.2f}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default=ROOT / "configs/camvid/hrnet18_ocr.yaml")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", action="store_true", help="also torch.compile, which takes minutes")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    arguments = parser.parse_args()
+    device = pick_device(arguments.device)
+    chosen = WAYS | (ON_GPU if device.type == "cuda" else {}) | (COMPILED if arguments.compile else {})
+    overrides = [*arguments.overrides, "model.dropout=0", "loss.type=ce"]
+    load = partial(load_experiment, arguments.config)
+    base = load(overrides)
+    batch = next(random_batches(base))
+    ways = {"plain": Plain(base, device)}
+    ways |= {name: Ours(load([*overrides, *settings]), device) for name, settings in chosen.items()}
+    losses, memory = {}, {}
+    for name, way in ways.items():
+        peak(device)
+        losses[name] = way(batch)
+        memory[name] = peak(device)
+    if abs(losses["fp32"] / losses["plain"] - 1) > 1e-5:
+        sys.exit(f"error: the plain loop's loss is {losses['plain']}, ours {losses['fp32']}")
+    medians = median_seconds({name: partial(way, batch) for name, way in ways.items()}, arguments.rounds)
+    crop, size = "x".join(map(str, base.augment.crop_size)), base.train.batch_size
+    print(f"{base.name}, {size} crops {crop}, {torch.__version__}, {device}, {torch.get_num_threads()} threads")
+    print(
+        f"{'way':30}{'ms':>10}{'images/s':>10}{'ratio':>8}{'first loss':>12}{'peak GiB' if memory['plain'] else '':>10}"
+    )
+    for name, seconds in medians.items():
+        ratio = medians["plain"] / seconds
+        print(f"{name:30}{1000 * seconds:10.1f}{size / seconds:10.2f}{ratio:8.2f}{losses[name]:12.5f}{memory[name]}")
+
+
+if __name__ == "__main__":
+    main()

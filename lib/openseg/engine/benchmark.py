@@ -1,0 +1,132 @@
+"""Where the time of training and of prediction goes: the real code, with a clock between its parts."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from openseg.catalog import IGNORE
+from openseg.config import Experiment
+from openseg.data.folder import list_split
+from openseg.data.loaders import TrainSet, iterate_training
+from openseg.data.transforms import normalize
+from openseg.engine.distributed import Group
+from openseg.engine.state import build_training
+from openseg.engine.step import Step, to_device
+from openseg.inference import argmax, held, resized
+from openseg.models.inference import prepare_for_inference
+from openseg.progress import progress
+from openseg.segfix.directions import NUM_DIRECTIONS
+
+__all__ = ["PREDICTION", "TRAINING", "measure", "random_batches"]
+
+TRAINING = ("load", "transfer", "forward", "loss", "backward", "optimizer")
+PREDICTION = ("transfer", "forward", "post")
+_MEBI = 2**20
+
+
+def measure(
+    experiment: Experiment, device: torch.device, iterations: int, warm_up: int, random_data: bool
+) -> dict[str, dict[str, float]]:
+    """Median milliseconds of the parts of an update and of a prediction at the size of a training crop.
+
+    ``random_data``: random images and labels in place of the data set.
+    """
+    count = warm_up + iterations
+    config = experiment.train.model_copy(update={"max_iters": max(count, experiment.train.max_iters)})
+    experiment = experiment.model_copy(update={"train": config})
+    batches = random_batches(experiment) if random_data else _batches(experiment, device)
+    training = build_training(experiment, device, Path())
+    step, clock, rounds = Step(training, Group()), _Clock(device), []
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    items = to_device(batches, device)
+    for _ in progress(range(count), count, "train"):
+        clock.start()
+        batch = next(items)
+        clock.mark("load")
+        step(batch, clock.mark)
+        training.iteration += 1
+        rounds.append(clock.seconds)
+    results = {"training": _medians(rounds[warm_up:], TRAINING, config.batch_size)}
+    if device.type == "cuda":
+        results["training"]["peak MiB"] = torch.cuda.max_memory_allocated(device) / _MEBI
+    rounds = list(_predict(experiment, training.model, batch["image"][:1].cpu(), device, count))
+    results["prediction"] = _medians(rounds[warm_up:], PREDICTION, 1)
+    return results
+
+
+class _Clock:
+    """Seconds between marks, by name; waits for the device at each, so the parts of a GPU's work are told apart."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+        self.start()
+
+    def start(self) -> None:
+        self.seconds = {}
+        self._last = time.perf_counter()
+
+    def mark(self, name: str) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+
+def _batches(experiment: Experiment, device: torch.device) -> Iterator[dict[str, Tensor]]:
+    dataset = TrainSet(experiment, list_split(experiment, experiment.data.train_split))
+    return iterate_training(dataset, 0, device.type == "cuda")
+
+
+def random_batches(experiment: Experiment) -> Iterator[dict[str, Tensor]]:
+    """The same batch of noise again and again; a tenth of its pixels is ignored."""
+    rng = torch.Generator().manual_seed(0)
+    size = (experiment.train.batch_size, *experiment.augment.crop_size)
+
+    def labels(classes: int) -> Tensor:
+        values = torch.randint(0, classes, size, generator=rng, dtype=torch.uint8)
+        return torch.where(torch.rand(size, generator=rng) < 0.1, torch.tensor(IGNORE, dtype=torch.uint8), values)
+
+    batch = {
+        "image": torch.randint(0, 256, (size[0], 3, *size[1:]), generator=rng, dtype=torch.uint8),
+        "window": torch.tensor([[0, 0, *size[1:]]] * size[0]),
+    }
+    if experiment.task == "segfix":
+        batch |= {"mask": labels(2), "direction": labels(NUM_DIRECTIONS)}
+    else:
+        batch["label"] = labels(len(experiment.catalog.classes))
+    while True:
+        yield batch
+
+
+@torch.inference_mode()
+def _predict(
+    experiment: Experiment, model: torch.nn.Module, image: Tensor, device: torch.device, count: int
+) -> Iterator[dict[str, float]]:
+    dtype = torch.bfloat16 if experiment.test.precision == "bf16" else torch.float32
+    model = prepare_for_inference(model.eval(), dtype)
+    clock, size = _Clock(device), tuple(image.shape[-2:])
+    for _ in progress(range(count), count, "predict"):
+        clock.start()
+        images = normalize(image.to(device), experiment.normalization)
+        clock.mark("transfer")
+        output = model(images) if experiment.task == "segfix" else model(images, aux=False)
+        clock.mark("forward")
+        logits = output.direction_logits if experiment.task == "segfix" else output.logits
+        argmax(resized(held(logits.float()), size)).cpu()
+        clock.mark("post")
+        yield clock.seconds
+
+
+def _medians(rounds: list[dict[str, float]], names: tuple[str, ...], images: int) -> dict[str, float]:
+    """Milliseconds of each part, and images a second."""
+    parts = {name: 1000 * statistics.median(each.get(name, 0.0) for each in rounds) for name in names}
+    return {"images/s": 1000 * images / sum(parts.values()), **parts}

@@ -1,0 +1,49 @@
+"""Learning rates: how they fall, and which parameters have which."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from openseg.config import TrainConfig
+
+__all__ = ["build_optimizer", "lr_factor", "set_lr"]
+
+
+def lr_factor(iteration: int, config: TrainConfig) -> float:
+    """Factor of the base learning rate at an iteration, counted from 0, with a linear warm-up."""
+    done = iteration / config.max_iters
+    factor = min((iteration + 1) / config.warmup_iters, 1.0) if config.warmup_iters else 1.0
+    if config.schedule == "poly":
+        return factor * (1 - done) ** config.poly_power
+    if config.schedule == "cosine":
+        return factor * (1 + math.cos(math.pi * done)) / 2
+    return factor * config.step_factor ** sum(done >= milestone for milestone in config.milestones)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, iteration: int, config: TrainConfig) -> None:
+    factor = config.lr * lr_factor(iteration, config)
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group["multiplier"]
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW over the backbone's parameters, the head's, and where they do not decay those of norms."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        decays = config.decay_norms or parameter.ndim > 1  # biases and the affine maps of norms are vectors
+        groups.setdefault((name.startswith("backbone."), decays), []).append(parameter)
+    parameters = [
+        {
+            "params": groups[in_backbone, decays],
+            "multiplier": 1.0 if in_backbone else config.head_lr_multiplier,
+            "weight_decay": config.weight_decay if decays else 0.0,
+        }
+        for in_backbone, decays in sorted(groups, reverse=True)
+    ]
+    # One kernel for all parameters; it also skips an update without waiting for a GPU, see step.py.
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=config.lr, fused=True)
+    return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, fused=True)
