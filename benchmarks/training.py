@@ -23,9 +23,9 @@ from openseg.catalog import IGNORE
 from openseg.config import load_experiment
 from openseg.data.transforms import normalize
 from openseg.engine.benchmark import random_batches
-from openseg.engine.distributed import Group, pick_device
+from openseg.engine.distributed import Group, pick_device, set_precision
 from openseg.engine.state import build_training
-from openseg.engine.step import Step, set_precision
+from openseg.engine.step import Step
 from openseg.models import build_model
 
 ROOT = Path(__file__).resolve().parents[1]

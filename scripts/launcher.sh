@@ -77,6 +77,7 @@ run_main() {
   local command="$1" count start=("${PYTHON}")
   shift
   count="$(processes)"
+  [[ "${count}" =~ ^[0-9]+$ ]] || fail "NPROC=${count} is not a number of processes"
   if [ "${NNODES:-1}" != 1 ]; then
     [ -n "${RDZV_ENDPOINT:-}" ] || fail "NNODES=${NNODES} needs RDZV_ENDPOINT=<host>:<port> of one of the nodes (docs/training.md)"
     start+=(-m torch.distributed.run --nnodes "${NNODES}" --rdzv-backend c10d --rdzv-endpoint "${RDZV_ENDPOINT}"

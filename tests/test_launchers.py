@@ -1,10 +1,12 @@
 """Every launcher runs its modes on tiny data with its experiment shrunk by overrides, as a new user would run it."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -113,6 +115,20 @@ def runs(request, data, tmp_path_factory):
 @pytest.mark.parametrize("launcher", LAUNCHERS, ids=str)
 def test_modes(launcher, runs):
     runs[launcher].result()
+
+
+def test_several_processes(data, tmp_path):
+    launcher = "scripts/cityscapes/hrnet/run_h_48_d_4_ocr.sh"
+    overrides, _ = shrink(Path(launcher))
+    launch = launcher_runs(data, {"NPROC": "2"})
+    places = ["--checkpoints", tmp_path / "checkpoints"]
+    launch(launcher, "train", *overrides, *places, "--runs", tmp_path / "runs")
+    (start,) = (tmp_path / "runs").rglob("starts.jsonl")
+    assert json.loads(start.read_text())["processes"] == 2
+    assert "mIoU" in launch(launcher, "val", *overrides, *places, "--out", tmp_path / "val")
+    for variables, said in (({"NNODES": "2"}, "needs RDZV_ENDPOINT"), ({"NPROC": "two"}, "NPROC=two")):
+        with pytest.raises(AssertionError, match=said):
+            launcher_runs(data, variables)(launcher, "train", *overrides, *places)
 
 
 @pytest.mark.parametrize("pair", ["camvid", "cityscapes"])

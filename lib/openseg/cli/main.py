@@ -47,8 +47,7 @@ def _config(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from openseg.engine.distributed import pick_device, process_group
-    from openseg.engine.step import be_deterministic
+    from openseg.engine.distributed import be_deterministic, pick_device, process_group
     from openseg.engine.train import Start, train
 
     experiment = experiment_of(arguments)

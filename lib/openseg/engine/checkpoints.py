@@ -117,24 +117,35 @@ def exclusive(latest: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    latest.parent.mkdir(parents=True, exist_ok=True)
-    with open(latest.with_name(f".{latest.stem}.lock"), "w") as file:
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while not _locked(file):
-            if time.monotonic() > deadline:
-                raise CheckpointError(f"{latest}: another process is training it; wait for it, or use another name")
-            time.sleep(0.2)
-        yield
+    path, deadline = latest.with_name(f".{latest.stem}.lock"), time.monotonic() + _PATIENCE_SECONDS
+    while (file := _lock(path)) is None:
+        if time.monotonic() > deadline:
+            raise CheckpointError(f"{latest}: another process is training it; wait for it, or use another name")
+        time.sleep(0.2)
+    with file:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
-def _locked(file: IO) -> bool:
+def _lock(path: Path) -> IO | None:
+    """The open file, locked; None if somebody else has the lock."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise CheckpointError(f"{path.parent}: cannot be written ({error.strerror or error})") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # else its owner removed it in between
+            return file
+    except (BlockingIOError, FileNotFoundError):
         pass
-    return True
+    except OSError:  # a file system without locks
+        return file
+    file.close()
+    return None
 
 
 def remove_unfinished(*paths: Path) -> None:

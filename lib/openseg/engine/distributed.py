@@ -18,7 +18,15 @@ from torch import Tensor, distributed
 
 from openseg.errors import ConfigError, Interrupted, OpensegError
 
-__all__ = ["Agreement", "Group", "end_with_the_others", "pick_device", "process_group"]
+__all__ = [
+    "Agreement",
+    "Group",
+    "be_deterministic",
+    "end_with_the_others",
+    "pick_device",
+    "process_group",
+    "set_precision",
+]
 
 T = TypeVar("T")
 # Waiting for the slowest may take as long as it likes: torchrun ends everybody when one process fails.
@@ -164,3 +172,15 @@ def pick_device(name: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"--device {name}: not usable here ({reason}); try cpu or auto") from None
+
+
+def set_precision(device: torch.device, precision: str) -> None:
+    """Whether float32 products on a GPU are rounded to TF32, which PyTorch allows convolutions by default."""
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
+
+
+def be_deterministic() -> None:
+    """The same numbers again on the same machine: operations without such a way warn."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+    torch.use_deterministic_algorithms(True, warn_only=True)

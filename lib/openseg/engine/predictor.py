@@ -17,7 +17,7 @@ from torch import nn
 from openseg.catalog import Catalog
 from openseg.config import Experiment, load_experiment
 from openseg.data.transforms import fit_image
-from openseg.engine.distributed import pick_device
+from openseg.engine.distributed import pick_device, set_precision
 from openseg.errors import ConfigError, DataError, OpensegError, is_out_of_memory
 from openseg.images import read_image
 from openseg.inference import Rows, argmax, predict_scores
@@ -39,6 +39,7 @@ def load_for_inference(
     Raises:
         CheckpointError: the file is damaged, belongs to another network, or contradicts the experiment.
     """
+    set_precision(device, experiment.test.precision)
     model, report = load_model(experiment, checkpoint)
     dtype = torch.bfloat16 if experiment.test.precision == "bf16" else torch.float32
     model = prepare_for_inference(model, dtype).to(device)

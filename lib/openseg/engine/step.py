@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -13,30 +12,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from openseg.config import Experiment
 from openseg.data.transforms import normalize
-from openseg.engine.distributed import Group, end_with_the_others
+from openseg.engine.distributed import Group, end_with_the_others, set_precision
 from openseg.engine.schedule import set_lr
 from openseg.engine.state import Training
 from openseg.errors import ConfigError
 from openseg.losses import build_loss
 from openseg.models.training import freeze_statistics
 
-__all__ = ["Step", "be_deterministic", "local_batch_size", "set_precision", "to_device"]
+__all__ = ["Step", "local_batch_size", "to_device"]
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _WINDOW = "window"  # of a batch: read on the CPU, where reading it waits for nothing
-
-
-def set_precision(device: torch.device, precision: str) -> None:
-    """Whether float32 products on a GPU are rounded to TF32, which PyTorch allows convolutions by default."""
-    if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
-        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
-
-
-def be_deterministic() -> None:
-    """The same numbers again on the same machine: operations without such a way warn."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
-    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def local_batch_size(experiment: Experiment, group: Group) -> int:
@@ -93,6 +79,7 @@ class Step:
         self.training, self.group = training, group
         self.batch_size = local_batch_size(experiment, group)
         set_precision(device, experiment.train.precision)
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()  # all crops are of one size
         self.loss = build_loss(experiment, device, group)
         self.scaler = training.scaler
         with end_with_the_others():

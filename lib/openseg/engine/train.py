@@ -98,53 +98,59 @@ def train(
     """
     local_batch_size(experiment, group)
     latest = latest_path(experiment, checkpoint_root)
-    with exclusive(latest) if group.first else contextlib.nullcontext():
-        group.wait()  # nobody looks before the files are this training's
-        resume = start.resume == "must" or (start.resume == "may" and bool(saved_states(latest)))
-        if not resume:
-            _require_new(experiment, checkpoint_root)
-        group.wait()  # or the first one might have saved before another looked
-        if group.first:
-            remove_unfinished(latest, best_path(experiment, checkpoint_root))
-        return _train(experiment, device, checkpoint_root, run_dir, None if resume else start, group)
-
-
-def _train(
-    experiment: Experiment, device: torch.device, root: Path, run_dir: Path | None, start: Start | None, group: Group
-) -> Training:
-    """``train``, where ``start`` None means to continue."""
+    _continues(experiment, checkpoint_root, start)  # what is wrong is said before anything is written
     data = experiment.data
     pairs = {split: list_split(experiment, split) for split in (data.train_split, data.val_split)}
     if group.first:
         for split in pairs:
             quick_check(experiment, pairs[split])
-    training = _begin(experiment, device, root, start, group)
-    if training.finished and not training.validation_due:
-        logger.info("%s: training is complete (%d iterations)", experiment.name, training.iteration)
-        return training
-    dataset = TrainSet(training.experiment, pairs[data.train_split])
-    if data.cache_gb:
-        dataset.samples.cache.recount()
-    folder = run_dir if group.first else None
-    with (
-        RunLog(training.experiment, folder, training.iteration, group.world) as log,
-        _stop_on_signal(group) as received,
-    ):
-        run = _Run(training, pairs[data.val_split], log, received, group)
-        run.validate_if_due()  # the checkpoint may be of just before a validation
-        run.loop(dataset)
+    with exclusive(latest) if group.first else contextlib.nullcontext():
+        group.wait()  # nobody looks before the files are this training's
+        resume = _continues(experiment, checkpoint_root, start)
+        group.wait()  # or the first one might have saved before another looked
+        if group.first:
+            remove_unfinished(latest, best_path(experiment, checkpoint_root))
+        training = _begin(experiment, device, checkpoint_root, None if resume else start, group)
+        _run(training, pairs[data.train_split], pairs[data.val_split], run_dir, group)
     return training
 
 
-def _require_new(experiment: Experiment, root: Path) -> None:
-    """Raises CheckpointError where a new training would overwrite something."""
+def _continues(experiment: Experiment, root: Path, start: Start) -> bool:
+    """Whether there is a training to continue.
+
+    Raises:
+        CheckpointError: there must be one and is none, or a new training would overwrite something.
+    """
     latest = latest_path(experiment, root)
-    for path in (*saved_states(latest), best_path(experiment, root)):
+    states = saved_states(latest)
+    if start.resume == "must" and not states:
+        raise CheckpointError(f"{latest}: nothing to resume from; start with train")
+    if states and start.resume != "never":
+        return True
+    for path in (*states, best_path(experiment, root)):
         if path.exists():
             raise CheckpointError(
                 f"{path}: is there already and this training did not write it; use another name, resume it, or move "
                 "it away"
             )
+    return False
+
+
+def _run(
+    training: Training, train_pairs: list[Pair], val_pairs: list[Pair], run_dir: Path | None, group: Group
+) -> None:
+    experiment = training.experiment
+    if training.finished and not training.validation_due:
+        logger.info("%s: training is complete (%d iterations)", experiment.name, training.iteration)
+        return
+    dataset = TrainSet(experiment, train_pairs)
+    if experiment.data.cache_gb:
+        dataset.samples.cache.recount()
+    folder = run_dir if group.first else None
+    with RunLog(experiment, folder, training.iteration, group.world) as log, _stop_on_signal(group) as received:
+        run = _Run(training, val_pairs, log, received, group)
+        run.validate_if_due()  # the checkpoint may be of just before a validation
+        run.loop(dataset)
 
 
 def _begin(experiment: Experiment, device: torch.device, root: Path, start: Start | None, group: Group) -> Training:
