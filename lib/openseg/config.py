@@ -191,7 +191,7 @@ class TrainConfig(Section):
     channels_last: bool = Field(False, description="memory layout; faster on most devices")
     compile: bool = Field(False, description="torch.compile: faster after minutes of preparation")
     checkpoint_activations: bool = Field(
-        False, description="compute blocks of the backbone again in the backward pass: less memory, a third slower"
+        False, description="compute blocks of the backbone again in the backward pass: less memory, somewhat slower"
     )
 
 

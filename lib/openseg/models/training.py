@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from openseg.models.backbones.hrnet import BasicBlock, Bottleneck
+from openseg.models.backbones.hrnet import Bottleneck, HRModule
 
 __all__ = ["checkpoint_activations", "freeze_statistics"]
 
@@ -24,11 +24,11 @@ def freeze_statistics(model: nn.Module) -> None:
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Keep of every residual block of the backbone its input only; the backward pass computes the rest again.
+    """Keep of every module of an HRNet, or block of a ResNet, its input; the backward pass computes the rest again.
 
     Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016. Results are the same bit for bit.
     """
-    names = {BasicBlock.__name__, Bottleneck.__name__}  # torchvision's Bottleneck, of the ResNets, has the same name
+    names = {HRModule.__name__, Bottleneck.__name__}  # torchvision's Bottleneck, of the ResNets, has the same name
     for block in model.modules():
         if type(block).__name__ in names:
             block.forward = _Twice(block)  # of this object only: names of weights stay as they are
