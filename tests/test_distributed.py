@@ -10,14 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from test_train import check_equal
 
+from openseg.config import load_experiment
+from openseg.data.folder import list_split
 from openseg.data.loaders import draws_of
+from openseg.engine.distributed import pick_device
+from openseg.engine.evaluate import evaluate_network
+from openseg.errors import ConfigError
 from openseg.images import read_label, write_label
-from openseg.models.weights import read_checkpoint
+from openseg.models.weights import load_model, read_checkpoint
 
 SEMANTIC, SEGFIX = ROOT / "configs/demo/hrnet_tiny_ocr.yaml", ROOT / "configs/demo/segfix_hrnet_tiny.yaml"
 ONE, TWO = [sys.executable], [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -31,7 +37,7 @@ def training(tmp_path):
     def start(processes, *options, command="train", **settings):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
         process = subprocess.Popen(
-            [*map(str, processes), "main.py", command, *map(str, options), "--runs", str(tmp_path / "runs")],
+            [*map(str, [*processes, "main.py", command, *options, "--runs", tmp_path / "runs", "--device", "cpu"])],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
@@ -114,6 +120,16 @@ def test_two_processes_learn_what_one_does(what, training, command, overrides, p
         np.testing.assert_allclose(losses_of(tmp_path / "runs/demo/parts"), one, rtol=1e-5)
 
 
+def test_processes_validate_the_network_that_is_saved(training, overrides, data_root, tmp_path):
+    """Without SyncBatchNorm each process has statistics of its own samples."""
+    finish(training(TWO, "--config", SEMANTIC, *overrides, "train.max_iters=8", "--checkpoints", tmp_path))
+    path = tmp_path / "demo/hrnet_tiny_ocr_latest.pth"
+    experiment = load_experiment(SEMANTIC, overrides)
+    model, _ = load_model(experiment, path)
+    found = evaluate_network(model, experiment, list_split(experiment, "val"), torch.device("cpu"))
+    assert found.scores == pytest.approx(read_checkpoint(path).content["scores"], abs=1e-9)
+
+
 def small(overrides, folder, *more):
     options = ["--config", SEMANTIC, *overrides, "train.max_iters=40", "train.val_interval=40", "train.save_interval=1"]
     return [*options, *more, "--checkpoints", folder, "--auto-resume"]
@@ -123,7 +139,7 @@ def wait_for(path, process):
     deadline = time.monotonic() + 120
     while not path.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert path.exists(), process.communicate()
+    assert path.exists() or process.poll() == 0, process.communicate()
 
 
 def workers_of(process):
@@ -175,10 +191,13 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(processes, kills, tr
         starts.unlink(missing_ok=True)
         process = training(processes, *options)
         wait_for(starts, process)
+        if process.poll() == 0:  # a fast machine
+            break
         time.sleep(rng.uniform(0, 0.6))
         os.killpg(process.pid, signal.SIGKILL)  # the processes of torchrun have groups of their own
         process.communicate()
         killed += 1
+    assert killed >= kills // 2
     finish(training(processes, *options))
     name = "demo/hrnet_tiny_ocr_latest.pth"
     check_equal(tmp_path / "whole" / name, tmp_path / "parts" / name)
@@ -210,3 +229,19 @@ def test_a_batch_that_cannot_be_shared_is_refused(training, overrides):
     process = training(TWO, "--config", SEMANTIC, *overrides, "train.batch_size=3")
     _, error = process.communicate(timeout=100)
     assert "train.batch_size=3 cannot be shared equally by 2 processes" in error
+
+
+def test_every_process_takes_its_own_gpu(monkeypatch):
+    """On a machine without GPUs, whose answers are given in place of CUDA's."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+    assert pick_device("auto") == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert pick_device("cuda") == torch.device("cuda", 1)
+    assert chosen == [torch.device("cuda", 0), torch.device("cuda", 1)]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match="NPROC=2"):
+        pick_device("auto")

@@ -15,6 +15,7 @@ import yaml
 from conftest import ROOT
 
 from openseg.config import TrainConfig
+from openseg.engine import checkpoints
 from openseg.engine.schedule import lr_factor
 from openseg.models.weights import read_checkpoint
 
@@ -40,7 +41,8 @@ def arguments(request, overrides):
 
 def check_equal(first, second):
     a, b = read_checkpoint(first), read_checkpoint(second)
-    assert a.content["iteration"] == b.content["iteration"]
+    for key in ("iteration", "best", "validated", "scaler", "averaged", "scores"):
+        assert a.content.get(key) == b.content.get(key), key
     assert a.weights.keys() == b.weights.keys()
     assert all(torch.equal(a.weights[key], b.weights[key]) for key in a.weights)
     states = [list(c.content["optimizer"]["state"].values()) for c in (a, b)]
@@ -142,12 +144,36 @@ def test_train_never_overwrites_and_resume_needs_a_training(arguments, command, 
     one_line_error(command("train", *options), f"{name}_best.pth", "is there already")
 
 
-def test_resume_refuses_other_settings(command, overrides, one_line_error):
+def test_resume_refuses_other_settings(command, overrides, one_line_error, capsys):
     options = ["--config", ROOT / CONFIGS["semantic"], *overrides]
     assert command("train", *options) == 0
     for change, before in (("train.lr=0.123", "0.005"), ("train.seed=9", "304"), ("loss.type=ohem", "ce")):
         key, now = change.split("=")
         one_line_error(command("resume", *options, change), f"{key}={before}", now)
+    changes = ["train.lr=0.001", "train.clip_grad_norm=1", "train.max_iters=6", "--change"]
+    assert command("resume", *options, *changes) == 0
+    assert "train.lr was 0.005 and is 0.001" in capsys.readouterr().out
+    one_line_error(command("resume", *options, *changes, "train.optimizer=sgd"), "train.optimizer=adamw")
+
+
+def test_two_trainings_never_write_the_same_files(command, overrides, one_line_error, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_PATIENCE_SECONDS", 0.1)
+    options = ["--config", ROOT / CONFIGS["semantic"], *overrides]
+    latest = Path("checkpoints/demo/hrnet_tiny_ocr_latest.pth")
+    with checkpoints.exclusive(latest):
+        one_line_error(command("train", *options), latest, "another process is training it")
+    assert command("train", *options) == 0
+    assert not list(latest.parent.glob(".*"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_reports_that_cannot_be_written_do_not_stop_a_training(command, overrides, capsys):
+    folder = Path("runs/demo/hrnet_tiny_ocr")
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").symlink_to("/dev/full")
+    assert command("train", "--config", ROOT / CONFIGS["semantic"], *overrides) == 0
+    assert "No space left on device" in capsys.readouterr().out
+    assert read_checkpoint("checkpoints/demo/hrnet_tiny_ocr_latest.pth").content["iteration"] == 4
 
 
 @pytest.mark.parametrize("interrupted", [True, False])

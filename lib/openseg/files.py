@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import uuid
@@ -81,12 +82,12 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def without_nan(value: Any) -> Any:
-    """``value`` with None in place of NaN, which JSON does not know."""
+    """``value`` with None in place of NaN and infinity, which JSON does not know."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [without_nan(item) for item in value]
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 

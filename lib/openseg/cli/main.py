@@ -52,7 +52,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
     experiment = experiment_of(arguments)
     run_dir = Path(arguments.runs) / experiment.catalog.name / experiment.name
-    start = Start("must")
+    start = Start("must", change=arguments.command == "resume" and arguments.change)
     if arguments.command == "train":
         weights = Path(arguments.weights) if arguments.weights else None
         start = Start("may" if arguments.auto_resume else "never", weights, arguments.partial)
@@ -102,6 +102,10 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--partial", action="store_true", help="take of --weights what fits this network")
             sub.add_argument(
                 "--auto-resume", action="store_true", help="continue this training if it was begun already"
+            )
+        else:
+            sub.add_argument(
+                "--change", action="store_true", help="take settings that change what is learned, such as train.lr"
             )
         sub.add_argument(
             "--deterministic", action="store_true", help="the same numbers again on the same GPUs; slower there"

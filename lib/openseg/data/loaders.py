@@ -98,7 +98,7 @@ class TrainSet(_Guarded):
         return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in item.items()}
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=2)
 def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch, size]).permutation(size)
 
@@ -162,7 +162,11 @@ def _fitted(image: np.ndarray, experiment: Experiment) -> torch.Tensor:
 
 
 def _init_worker(_: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole process group; the parent handles them
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        getattr(signal, "SIGUSR1", signal.SIGTERM),
+    ):  # they reach the whole process group; the parent handles them
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

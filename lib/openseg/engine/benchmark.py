@@ -33,10 +33,14 @@ _MEBI = 2**20
 def measure(
     experiment: Experiment, device: torch.device, iterations: int, warm_up: int, random_data: bool
 ) -> dict[str, dict[str, float]]:
-    """Median milliseconds of the parts of an update and of a prediction at the size of a training crop.
+    """Mean milliseconds of the parts of an update and of a prediction at the size of a training crop.
+
+    What is read ahead by workers is not counted, since it would hide how slowly they read.
 
     ``random_data``: random images and labels in place of the data set.
     """
+    if not random_data:
+        warm_up = max(warm_up, 2 * experiment.data.workers + 1)
     count = warm_up + iterations
     config = experiment.train.model_copy(update={"max_iters": max(count, experiment.train.max_iters)})
     experiment = experiment.model_copy(update={"train": config})
@@ -53,11 +57,11 @@ def measure(
         step(batch, clock.mark)
         training.iteration += 1
         rounds.append(clock.seconds)
-    results = {"training": _medians(rounds[warm_up:], TRAINING, config.batch_size)}
+    results = {"training": _means(rounds[warm_up:], TRAINING, config.batch_size)}
     if device.type == "cuda":
         results["training"]["peak MiB"] = torch.cuda.max_memory_allocated(device) / _MEBI
     rounds = list(_predict(experiment, training.model, batch["image"][:1].cpu(), device, count))
-    results["prediction"] = _medians(rounds[warm_up:], PREDICTION, 1)
+    results["prediction"] = _means(rounds[warm_up:], PREDICTION, 1)
     return results
 
 
@@ -126,7 +130,7 @@ def _predict(
         yield clock.seconds
 
 
-def _medians(rounds: list[dict[str, float]], names: tuple[str, ...], images: int) -> dict[str, float]:
+def _means(rounds: list[dict[str, float]], names: tuple[str, ...], images: int) -> dict[str, float]:
     """Milliseconds of each part, and images a second."""
-    parts = {name: 1000 * statistics.median(each.get(name, 0.0) for each in rounds) for name in names}
+    parts = {name: 1000 * statistics.fmean(each.get(name, 0.0) for each in rounds) for name in names}
     return {"images/s": 1000 * images / sum(parts.values()), **parts}

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from openseg.errors import ConfigError, Interrupted, OpensegError
 
@@ -29,8 +29,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-# Waiting for the slowest may take as long as it likes: torchrun ends everybody when one process fails.
-_PATIENCE = timedelta(days=30)
+# What is waited for is an update, a listing or a share of a validation.
+_PATIENCE = timedelta(hours=2)
+_GONE = ("Connection closed", "Connection reset", "Broken pipe", "Socket closed", "remote process exited")
 _LOOK_SECONDS = 1.0
 
 
@@ -70,6 +71,13 @@ class Group(NamedTuple):
     def wait(self) -> None:
         """Return when all processes are here."""
         self.collect(None)
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every process the first one's statistics of batch norms, which are the ones that are saved."""
+        if self.world > 1:
+            with end_with_the_others():
+                for buffer in model.buffers():
+                    distributed.broadcast(buffer, src=0)
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of all processes' tensors, in all of them."""
@@ -118,9 +126,11 @@ def end_with_the_others() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        signs = ("gloo", "NCCL", "Connection closed", "Connection reset", "connection", "socket", "Broken pipe")
-        if isinstance(error, distributed.DistError) or any(sign in str(error) for sign in signs):
-            raise Interrupted("stopped, since another process did") from None
+        reason = str(error).splitlines()[0]
+        if any(sign in str(error) for sign in _GONE):
+            raise Interrupted(f"stopped, since another process did ({reason})") from error
+        if "imed out" in str(error):
+            raise OpensegError(f"another process did not answer for {_PATIENCE}; it hangs ({reason})") from error
         raise
 
 
@@ -165,8 +175,8 @@ def pick_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
         if device.type == "cuda":
-            if device.index is None and "LOCAL_RANK" in os.environ:
-                device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+            if device.index is None:
+                device = torch.device("cuda", _own_gpu())
             torch.cuda.set_device(device)  # or the thread that pins memory would use the first one as well
         return device
     except (RuntimeError, AssertionError) as error:
@@ -178,6 +188,15 @@ def set_precision(device: torch.device, precision: str) -> None:
     """Whether float32 products on a GPU are rounded to TF32, which PyTorch allows convolutions by default."""
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
+
+
+def _own_gpu() -> int:
+    number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= count:
+        raise ConfigError(
+            f"there are more processes on this machine than the {count} GPUs that are visible; use NPROC={count}"
+        )
+    return number
 
 
 def be_deterministic() -> None:

@@ -6,13 +6,14 @@ experiment, ``starts.jsonl`` has for each start or continuation its time, comman
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import logging
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class RunLog:
         """
         self.experiment, self.folder = experiment, folder
         self._writer: SummaryWriter | None = None
-        self._lines = None
+        self._lines, self._told = None, False
         if folder is None:
             return
         try:
@@ -67,10 +68,11 @@ class RunLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        if self._lines is not None:
-            self._lines.close()
+        with self._going_on():
+            if self._writer is not None:
+                self._writer.close()
+            if self._lines is not None:
+                self._lines.close()
 
     def _keep_lines_until(self, iteration: int) -> None:
         path = self.folder / "metrics.jsonl"
@@ -105,13 +107,25 @@ class RunLog:
 
     def _write(self, values: dict[str, Any]) -> None:
         if self._lines is not None:
-            self._lines.write(json.dumps(without_nan(values)) + "\n")
-            self._lines.flush()
+            with self._going_on():
+                self._lines.write(json.dumps(without_nan(values)) + "\n")
+                self._lines.flush()
 
     def _scalars(self, group: str, values: dict[str, float], iteration: int) -> None:
         if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(f"{group}/{name}", value, iteration)
+            with self._going_on():
+                for name, value in values.items():
+                    self._writer.add_scalar(f"{group}/{name}", value, iteration)
+
+    @contextlib.contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """A full disk of reports is no reason to stop a training."""
+        try:
+            yield
+        except OSError as error:
+            if not self._told:
+                logger.warning("%s: cannot be written (%s); training goes on", self.folder, error.strerror or error)
+            self._told = True
 
     @torch.inference_mode()
     def panels(self, iteration: int, model: torch.nn.Module, pairs: Sequence[Pair], device: torch.device) -> None:
@@ -139,13 +153,14 @@ class RunLog:
 
 
 def _circumstances() -> dict[str, Any]:
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return {
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "gpu": device,
+        "host": platform.node(),
+        "gpus": gpus,
         "git": _git_state(),
     }
 

@@ -138,6 +138,8 @@ _MAY_CHANGE = (
     "train.sync_bn",
     "test.",
 )
+_WITH_CHANGE = ("train.", "loss.", "augment.", "data.")
+_SHAPE_STATE = ("train.optimizer", "train.decay_norms", "train.ema", "train.seed", "train.batch_size", "data.dataset")
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -159,8 +161,10 @@ def _compare_values(experiment: Experiment, checkpoint: Checkpoint) -> None:
         )
 
 
-def read_resumable(latest: Path, experiment: Experiment) -> tuple[Checkpoint, Experiment]:
+def read_resumable(latest: Path, experiment: Experiment, change: bool = False) -> tuple[Checkpoint, Experiment]:
     """The newest state to continue from that is not damaged, and the experiment as it fits it.
+
+    ``change``: settings may be others as far as the state fits them.
 
     Raises:
         CheckpointError: there is none, it holds weights only, or was trained with settings that this experiment
@@ -191,12 +195,13 @@ def read_resumable(latest: Path, experiment: Experiment) -> tuple[Checkpoint, Ex
             continue
         if key.startswith("model.") and key.startswith(_MAY_CHANGE):  # the weights have them already
             continue
-        if key.startswith(_MAY_CHANGE):
+        if key.startswith((*_MAY_CHANGE, *(_WITH_CHANGE if change else ()))) and key not in _SHAPE_STATE:
             logger.info("%s: %s was %s and is %s from here on", path, key, before[key], now[key])
         else:
             raise CheckpointError(
                 f"{path}: was trained with {key}={before[key]}, now it is {now[key]}; resume with the former, "
-                "or start a new training under another name"
+                + ("" if key in _SHAPE_STATE or not key.startswith(_WITH_CHANGE) else "say --change, ")
+                + "or start a new training under another name"
             )
     return checkpoint, experiment
 

@@ -23,7 +23,7 @@ from openseg.engine.evaluate import evaluate_network
 from openseg.engine.run_log import RunLog
 from openseg.engine.state import Training, build_training, read_resumable
 from openseg.engine.step import Step, local_batch_size, to_device
-from openseg.errors import CheckpointError, Interrupted, OpensegError
+from openseg.errors import CheckpointError, DataError, Interrupted, OpensegError
 from openseg.models.weights import compare_classes, fit_experiment, load_backbone, load_weights, read_checkpoint
 
 __all__ = ["Start", "train"]
@@ -39,6 +39,7 @@ class Start:
 
     Attributes:
         resume: ``must`` continue, continue if there ``may`` be something, or ``never``.
+        change: continue with other settings of ``train``, ``loss`` and ``augment``.
         weights: a checkpoint of any layout to start from (fine-tuning).
         partial: take of ``weights`` what fits this network.
     """
@@ -46,6 +47,7 @@ class Start:
     resume: str = "never"
     weights: Path | None = None
     partial: bool = False
+    change: bool = False
 
 
 @contextlib.contextmanager
@@ -106,11 +108,10 @@ def train(
             quick_check(experiment, pairs[split])
     with exclusive(latest) if group.first else contextlib.nullcontext():
         group.wait()  # nobody looks before the files are this training's
-        resume = _continues(experiment, checkpoint_root, start)
-        group.wait()  # or the first one might have saved before another looked
+        resume = group.broadcast(_continues(experiment, checkpoint_root, start) if group.first else None)
         if group.first:
             remove_unfinished(latest, best_path(experiment, checkpoint_root))
-        training = _begin(experiment, device, checkpoint_root, None if resume else start, group)
+        training = _begin(experiment, device, checkpoint_root, start, resume, group)
         _run(training, pairs[data.train_split], pairs[data.val_split], run_dir, group)
     return training
 
@@ -153,21 +154,27 @@ def _run(
         run.loop(dataset)
 
 
-def _begin(experiment: Experiment, device: torch.device, root: Path, start: Start | None, group: Group) -> Training:
-    """The training at its start, or where it was left off if ``start`` is None."""
-    checkpoint = None
-    if start is None:
-        latest = latest_path(experiment, root)
-        found = read_resumable(latest, experiment) if group.first else None
+def _begin(
+    experiment: Experiment, device: torch.device, root: Path, start: Start, resume: bool, group: Group
+) -> Training:
+    """The training at its start, or where it was left off."""
+    checkpoint, latest = None, latest_path(experiment, root)
+    if resume:
+        found = read_resumable(latest, experiment, start.change) if group.first else None
         group.wait()  # it may have set damaged ones aside
-        checkpoint, experiment = found or read_resumable(latest, experiment)
+        checkpoint, experiment = found or read_resumable(latest, experiment, start.change)
     elif start.weights is not None:
         checkpoint = read_checkpoint(start.weights)
         compare_classes(experiment, checkpoint)
         experiment = fit_experiment(experiment, checkpoint)
     training = build_training(experiment, device, root, group)
-    if checkpoint is not None and start is None:
+    config = experiment.train
+    shares = f"{group.world} x {config.accumulate} x {config.batch_size // group.world // config.accumulate} samples"
+    logger.info("%s on %s, %s, %s", experiment.name, _name_of(device), config.precision, shares)
+    if checkpoint is not None and resume:
         training.restore(checkpoint)
+        if len(set(group.collect(training.iteration))) > 1:
+            raise CheckpointError(f"{latest}: processes see different files; put checkpoints on a file system of all")
         logger.info("resumed %s at iteration %d", checkpoint.path, training.iteration)
     elif checkpoint is not None:
         logger.info("%s: %s", start.weights, load_weights(training.model, checkpoint, start.partial))
@@ -175,6 +182,10 @@ def _begin(experiment: Experiment, device: torch.device, root: Path, start: Star
         report = load_backbone(training.model.backbone, experiment.model.pretrained)
         logger.info("%s: %s", experiment.model.pretrained, report)
     return training
+
+
+def _name_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device}"
 
 
 @dataclass
@@ -208,11 +219,15 @@ class _Run:
         )
         self._restart_clock()
         save_due = False
+        done = torch.cuda.Event() if device.type == "cuda" else None
         asked = time.perf_counter()
-        with bar:
+        with bar, self._saving_at_broken_data(step):
             for batch in to_device(batches, device):
-                self.waited += time.perf_counter() - asked
+                if done is None or done.query():  # else a GPU has not caught up yet, and nothing waited
+                    self.waited += time.perf_counter() - asked
                 terms = step(batch)
+                if done is not None:
+                    done.record()
                 training.iteration += 1
                 bar.update()
                 if training.iteration % config.log_interval == 0 or training.finished:
@@ -221,13 +236,23 @@ class _Run:
                 signaled = self.agreement.exchange(self.received[0] if self.received else 0)
                 if training.iteration % config.save_interval == 0 or training.validation_due or signaled:
                     save_due = True
-                if save_due and not int(step.skipped):  # what leads to gradients that are not finite is not kept
+                # What leads to gradients that are not finite is not kept, unless nothing better will come.
+                if save_due and (signaled or not int(step.skipped)):
                     self._save()
                     save_due = False
                 self._stop_if(signaled)
                 if self.validate_if_due():
                     self._restart_clock()
                 asked = time.perf_counter()
+
+    @contextlib.contextmanager
+    def _saving_at_broken_data(self, step: Step) -> Iterator[None]:
+        try:
+            yield
+        except DataError:  # between two updates
+            if not int(step.skipped):
+                self._save()
+            raise
 
     def _restart_clock(self) -> None:
         self.since, self.waited, self.last = time.perf_counter(), 0.0, self.training.iteration
@@ -278,8 +303,8 @@ class _Run:
         where = f"; their images are listed in {listed}" if listed else ""
         raise OpensegError(
             f"the gradient was not finite in {count} updates in a row, {first} to {last}, which were skipped{where}; "
-            "lower train.lr, set train.clip_grad_norm, or use train.precision=bf16 or fp32; the last good state is "
-            f"{latest_path(training.experiment, training.checkpoint_root)}"
+            "resume --change with a lower train.lr, a train.clip_grad_norm or another train.precision; the last good "
+            f"state is {latest_path(training.experiment, training.checkpoint_root)}"
         )
 
     def validate_if_due(self) -> bool:
@@ -288,7 +313,10 @@ class _Run:
         if not training.validation_due:
             return False
         model = training.result
+        self.group.share_buffers(model)
+        fastest, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False  # images differ in size
         found = evaluate_network(model, training.experiment, self.val_pairs, training.device, self.group)
+        torch.backends.cudnn.benchmark = fastest
         training.scores, training.validated = found.scores, training.iteration
         better = found.criterion > training.best
         training.best = max(training.best, found.criterion)
