@@ -31,6 +31,7 @@ __all__ = [
     "index_files",
     "is_older",
     "list_files",
+    "list_given",
     "match_files",
     "sample_key",
     "walk_files",
@@ -42,6 +43,7 @@ logger = logging.getLogger("openseg")
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
+_RECORD = "made_by.json"
 _UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.part(\.\w+)?$")  # of atomic_write
 # <city>_<sequence>_<frame> of Cityscapes, whatever follows it (_leftImg8bit, _gtFine_labelIds, ...).
 _CITYSCAPES_KEY_PARTS = 3
@@ -120,6 +122,27 @@ def list_files(folder: str | os.PathLike, suffixes: tuple[str, ...] = IMAGE_SUFF
     if not files:
         raise DataError(f"{folder}: no file with a suffix of {', '.join(suffixes)}")
     return files
+
+
+def list_given(folder: str | os.PathLike, suffixes: tuple[str, ...]) -> list[Path]:
+    """As ``list_files``, without what ``claim_folder`` made in folders below, such as refined labels.
+
+    Raises:
+        DataError: nothing else is there.
+    """
+    folder = Path(folder)
+    made = {folder: False}
+
+    def is_made(place: Path) -> bool:
+        if place not in made:
+            results = place.with_name(place.name.removesuffix("_figures"))
+            made[place] = (results / _RECORD).is_file() or is_made(place.parent)
+        return made[place]
+
+    given = [path for path in list_files(folder, suffixes) if not is_made(path.parent)]
+    if not given:
+        raise DataError(f"{folder}: holds nothing besides what this program made of it")
+    return given
 
 
 def walk_files(folder: str | os.PathLike, suffixes: tuple[str, ...] = ("",)) -> Iterator[str]:
@@ -222,7 +245,7 @@ def claim_folder(
             ``made_by`` that is to be refused.
     """
     folder = Path(folder)
-    record = folder / "made_by.json"
+    record = folder / _RECORD
     made_by = json.loads(json.dumps(made_by))
     existing, unfinished = _made_files(folder, suffixes, kinds)
     before = _read_json(record) if record.exists() else None

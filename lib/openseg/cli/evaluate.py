@@ -18,7 +18,7 @@ from openseg.files import LABEL_SUFFIXES, index_files, list_files
 if TYPE_CHECKING:
     from openseg.metrics import InstanceScores, LabelScores
 
-__all__ = ["add_evaluate", "evaluate", "instance_maps"]
+__all__ = ["add_evaluate", "evaluate", "instance_maps", "truths_of"]
 
 _RAW_LABELS, _RAW_INSTANCES = "_labelIds", "_instanceIds"
 
@@ -69,7 +69,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.instances and (arguments.csv or arguments.train_ids):
         raise ConfigError("--csv and --train-ids belong to label maps, not to --instances")
     catalog = get_catalog(arguments.dataset)
-    truths, instances = _truths(arguments, catalog)
+    truths, instances = truths_of(arguments, catalog)
     suffixes = (".txt",) if arguments.instances else LABEL_SUFFIXES
     matched = {folder: match_predictions(folder, truths, suffixes) for folder in arguments.pred}
     mend = "" if arguments.allow_missing else "; mend that, or score the rest with --allow-missing"
@@ -92,18 +92,19 @@ def evaluate(arguments: argparse.Namespace) -> None:
     write_scores(results, *files, images=arguments.per_image, left_out=left_out)
 
 
-def _truths(arguments: argparse.Namespace, catalog: Catalog) -> tuple[dict[str, Path], dict[str, Path]]:
+def truths_of(arguments: argparse.Namespace, catalog: Catalog) -> tuple[dict[str, Path], dict[str, Path]]:
     """Truths by key, label maps or with --instances instance maps; and instance maps for the iIoU of Cityscapes."""
+    wants_masks = getattr(arguments, "instances", False)
     if arguments.gt:
         labels, instances = _raw_truths(Path(arguments.gt))
-        if arguments.instances:
+        if wants_masks:
             return instances or labels, {}
         if instances:
             require_partners(labels, instances, "instance map", Path(arguments.gt))
         return labels, instances
     split = split_paths(catalog, Path(arguments.data_root) / catalog.folder, arguments.split)
     labels = list_truths(split)
-    if not arguments.instances:
+    if not wants_masks:
         return labels, instance_maps(catalog, split, labels)
     if not split.instance.is_dir():
         raise DataError(f"{split.instance}: no such folder of instance maps; prepare them, or name one by --gt")

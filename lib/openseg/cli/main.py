@@ -19,6 +19,7 @@ from openseg.cli.common import (
 from openseg.cli.data import add_cache, add_check, cache, check
 from openseg.cli.evaluate import add_evaluate, evaluate
 from openseg.cli.predict import add_offsets, add_predict, add_test, add_val, offsets, predict, test, val
+from openseg.cli.report import add_report, report
 from openseg.errors import OpensegError
 from openseg.prepare.targets import add_targets_options, make_targets_of
 
@@ -31,6 +32,7 @@ _DESCRIPTION = """Train, evaluate and sharpen semantic segmentation.
   python main.py val      --config configs/camvid/hrnet18_ocr.yaml
   python main.py predict  my_images --config configs/camvid/hrnet18_ocr.yaml
   python main.py offsets  --config configs/camvid/segfix_hrnet_small.yaml --split val
+  python main.py report   data/seg_result/camvid/hrnet_w18_ocr_1_val --dataset camvid
   python main.py evaluate --dataset camvid --pred predictions --gt data/camvid/val/label
 
 Labels are sharpened by segfix.py, see python segfix.py --help. Exit codes: 0 done, 1 check found errors or
@@ -121,6 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--instances", action="store_true", help="from instance maps, every object being a region")
     add_evaluate(
         add("evaluate", evaluate, "Score labels of any model: mIoU, accuracies, boundary F and IoU; instances: AP.")
+    )
+    add_report(
+        add("report", report, "Write a page to look at labels with: scores, charts, every image, before and after.")
     )
     sub = add("convert", _convert, "Write a checkpoint of any known layout in ours, and say what it holds.")
     sub.add_argument("source", metavar="IN", help="a checkpoint of the whole network")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["add_offsets", "add_predict", "add_test", "add_val", "offsets", "predict", "test", "val"]
 
 _ARRAYS = ("logits", "probabilities")
+_REPORT = "report"  # a page about all images
 
 
 def _add_network(parser: argparse.ArgumentParser, out: str) -> None:
@@ -54,7 +55,8 @@ def _kinds(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
 
 def add_val(parser: argparse.ArgumentParser) -> None:
     """Options of ``val``."""
-    _add_semantic(parser, ("vis", *_ARRAYS), ("vis",), "<data root>/seg_result/<dataset>/<name>_val, or _val_ms")
+    kinds = ("vis", _REPORT, *_ARRAYS)
+    _add_semantic(parser, kinds, ("vis", _REPORT), "<data root>/seg_result/<dataset>/<name>_val, or _val_ms")
 
 
 def add_test(parser: argparse.ArgumentParser) -> None:
@@ -122,7 +124,8 @@ def _predictor(arguments: argparse.Namespace, group: Group, windows_when_full: b
 def _outputs(arguments: argparse.Namespace, folder: Path, others: str = "replace") -> Outputs:
     from openseg.engine.predict import Outputs
 
-    return Outputs(folder, arguments.also, "overwrite" if arguments.overwrite else others)
+    kinds = tuple(kind for kind in arguments.also if kind != _REPORT)
+    return Outputs(folder, kinds, "overwrite" if arguments.overwrite else others)
 
 
 def _result_dir(arguments: argparse.Namespace, experiment: Experiment, what: str) -> Path:
@@ -151,17 +154,19 @@ def val(arguments: argparse.Namespace) -> None:
         source = _source(pairs[0].image.parent, experiment.data.val_split)
         predict_images(predictor, images, outputs, made_by | source, group)
         if group.first:
-            _score(experiment, outputs, pairs)
+            _score(experiment, outputs, pairs, _REPORT in arguments.also)
 
 
 def _source(path: Path, split: str = "") -> dict[str, str]:
     return {"images": str(path.resolve()), "split": split}
 
 
-def _score(experiment: Experiment, outputs: Outputs, pairs: list[Pair]) -> None:
+def _score(experiment: Experiment, outputs: Outputs, pairs: list[Pair], wants_report: bool) -> None:
     from openseg.cli.evaluate import instance_maps
+    from openseg.cli.report import tell_report
     from openseg.data.folder import split_paths
-    from openseg.engine.scoring import ScoredPair, score_files
+    from openseg.report.html import write_report
+    from openseg.report.samples import Sample
     from openseg.report.tables import write_scores
 
     catalog, split = experiment.catalog, experiment.data.val_split
@@ -169,10 +174,13 @@ def _score(experiment: Experiment, outputs: Outputs, pairs: list[Pair]) -> None:
     if "+" not in split:
         paths = split_paths(catalog, experiment.data_dir, split)
         maps = instance_maps(catalog, paths, [pair.key for pair in pairs])
-    work = [ScoredPair(outputs.path("label", pair.image.stem), pair.label, maps.get(pair.key)) for pair in pairs]
-    scores = score_files(work, experiment.data.dataset, workers=os.cpu_count() or 1)
-    folder, files = outputs.folder, outputs.scores
-    write_scores({experiment.name: scores}, **files)
+    folder, workers, name = outputs.folder, os.cpu_count() or 1, experiment.name
+    samples = [Sample(pair.key, (outputs.path("label", pair.image.stem),), pair.label, pair.image) for pair in pairs]
+    out = outputs.report if wants_report else None
+    results = write_report(out, samples, [name], experiment.data.dataset, name, maps, workers=workers)
+    write_scores(results, **outputs.scores)
+    if wants_report:
+        tell_report(outputs.report)
     print(f"labels: {folder / 'label'}\nscores: {folder / 'scores.json'}, scores.md and confusion.csv beside it")
 
 

@@ -13,17 +13,27 @@ from openseg.catalog import get_catalog
 from openseg.cli.common import HelpFormatter, add_debug, add_workers, existing_dir, run_command
 from openseg.cli.offset_source import find_offsets
 from openseg.cli.profile import data_root
-from openseg.data.folder import match_labels, split_paths
+from openseg.data.folder import SplitPaths, list_images, match_labels, split_paths
 from openseg.engine.refining import Refining, refine_file, refine_label
 from openseg.engine.scoring import first_of
 from openseg.errors import ConfigError, DataError, OpensegError
-from openseg.files import atomic_write, claim_folder, is_older, list_files, match_files
+from openseg.files import (
+    atomic_write,
+    claim_folder,
+    index_files,
+    is_older,
+    list_files,
+    list_given,
+    match_files,
+    sample_key,
+)
 from openseg.parallel import map_parallel
 from openseg.segfix import OffsetMap
 from openseg.segfix.offset_files import Place, list_offsets
 
 if TYPE_CHECKING:
     from openseg.engine.offsets import SegFixPredictor
+    from openseg.metrics import LabelScores
 
 __all__ = ["add_offset_options", "list_labels", "main", "report_left_out", "require_matches", "todo_of"]
 
@@ -96,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         "--train-ids", action="store_true", help="the labels hold training ids 0, 1, 2, ...; for scores"
     )
     parser.add_argument("--eval-ids-only", action="store_true", help="ids outside the evaluated classes become 255")
+    parser.add_argument("--no-report", dest="report", action="store_false", help="no page about the images")
     parser.add_argument(
         "--figures", type=int, default=0, metavar="N", help="where scored: also draw N pictures of before and after"
     )
@@ -118,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 SHARPENED = "label_w_segfix"
-_RECORD = "made_by.json"
+_NAMES = ("before", "after")
 
 
 def _out_dir(folder: Path) -> Path:
@@ -132,18 +143,7 @@ def list_labels(source: Path) -> list[str]:
     Raises:
         DataError: there are none.
     """
-    made = {source: False}
-
-    def is_made(folder: Path) -> bool:
-        if folder not in made:
-            results = folder.with_name(folder.name.removesuffix("_figures"))
-            made[folder] = (results / _RECORD).is_file() or is_made(folder.parent)
-        return made[folder]
-
-    labels = [path.relative_to(source).as_posix() for path in list_files(source, (".png",)) if not is_made(path.parent)]
-    if not labels:
-        raise DataError(f"{source}: holds no label PNG besides what segfix.py wrote")
-    return labels
+    return [path.relative_to(source).as_posix() for path in list_given(source, (".png",))]
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -296,32 +296,46 @@ def _refine_by_network(
 
 def _score(arguments: argparse.Namespace, files: list[tuple[Path, Path]], root: Path, out: Path) -> None:
     """Scores before and after, and pictures of both, where every label has its truth."""
-    from openseg.engine.scoring import ScoredPair, score_files
+    from openseg.cli.report import tell_report
     from openseg.report.figures import write_comparisons
     from openseg.report.tables import write_scores
 
-    catalog = get_catalog(arguments.dataset)
+    catalog, report = get_catalog(arguments.dataset), out.with_name(f"{out.name}_report")
     try:
         split = split_paths(catalog, root / catalog.folder, "val")
         truths = match_labels([before for before, _ in files], split)
         triples = [(before, after, truths[before]) for before, after in files]
-        results = {
-            name: score_files(
-                [ScoredPair(triple[place], triple[2]) for triple in triples],
-                arguments.dataset,
-                what=f"score {name}",
-                workers=arguments.workers,
-                train_ids=arguments.train_ids,
-            )
-            for place, name in enumerate(("before", "after"))
-        }
+        results = _report(arguments, triples, split, report)
     except DataError as error:
         print(f"not scored: {error}")
         return
     scores = out.with_name(f"{out.name}_scores.json")
     write_scores(results, scores)
     print(f"\nscores: {scores}")
+    if arguments.report:
+        tell_report(report)
     if arguments.figures:
         folder = out.with_name(f"{out.name}_figures")
         for path in write_comparisons(triples, split, arguments.dataset, folder, arguments.figures):
             print(f"picture: {path}")
+
+
+def _report(
+    arguments: argparse.Namespace, triples: list[tuple[Path, Path, Path]], split: SplitPaths, out: Path
+) -> dict[str, LabelScores]:
+    """Scores, and if wanted a page about them in ``out``."""
+    from openseg.report.html import write_report
+    from openseg.report.samples import Sample
+
+    try:
+        images = index_files(list_images(split))
+    except DataError:
+        images = {}
+    samples = [
+        Sample(sample_key(before), (before, after), truth, images.get(sample_key(before)))
+        for before, after, truth in triples
+    ]
+    title = Path(arguments.input).resolve()
+    title = title.parent if title.name == "label" else title
+    how = {"workers": arguments.workers, "train_ids": arguments.train_ids}
+    return write_report(out if arguments.report else None, samples, _NAMES, arguments.dataset, title.name, **how)

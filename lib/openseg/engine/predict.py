@@ -49,6 +49,11 @@ class Outputs:
         """Files of scores that ``val`` writes, by kind."""
         return {kind: self.folder / name for kind, name in SCORE_FILES.items()}
 
+    @property
+    def report(self) -> Path:
+        """The folder of the page that ``val`` writes."""
+        return self.folder / "report"
+
     def path(self, kind: str, name: str) -> Path:
         """The file of an image called ``name``."""
         return self.folder / kind / f"{name}{KINDS[kind]}"
@@ -132,7 +137,7 @@ def _claim(outputs: Outputs, made_by: dict[str, Any], images: Mapping[str, Path]
     if left:
         logger.warning("%s holds %d files of other images, such as %s", outputs.folder / "label", len(left), left[0])
     if todo:  # scores of what was there before
-        for path in outputs.scores.values():
+        for path in (*outputs.scores.values(), outputs.report / "index.html"):
             path.unlink(missing_ok=True)
     return todo
 

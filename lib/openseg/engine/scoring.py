@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -17,7 +17,7 @@ import numpy as np
 
 from openseg.catalog import IGNORE, UNKNOWN, Catalog, get_catalog
 from openseg.errors import DataError
-from openseg.files import index_files, list_files
+from openseg.files import index_files, list_given
 from openseg.images import color_mode, read_color_label, read_label, require_same_size
 from openseg.metrics import DISTANCES, InstanceScores, Joint, LabelScores, PredictedInstance, joint_counts
 from openseg.parallel import map_parallel
@@ -29,6 +29,7 @@ __all__ = [
     "list_instances",
     "match_predictions",
     "read_instances",
+    "read_prediction",
     "require_none",
     "score_files",
     "score_instances",
@@ -59,7 +60,7 @@ def match_predictions(folder: str | os.PathLike, truths: Mapping[str, Path], suf
     Raises:
         DataError: no folder, no prediction in it, or two of one name.
     """
-    found = index_files(list_files(folder, suffixes), "_pred")
+    found = index_files(list_given(folder, suffixes), "_pred")
     pairs = {key: (found[key], truth) for key, truth in truths.items() if key in found}
     problems = [f"{truth.name} has no prediction in {folder}" for key, truth in truths.items() if key not in found]
     problems += [f"{path} has no truth" for key, path in found.items() if key not in truths]
@@ -74,6 +75,7 @@ def score_files(
     workers: int = 1,
     train_ids: bool = False,
     problems: list[str] | None = None,
+    seen: Callable[[int, LabelScores], None] | None = None,
 ) -> LabelScores:
     """Scores of label files.
 
@@ -81,12 +83,14 @@ def score_files(
         distances: of the boundary F-score, in pixels; empty leaves boundary scores out.
         train_ids: the predictions hold training ids instead of the data set's own.
         problems: takes what is wrong with predictions, which are left out; None raises.
+        seen: called with each pair's number and its own scores, in order.
 
     Raises:
         DataError: a truth is damaged or holds an unknown id, and see ``problems``.
     """
     work = partial(_score_pair, dataset=dataset, distances=tuple(distances), train_ids=train_ids)
-    return _add(map_parallel(work, pairs, what, workers), LabelScores(get_catalog(dataset), distances), problems)
+    results = map_parallel(work, pairs, what, workers)
+    return _add(results, LabelScores(get_catalog(dataset), distances), problems, seen)
 
 
 def score_instances(
@@ -106,13 +110,20 @@ def score_instances(
     return _add(map_parallel(work, pairs, what, workers), _instance_scores(get_catalog(dataset)), problems)
 
 
-def _add(results: Iterable[Scores | str], scores: Scores, problems: list[str] | None) -> Scores:
+def _add(
+    results: Iterable[Scores | str],
+    scores: Scores,
+    problems: list[str] | None,
+    seen: Callable[[int, Scores], None] | None = None,
+) -> Scores:
     found: list[str] = []
-    for result in results:
+    for number, result in enumerate(results):
         if isinstance(result, str):
             found.append(result)
-        else:
-            scores += result
+            continue
+        scores += result
+        if seen is not None:
+            seen(number, result)
     if problems is None:
         require_none(found)
     else:
@@ -172,6 +183,15 @@ def _read_prediction(path: Path, catalog: Catalog, train_ids: bool) -> _Map:
         known = f"0-{catalog.num_classes - 1} and {IGNORE}"
         raise DataError(f"{path}: value {strange.min()} is no training id; they are {known}")
     return _Map(path, raw, raw.astype(np.uint8), identity)
+
+
+def read_prediction(path: Path, catalog: Catalog, train_ids: bool = False) -> np.ndarray:
+    """A predicted label file as training ids ``uint8[H, W]``; what is no class is ``IGNORE`` or ``UNKNOWN``.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return _read_prediction(path, catalog, train_ids).training_ids()
 
 
 def _score_pair(pair: ScoredPair, dataset: str, distances: tuple[int, ...], train_ids: bool) -> LabelScores | str:
