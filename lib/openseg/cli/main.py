@@ -18,6 +18,8 @@ from openseg.cli.common import (
 )
 from openseg.cli.data import add_cache, add_check, cache, check
 from openseg.cli.evaluate import add_evaluate, evaluate
+from openseg.cli.export import add_export, export
+from openseg.cli.inspect import add_inspect, add_labels, inspect, labels
 from openseg.cli.predict import add_offsets, add_predict, add_test, add_val, offsets, predict, test, val
 from openseg.cli.report import add_report, report
 from openseg.errors import OpensegError
@@ -127,6 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     add_report(
         add("report", report, "Write a page to look at labels with: scores, charts, every image, before and after.")
     )
+    add_inspect(add("inspect", inspect, "Say what a network costs and what a checkpoint holds, and whether they fit."))
+    add_labels(add("labels", labels, "Say what label files hold: values, names, shares, colours."))
+    add_export(add("export", export, "Write a network for other programs: ONNX or torch.export."))
     sub = add("convert", _convert, "Write a checkpoint of any known layout in ours, and say what it holds.")
     sub.add_argument("source", metavar="IN", help="a checkpoint of the whole network")
     sub.add_argument("target", metavar="OUT", help=".pth or .safetensors")

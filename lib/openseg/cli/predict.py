@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from openseg.engine.predict import Outputs
     from openseg.engine.predictor import Predictor
 
-__all__ = ["add_offsets", "add_predict", "add_test", "add_val", "offsets", "predict", "test", "val"]
+__all__ = ["add_offsets", "add_predict", "add_test", "add_val", "checkpoint_of", "offsets", "predict", "test", "val"]
 
 _ARRAYS = ("logits", "probabilities")
 _REPORT = "report"  # a page about all images
@@ -86,6 +86,21 @@ def add_offsets(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def checkpoint_of(arguments: argparse.Namespace, experiment: Experiment) -> Path:
+    """The checkpoint that ``--checkpoint`` names, or the experiment's below ``--checkpoints``.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    from openseg.engine.checkpoints import find_checkpoint
+    from openseg.errors import CheckpointError
+
+    path = Path(arguments.checkpoint) if arguments.checkpoint else None
+    if path is not None and not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    return path or find_checkpoint(experiment, Path(arguments.checkpoints))
+
+
 def _checkpoint(arguments: argparse.Namespace, task: str, other: str) -> tuple[Experiment, Path]:
     """The experiment and its checkpoint's path; ``other`` is the command of other tasks.
 
@@ -93,16 +108,12 @@ def _checkpoint(arguments: argparse.Namespace, task: str, other: str) -> tuple[E
         ConfigError: the experiment is of another task.
         CheckpointError: there is no checkpoint.
     """
-    from openseg.engine.checkpoints import find_checkpoint
-    from openseg.errors import CheckpointError, ConfigError
+    from openseg.errors import ConfigError
 
     experiment = experiment_of(arguments)
     if experiment.task != task:
         raise ConfigError(f"{experiment.name} is an experiment of task {experiment.task}; use the command '{other}'")
-    path = Path(arguments.checkpoint) if arguments.checkpoint else None
-    if path is not None and not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint")
-    return experiment, path or find_checkpoint(experiment, Path(arguments.checkpoints))
+    return experiment, checkpoint_of(arguments, experiment)
 
 
 def _predictor(arguments: argparse.Namespace, group: Group, windows_when_full: bool) -> tuple[Predictor, dict]:

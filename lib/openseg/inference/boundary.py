@@ -18,7 +18,7 @@ from openseg.models.layers import resize_logits
 from openseg.segfix import DIRECTION_VECTORS, NUM_DIRECTIONS, OffsetMap
 from openseg.segfix.offsets import LEVELS
 
-__all__ = ["Boundary", "predict_boundary"]
+__all__ = ["Boundary", "offset_codes", "predict_boundary"]
 
 _MIRRORED = [
     next(other for other in range(NUM_DIRECTIONS) if tuple(DIRECTION_VECTORS[other]) == (down, -right))
@@ -34,23 +34,28 @@ class Boundary(NamedTuple):
     logits: Tensor
 
     def offset_map(self, experiment: Experiment) -> OffsetMap:
-        """The offsets of the first image; pixels whose boundary probability is up to ``loss.mask_threshold`` stay.
+        """The offsets of the first image, see ``offset_codes``."""
+        return OffsetMap(offset_codes(self.probability[:1], self.logits[:1], experiment)[0].cpu().numpy())
 
-        The confidence is the length of the mean of the 8 directions, weighed by their probabilities: 1 where all agree,
-        0 where they cancel, as in the middle of what is thin. ``test.direction`` says which way a pixel goes: the most
-        probable one, or that mean.
-        """
-        threshold = experiment.loss.mask_threshold
-        probabilities = self.logits[0].softmax(dim=0)
-        vectors = torch.tensor(DIRECTION_VECTORS, dtype=probabilities.dtype, device=probabilities.device)
-        down, right = torch.tensordot((vectors / vectors.norm(dim=1, keepdim=True)).T, probabilities, dims=1)
-        if experiment.test.direction == "mean":
-            direction = ((torch.atan2(down, right) + math.pi) / (math.pi / 4)).round().long() % NUM_DIRECTIONS
-        else:
-            direction = probabilities.argmax(dim=0)
-        confidence = torch.hypot(down, right).clamp(max=1)
-        codes = 1 + LEVELS * direction + (confidence * (LEVELS - 1)).round().long()
-        return OffsetMap((codes * (self.probability[0] > threshold)).to(torch.uint8).cpu().numpy())
+
+def offset_codes(probability: Tensor, logits: Tensor, experiment: Experiment) -> Tensor:
+    """Codes of ``OffsetMap``, ``uint8[B, H, W]``, of what ``Boundary`` holds.
+
+    Pixels whose boundary probability is up to ``loss.mask_threshold`` stay. The confidence is the length of the mean of
+    the 8 directions, weighed by their probabilities: 1 where all agree, 0 where they cancel, as in the middle of thin
+    things. ``test.direction`` says which way a pixel goes: the most probable one, or that mean.
+    """
+    threshold = experiment.loss.mask_threshold
+    probabilities = logits.softmax(dim=1)
+    vectors = torch.tensor(DIRECTION_VECTORS, dtype=probabilities.dtype, device=probabilities.device)
+    down, right = torch.tensordot((vectors / vectors.norm(dim=1, keepdim=True)).T, probabilities, dims=([1], [1]))
+    if experiment.test.direction == "mean":
+        direction = ((torch.atan2(down, right) + math.pi) / (math.pi / 4)).round().long() % NUM_DIRECTIONS
+    else:
+        direction = probabilities.argmax(dim=1)
+    confidence = (down * down + right * right).sqrt().clamp(max=1)  # ONNX has no hypot
+    codes = 1 + LEVELS * direction + (confidence * (LEVELS - 1)).round().long()
+    return (codes * (probability > threshold)).to(torch.uint8)
 
 
 def predict_boundary(model: Callable[[Tensor], SegFixOutput], images: Tensor, experiment: Experiment) -> Boundary:

@@ -38,6 +38,7 @@ __all__ = [
     "load_backbone",
     "load_model",
     "load_weights",
+    "match_weights",
     "read_checkpoint",
     "write_checkpoint",
     "write_weights",
@@ -197,7 +198,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
 
 
-def _match(weights: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], KeyReport]:
+def match_weights(weights: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], KeyReport]:
     wanted = model.state_dict()
     report = KeyReport()
     usable = {}
@@ -217,7 +218,7 @@ def _match(weights: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tens
 def fits(checkpoint: Checkpoint, experiment: Experiment) -> bool:
     """Whether the weights are exactly those of the experiment's network; takes no memory for it."""
     with torch.device("meta"):
-        return _match(checkpoint.weights, build_model(experiment))[1].complete
+        return match_weights(checkpoint.weights, build_model(experiment))[1].complete
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint, partial: bool = False) -> KeyReport:
@@ -231,7 +232,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, partial: bool = False
             network fits; ``model`` is unchanged.
     """
     converted = checkpoint.converted
-    usable, report = _match(converted.weights, model)
+    usable, report = match_weights(converted.weights, model)
     report.renamed, report.filled = converted.renamed, converted.filled
     too_little = len(usable) * 2 < len(model.state_dict())
     if too_little if partial else not report.complete:
@@ -254,7 +255,7 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> KeyReport:
     if is_whole_network(state) and not any(key.startswith("decode_head.") for key in state):
         state = convert_state(state).weights  # where the gammas may be |weight|
     state = convert_backbone(state, isinstance(backbone, ResNet))
-    usable, report = _match(state, backbone)
+    usable, report = match_weights(state, backbone)
     if report.missing or report.misshapen:
         hint = ""
         stem = state.get("resinit.conv1.weight")

@@ -36,22 +36,35 @@ class GroupedAttention(nn.Module):
         self.order = (0, 3, 5, 2, 4, 1) if long_range else (0, 2, 4, 3, 5, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, channels, height, width = x.shape
+        channels = x.shape[1]
         grouped = [
-            y.reshape(batch, -1, height // CELL, CELL, width // CELL, CELL).permute(self.order)
+            y.unflatten(3, (-1, CELL)).unflatten(2, (-1, CELL)).permute(self.order)
             for y in (self.query(x), self.key(x), self.value(x))
         ]
         shape = (*grouped[0].shape[:5], channels)
         context = attend(*[y.flatten(3, 4).flatten(0, 2) for y in grouped]).reshape(shape)
         back = [self.order.index(axis) for axis in range(6)]
-        return self.out(context.permute(back).reshape(x.shape))
+        return self.out(context.permute(back).flatten(4, 5).flatten(2, 3))
+
+
+def _part(x: Tensor, axis: int, start: int, length: int) -> Tensor:
+    """``length`` entries of an axis from ``start``, zeros where there are none."""
+    places = torch.arange(length) + start
+    inside = (places >= 0) & (places < x.shape[axis])
+    last = torch.scalar_tensor(x.shape[axis] - 1, dtype=torch.int64)
+    return x.index_select(axis, places.clamp(min=0).minimum(last)) * inside.view(
+        [-1 if a == axis else 1 for a in range(4)]
+    )
 
 
 class ISAHead(nn.Module):
     """Interlaced sparse self-attention on one feature map; inputs and outputs are those of ``FCNHead``.
 
     Maps that are no multiple of the cell are padded with zeros on all sides; the padding takes part in the attention.
+    ``exporting`` pads in another way, slower to train: an exporter takes a padding that may be empty for two cases.
     """
+
+    exporting = False
 
     def __init__(self, in_channels: tuple[int, int], num_classes: int, config: ModelConfig) -> None:
         super().__init__()
@@ -69,9 +82,13 @@ class ISAHead(nn.Module):
     def forward(self, aux_features: Tensor, features: Tensor, aux: bool = True) -> tuple[Tensor, Tensor | None]:
         pixels = self.pixels(features)
         height, width = pixels.shape[-2:]
-        down, across = -height % CELL, -width % CELL
+        down, across = ((length + CELL - 1) // CELL * CELL - length for length in (height, width))
         top, left = down // 2, across // 2
-        padded = F.pad(pixels, (left, across - left, top, down - top))
-        context = self.short_range(self.long_range(padded))[..., top : top + height, left : left + width]
+        if self.exporting:
+            padded = _part(_part(pixels, 2, -top, height + down), 3, -left, width + across)
+            context = _part(_part(self.short_range(self.long_range(padded)), 2, top, height), 3, left, width)
+        else:
+            padded = F.pad(pixels, (left, across - left, top, down - top))
+            context = self.short_range(self.long_range(padded))[..., top : top + height, left : left + width]
         joined = torch.cat([pixels, context], dim=1)
         return self.classifier(self.fuse(joined)), self.aux(aux_features) if aux else None

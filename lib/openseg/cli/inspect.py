@@ -1,0 +1,191 @@
+"""``main.py inspect`` and ``main.py labels``: what is in an experiment, a checkpoint, a label file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openseg.errors import ConfigError, OpensegError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from openseg.catalog import Catalog
+    from openseg.config import Experiment
+    from openseg.models.weights import Checkpoint
+
+__all__ = ["add_inspect", "add_labels", "inspect", "labels"]
+
+_NAMED = 10
+
+
+def add_inspect(parser: argparse.ArgumentParser) -> None:
+    """Options of ``inspect``."""
+    parser.add_argument("--config", metavar="YAML", help="the experiment (default: the one that --checkpoint is of)")
+    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="replace values of the experiment")
+    parser.add_argument("--checkpoint", metavar="PTH", help="also say what this file holds, and whether it fits")
+    parser.add_argument(
+        "--size", nargs=2, type=int, default=(512, 1024), metavar=("H", "W"), help="of an image (default: 512 1024)"
+    )
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def inspect(arguments: argparse.Namespace) -> int:
+    """Print what a network costs and what a checkpoint holds; exit code 1 if the one does not fit the other."""
+    from openseg.config import load_experiment
+    from openseg.engine.summary import summarize
+
+    if not arguments.config and not arguments.checkpoint:
+        raise ConfigError("inspect what? name an experiment by --config, a checkpoint by --checkpoint, or both")
+    if min(arguments.size) < 32:
+        raise ConfigError(f"--size {arguments.size[0]} {arguments.size[1]}: networks take 32 pixels and more")
+    found: dict[str, Any] = {}
+    experiment = load_experiment(arguments.config, arguments.overrides) if arguments.config else None
+    if arguments.checkpoint:
+        experiment, found["checkpoint"] = _checkpoint(arguments, experiment)
+    network = {"name": experiment.name, "task": experiment.task, "backbone": experiment.model.backbone}
+    if experiment.task == "semantic":
+        network["head"] = experiment.model.head
+    network["data set"] = f"{experiment.catalog.name}, {experiment.catalog.num_classes} classes"
+    found = {"network": network, "costs": summarize(experiment, tuple(arguments.size)), **found}
+    print(json.dumps(found, indent=1) if arguments.json else _text(found))
+    return 0 if found.get("checkpoint", {}).get("fits", True) else 1
+
+
+def _checkpoint(arguments: argparse.Namespace, experiment: Experiment | None) -> tuple[Experiment, dict[str, Any]]:
+    """The experiment, fitted to the file if that can be, and what the file holds."""
+    import torch
+
+    from openseg.cli.convert import recognise
+    from openseg.files import file_hash
+    from openseg.models import build_model
+    from openseg.models.weights import compare_classes, fit_experiment, match_weights, read_checkpoint
+
+    checkpoint = read_checkpoint(arguments.checkpoint)
+    experiment = experiment or recognise(checkpoint, arguments.overrides)
+    problem = ""
+    try:
+        experiment = fit_experiment(experiment, checkpoint)
+        compare_classes(experiment, checkpoint)
+    except OpensegError as error:
+        problem = str(error)
+    with torch.device("meta"):
+        model = build_model(experiment)
+    _, report = match_weights(checkpoint.weights, model)
+    keys = {name: getattr(report, name) for name in ("renamed", "filled", "missing", "unexpected", "misshapen")}
+    found = {
+        "file": str(checkpoint.path),
+        "sha256": file_hash(checkpoint.path),
+        "layout": checkpoint.converted.layout,
+        "fits": report.complete and not problem,
+        "problem": problem,
+        "keys": str(report),
+        **{name: values for name, values in keys.items() if values},
+    }
+    return experiment, found | _metadata(checkpoint)
+
+
+def _metadata(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What one of our own files says beside its weights."""
+    content = checkpoint.content
+    found = {name: content[name] for name in ("iteration", "validated", "best") if name in content}
+    if content.get("scores"):
+        found["scores"] = content["scores"]
+    return found
+
+
+def _text(found: dict[str, Any]) -> str:
+    costs = found["costs"]
+    height, width = costs["size"]
+    parts = ", ".join(f"{name} {count / 1e6:.2f}" for name, count in costs["parts"].items())
+    live = costs["activations MiB"]
+    lines = [f"{key:<12}{value}" for key, value in found["network"].items()]
+    lines += [
+        f"parameters  {costs['parameters'] / 1e6:.2f} million ({parts}), {costs['weights MiB']:.0f} MiB in float32",
+        f"operations  {costs['GFLOPs']:.1f} GFLOPs for an image of {height} x {width} (two for a multiply-add)",
+        f"activations {live['prediction']:.0f} MiB in prediction, {live['training']:.0f} MiB an image in training",
+    ]
+    for key, value in found.get("checkpoint", {}).items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {score:.4f}" for name, score in value.items())
+        if isinstance(value, list):
+            more = f" and {len(value) - _NAMED} more (--json has all)" if len(value) > _NAMED else ""
+            value = f"{', '.join(value[:_NAMED])}{more}"
+        if value != "":
+            lines.append(f"{key:<12}{value}")
+    return "\n".join(lines)
+
+
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    """Options of ``labels``."""
+    parser.add_argument("files", nargs="+", metavar="FILE", help="label maps")
+    parser.add_argument("--dataset", help="whose ids they hold, for names: a name, or a YAML file of your own")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def labels(arguments: argparse.Namespace) -> int:
+    """Say what label files hold; exit code 1 if one holds values that are none of the data set's."""
+    from openseg.catalog import get_catalog
+
+    catalog = get_catalog(arguments.dataset) if arguments.dataset else None
+    found = [_label_file(Path(path), catalog) for path in arguments.files]
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+    else:
+        print("\n\n".join(_label_text(each) for each in found))
+    return 1 if any(each.get("unknown") for each in found) else 0
+
+
+def _label_file(path: Path, catalog: Catalog | None) -> dict[str, Any]:
+    from openseg.images import color_mode, read_color_label, read_label, read_palette
+
+    mode = color_mode(path)
+    colors = mode in ("RGB", "RGBA")
+    pixels = read_color_label(path) if colors else read_label(path)
+    palette = read_palette(path) if mode == "P" else None
+    values = _values(pixels, palette, catalog)
+    return {
+        "file": str(path),
+        "size": list(pixels.shape[:2]),
+        "kind": "colours" if colors else f"{pixels.dtype.name} ids{', with a palette' if palette else ''}",
+        "values": values,
+        "unknown": [each["value"] for each in values if each.get("name") == "(unknown)"],
+    }
+
+
+def _values(pixels: np.ndarray, palette: bytes | None, catalog: Catalog | None) -> list[dict[str, Any]]:
+    """Each value with its share, colour and name."""
+    import numpy as np
+
+    from openseg.catalog import IGNORE, UNKNOWN
+
+    by_color = pixels.ndim == 3
+    found, counts = np.unique(
+        pixels.reshape(-1, 3) if by_color else pixels, axis=0 if by_color else None, return_counts=True
+    )
+    named = catalog is not None and (by_color == catalog.label_colors or not by_color)
+    rows = []
+    for value, count in zip(found, counts, strict=True):
+        row: dict[str, Any] = {"value": value.tolist(), "share": count / counts.sum()}
+        if palette is not None and 3 * int(value) + 3 <= len(palette):
+            row["colour"] = list(palette[3 * int(value) : 3 * int(value) + 3])
+        if named:
+            train_id = int(catalog.encode_known(value.reshape(1, 1, 3) if by_color else value.reshape(1, 1))[0, 0])
+            special = {IGNORE: "(ignored)", UNKNOWN: "(unknown)"}
+            row["name"] = special.get(train_id) or catalog.classes[train_id]
+        rows.append(row)
+    return rows
+
+
+def _label_text(found: dict[str, Any]) -> str:
+    from openseg.report.tables import align
+
+    height, width = found["size"]
+    columns = [name for name in ("value", "name", "colour", "share") if any(name in row for row in found["values"])]
+    rows = [["value", *columns[1:-1], "pixels (%)"]]
+    for row in found["values"]:
+        cells = [str(row.get(name, "")) for name in columns[:-1]]
+        rows.append([*cells, f"{100 * row['share']:.3f}"])
+    return f"{found['file']}: {height} x {width}, {found['kind']}\n{align(rows)}"
