@@ -42,6 +42,8 @@ usage() {
   fi
   echo "  help                             show this"
   echo
+  echo "--dry-run prints the command instead of running it."
+  echo
   echo "ID names one run of the experiment: ${PUBLISHED_ID} for a published file, which goes to checkpoints/${DATASET}/ or"
   echo "~/checkpoints/${DATASET}/. The experiment is ${CONFIG}, the data is \$DATA_ROOT/${DATA_FOLDER}"
   echo "(now ${DATA_ROOT}/${DATA_FOLDER}). Set PYTHON and DATA_ROOT in config.profile or the environment."
@@ -60,6 +62,12 @@ esac
 [ $# -ge 2 ] || fail "mode ${mode} needs an ID, for example: bash ${launcher} ${mode} ${PUBLISHED_ID}"
 id="$2"
 shift 2
+dry_run=no
+given=()
+for argument in "$@"; do
+  if [ "${argument}" = --dry-run ]; then dry_run=yes; else given+=("${argument}"); fi
+done
+set -- ${given[@]+"${given[@]}"}
 
 processes() { # of this machine: $NPROC, or one for each GPU that is visible
   if [ -n "${NPROC:-}" ]; then
@@ -70,6 +78,15 @@ processes() { # of this machine: $NPROC, or one for each GPU that is visible
     nvidia-smi -L 2>/dev/null | grep -c ^GPU || true
   else
     echo 1
+  fi
+}
+
+start() { # exec: signals of a job scheduler and exit codes are the program's own
+  if [ "${dry_run}" = yes ]; then
+    printf '%q ' "$@"
+    echo
+  else
+    exec "$@"
   fi
 }
 
@@ -91,8 +108,7 @@ run_main() {
     # or processes that are started again may read the addresses of those before (PyTorch issue 135712)
     export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
   fi
-  # exec: signals of a job scheduler and exit codes are the program's own
-  exec "${start[@]}" main.py "${command}" --config "${CONFIG}" "${overrides[@]}" "$@"
+  start "${start[@]}" main.py "${command}" --config "${CONFIG}" "${overrides[@]}" "$@"
 }
 
 predict() { # val or test, with the scale mode that may come first
@@ -121,7 +137,7 @@ case " $* " in
   *" --weights"*) PRETRAINED_MODEL= ;; # they hold the backbone too
 esac
 if [ -n "${PRETRAINED_MODEL:-}" ] && [ "${mode}" = train ]; then
-  [ -f "${PRETRAINED_MODEL}" ] || fail "ImageNet weights ${PRETRAINED_MODEL} are not there; put them there (pretrained_model/README.md), or start from random weights: PRETRAINED_MODEL= bash ${launcher} train ${id}"
+  [ -f "${PRETRAINED_MODEL}" ] || [ "${dry_run}" = yes ] || fail "ImageNet weights ${PRETRAINED_MODEL} are not there; put them there (pretrained_model/README.md), or start from random weights: PRETRAINED_MODEL= bash ${launcher} train ${id}"
   overrides+=("model.pretrained='${PRETRAINED_MODEL//\'/\'\'}'")
 fi
 
@@ -138,8 +154,8 @@ case "${TASK}:${mode}" in
       test) labels="${result}_test_ss/label" ;;
       *) fail "segfix ${id} takes val or test, not ${split}" ;;
     esac
-    [ -d "${labels}" ] || fail "no labels in ${labels}; make them with: bash ${launcher} ${split} ${id}"
-    "${PYTHON}" segfix.py --input "${labels}" --split "${split}" --dataset "${DATASET}" --scale "${SEGFIX_SCALE}" \
+    [ -d "${labels}" ] || [ "${dry_run}" = yes ] || fail "no labels in ${labels}; make them with: bash ${launcher} ${split} ${id}"
+    start "${PYTHON}" segfix.py --input "${labels}" --split "${split}" --dataset "${DATASET}" --scale "${SEGFIX_SCALE}" \
       ${SEGFIX_OPTIONS:-} "$@" # several words
     ;;
   segfix:segfix_pred_val) offsets val "" "$@" ;;

@@ -30,6 +30,7 @@ __all__ = [
     "TestConfig",
     "TrainConfig",
     "load_experiment",
+    "shipped_configs",
 ]
 
 Size = tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]]
@@ -45,10 +46,10 @@ class Normalization(Section):
     applied to channels that are in fact B, G, R.
     """
 
-    order: Literal["bgr", "rgb"] = "bgr"
-    scale: float = 255.0
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    order: Literal["bgr", "rgb"] = Field("bgr", description="channels that mean and std are of")
+    scale: float = Field(255.0, description="what pixels are divided by")
+    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="is subtracted")
+    std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="what it is divided by then")
 
 
 class DataConfig(Section):
@@ -59,9 +60,9 @@ class DataConfig(Section):
     """
 
     dataset: str = Field(description="one of the catalog, or the YAML file of your own, see docs/your-data.md")
-    root: Path = Path("data")
+    root: Path = Field(Path("data"), description="folder of all data sets")
     train_split: str = Field("train", description="several are joined by +, such as train+val")
-    val_split: str = "val"
+    val_split: str = Field("val", description="several are joined by +")
     short_side: Annotated[int, Field(ge=32)] | None = Field(None, description="pixels of the shorter side")
     size: Size | None = Field(None, description="height, width that every image is stretched to")
     targets: Literal["files", "label", "instance"] = Field(
@@ -101,17 +102,17 @@ class AugmentConfig(Section):
 class ModelConfig(Section):
     """The network. The defaults are the released one: OCR on HRNet-W48."""
 
-    backbone: str = "hrnet48"
-    head: str = "ocr"
+    backbone: str = Field("hrnet48", description="such as hrnet48, resnet101 or hrnext20 (MODEL_ZOO.md)")
+    head: str = Field("ocr", description="fcn, base_oc, isa, ocr, asp_ocr")
     output_stride: Literal[8, 16] | None = Field(None, description="of a ResNet; null: 8")
     multi_grid: tuple[Positive, ...] | None = Field(
         None, description="of a ResNet: dilation factors of the blocks of the last stage; null: all 1"
     )
-    head_channels: Positive = 512
+    head_channels: Positive = Field(512, description="of the head's maps")
     key_channels: Positive = Field(256, description="of queries and keys in attention")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="of the head")
     aux_channels: Positive | None = Field(None, description="of the auxiliary head; null: as many as it reads")
-    aux_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    aux_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="of the auxiliary head")
     aux_kernel: Literal[1, 3] = Field(3, description="of the auxiliary head's first convolution")
     head_activation: Literal["relu", "leaky_relu"] | None = Field(
         None,
@@ -129,17 +130,17 @@ class ModelConfig(Section):
 class LossConfig(Section):
     """Training loss; ``segfix`` belongs to ``task: segfix``. OHEM picks among the main logits' pixels only."""
 
-    type: Literal["ce", "ohem", "segfix"] = "ce"
-    aux_weight: Annotated[float, Field(ge=0)] = 0.4
+    type: Literal["ce", "ohem", "segfix"] = Field("ce", description="ce: cross-entropy; ohem: hard pixels only")
+    aux_weight: Annotated[float, Field(ge=0)] = Field(0.4, description="of the auxiliary logits' loss")
     class_weights: bool = Field(False, description="use the weights of the data set's catalog entry")
-    ohem_threshold: float = 0.9
-    ohem_min_kept: Positive = 100_000
+    ohem_threshold: float = Field(0.9, description="pixels whose class is less probable than this are hard")
+    ohem_min_kept: Positive = Field(100_000, description="at least so many pixels are hard")
     ohem_count_first_pixel: bool = Field(
         False, description="count the batch's first pixel even if it is ignored, as later versions of the original do"
     )
-    mask_weight: float = 1.0
-    direction_weight: float = 1.0
-    mask_threshold: float = 0.5
+    mask_weight: float = Field(1.0, description="of SegFix: of the boundary loss")
+    direction_weight: float = Field(1.0, description="of SegFix: of the direction loss")
+    mask_threshold: float = Field(0.5, description="of SegFix: pixels with a larger boundary probability move")
     max_distance: Positive = Field(5, description="pixels up to this far from a boundary are boundary pixels")
     mean_over: Literal["process", "batch"] = Field(
         "process",
@@ -151,25 +152,25 @@ class LossConfig(Section):
 class TrainConfig(Section):
     """Optimisation over iterations, each of which is one update with one batch."""
 
-    max_iters: Positive = 80_000
+    max_iters: Positive = Field(80_000, description="updates")
     batch_size: Positive = Field(8, description="samples of an update, of all processes together")
     accumulate: Positive = Field(1, description="parts that a batch goes through the network in, which saves memory")
     optimizer: Literal["sgd", "adamw"] = Field(
         "sgd", description="adamw learns faster in a short run from random weights"
     )
-    lr: Annotated[float, Field(gt=0)] = 0.01
-    head_lr_multiplier: float = 1.0
+    lr: Annotated[float, Field(gt=0)] = Field(0.01, description="learning rate at its highest")
+    head_lr_multiplier: float = Field(1.0, description="of everything but the backbone")
     momentum: float = Field(0.9, description="of sgd")
-    weight_decay: float = 5e-4
+    weight_decay: float = Field(5e-4, description="of the optimizer")
     decay_norms: bool = Field(True, description="weight decay of biases and batch norms too, as the original")
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="longest gradient; null: any")
     schedule: Literal["poly", "cosine", "step"] = Field("poly", description="how the learning rate falls")
-    poly_power: float = 0.9
+    poly_power: float = Field(0.9, description="of poly")
     milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (0.6, 0.85), description="of step: shares of max_iters from which the rate is step_factor times what it was"
     )
-    step_factor: Annotated[float, Field(gt=0)] = 0.1
-    warmup_iters: Annotated[int, Field(ge=0)] = 0
+    step_factor: Annotated[float, Field(gt=0)] = Field(0.1, description="of step")
+    warmup_iters: Annotated[int, Field(ge=0)] = Field(0, description="updates in which the rate rises linearly")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="validate and keep a moving average of the weights with this decay, such as 0.999"
     )
@@ -180,11 +181,11 @@ class TrainConfig(Section):
     keep: Positive = Field(
         2, description="states kept besides the best: <name>_latest.pth and earlier <name>_iter<N>.pth"
     )
-    log_interval: Positive = 10
+    log_interval: Positive = Field(10, description="iterations between lines and points of the curves")
     max_nonfinite: Positive = Field(
         20, description="stop after so many updates in a row whose gradient was not finite; they are skipped"
     )
-    seed: Annotated[int, Field(ge=0)] = 304
+    seed: Annotated[int, Field(ge=0)] = Field(304, description="of weights, samples and dropout")
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
         "fp32", description="tf32: fp32 with faster products on GPUs since Ampere; bf16 and fp16: autocast"
     )
@@ -198,7 +199,7 @@ class TrainConfig(Section):
 class SingleScale(Section):
     """How a semantic network predicts in mode ``ss``, and a SegFix network its offsets."""
 
-    scales: Scales = (1.0,)
+    scales: Scales = Field((1.0,), description="of the image; their logits are summed")
     flip: bool = Field(False, description="add the logits of the mirrored image")
     pad_to: Positive = Field(1, description="pad images on the right and below to multiples of this many pixels")
     weights: Scales | None = Field(None, description="of the scales; null: all 1")
@@ -213,8 +214,8 @@ class SingleScale(Section):
 class MultiScale(SingleScale):
     """How a semantic network predicts in mode ``ms``: the sum of the logits of all scales, mirrored and not."""
 
-    scales: Scales = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
-    flip: bool = True
+    scales: Scales = Field((0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0), description="of the image; their logits are summed")
+    flip: bool = Field(True, description="add the logits of the mirrored image")
 
 
 class TestConfig(Section):
@@ -255,8 +256,8 @@ class TestConfig(Section):
 class Experiment(Section):
     """One experiment: everything that decides its result."""
 
-    name: str
-    task: Literal["semantic", "segfix"] = "semantic"
+    name: str = Field(description="of checkpoints, runs and results")
+    task: Literal["semantic", "segfix"] = Field("semantic", description="labels, or SegFix offsets")
     data: DataConfig
     augment: AugmentConfig = AugmentConfig()
     normalization: Normalization = Normalization()
@@ -318,7 +319,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     Raises:
         ConfigError: missing file, bad YAML, unknown key (with the nearest names), or a value that cannot be.
     """
-    path = Path(path)
+    path = _found(Path(path))
     values = read_yaml(path, "the experiment; see configs/")
     for override in overrides:
         _apply(values, override)
@@ -326,6 +327,21 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
         return Experiment.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, Experiment)}") from None
+
+
+def shipped_configs() -> Path:
+    """The folder ``configs`` that came with this package: beside ``lib`` in a checkout, else inside the package."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parents[1] / "configs"
+    return checkout if checkout.is_dir() else package / "configs"
+
+
+def _found(path: Path) -> Path:
+    """``path``, or what came with this package where ``configs/...`` is not here."""
+    if path.exists() or path.parts[:1] != ("configs",):
+        return path
+    shipped = shipped_configs().parent / path
+    return shipped if shipped.exists() else path
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from openseg.config import Experiment, load_experiment
+from openseg.config import Experiment, load_experiment, shipped_configs
 from openseg.errors import CheckpointError, ConfigError
 from openseg.models.weights import (
     Checkpoint,
@@ -22,8 +22,6 @@ from openseg.models.weights import (
 from openseg.schema import explain
 
 __all__ = ["convert", "recognise"]
-
-_CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
 
 def convert(source: str, target: str, config: str | None, overrides: Sequence[str]) -> None:
@@ -76,9 +74,10 @@ def recognise(checkpoint: Checkpoint, overrides: Sequence[str] = (), dataset: st
     name = checkpoint.path.name.replace("hrnet2x20", "hrnext20")
     candidates: list[tuple[Path, Experiment]] = []
     mistake, possible = None, 0
-    for path in sorted(_CONFIGS.glob("*/*.yaml")):
+    configs = shipped_configs()
+    for path in sorted(configs.glob("*/*.yaml")):
         try:
-            candidates.append((path.relative_to(_CONFIGS.parent), load_experiment(path, [*open_settings, *overrides])))
+            candidates.append((path.relative_to(configs.parent), load_experiment(path, [*open_settings, *overrides])))
         except ConfigError as error:  # an override that this one cannot have
             mistake = error
     # What the file's name begins with comes first and decides, the longest name before all.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from openseg.cli.export import add_export, export
 from openseg.cli.inspect import add_inspect, add_labels, inspect, labels
 from openseg.cli.predict import add_offsets, add_predict, add_test, add_val, offsets, predict, test, val
 from openseg.cli.report import add_report, report
-from openseg.errors import OpensegError
+from openseg.errors import ConfigError, OpensegError
 from openseg.prepare.targets import add_targets_options, make_targets_of
 
 __all__ = ["main"]
@@ -37,8 +38,9 @@ _DESCRIPTION = """Train, evaluate and sharpen semantic segmentation.
   python main.py report   data/seg_result/camvid/hrnet_w18_ocr_1_val --dataset camvid
   python main.py evaluate --dataset camvid --pred predictions --gt data/camvid/val/label
 
-Labels are sharpened by segfix.py, see python segfix.py --help. Exit codes: 0 done, 1 check found errors or
-predict or offsets left images out, 2 a problem that the message names, 130 interrupted.
+Labels are sharpened by segfix.py, see python segfix.py --help. Exit codes: 0 done, 1 something was
+left out (predict, offsets) or found wrong (check, inspect, labels), 2 a problem that the message names, 130
+interrupted.
 """
 
 Command = Callable[[argparse.Namespace], "int | None"]
@@ -47,6 +49,13 @@ Command = Callable[[argparse.Namespace], "int | None"]
 def _config(arguments: argparse.Namespace) -> None:
     import yaml
 
+    if arguments.keys:
+        from openseg.cli.keys import keys_table
+
+        print(keys_table())
+        return
+    if not arguments.config:
+        raise ConfigError("name an experiment by --config, or ask for all keys by --keys")
     print(yaml.safe_dump(experiment_of(arguments).dump(), sort_keys=False), end="")
 
 
@@ -80,8 +89,19 @@ def _convert(arguments: argparse.Namespace) -> None:
     convert(arguments.source, arguments.target, arguments.config, arguments.overrides)
 
 
+def _completion(arguments: argparse.Namespace) -> None:
+    try:
+        import shtab
+    except ImportError:
+        raise ConfigError("completion needs shtab; pip install 'openseg[completion]'") from None
+    parser = _parser()
+    parser.prog = "openseg"
+    print(shtab.complete(parser, arguments.shell))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="main.py", description=_DESCRIPTION, formatter_class=HelpFormatter)
+    prog = "openseg" if Path(sys.argv[0]).name == "openseg" else "main.py"  # as installed
+    parser = argparse.ArgumentParser(prog=prog, description=_DESCRIPTION, formatter_class=HelpFormatter)
     add_debug(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
@@ -145,8 +165,12 @@ def _parser() -> argparse.ArgumentParser:
     add_experiment(sub)
     add_benchmark(sub)
     add_device(sub)
-    sub = add("config", _config, "Print the resolved experiment.")
-    add_experiment(sub)
+    sub = add("completion", _completion, "Print what makes a shell complete this command's options.")
+    sub.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    sub = add("config", _config, "Print the resolved experiment, or with --keys what an experiment may say.")
+    sub.add_argument("--config", metavar="YAML", help="the experiment, see configs/")
+    sub.add_argument("--keys", action="store_true", help="a table of every key, its values, default and meaning")
+    sub.add_argument("overrides", nargs="*", metavar="key.sub=value", help="replace values of the experiment")
     return parser
 
 

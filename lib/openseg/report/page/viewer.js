@@ -13,8 +13,12 @@ const MODES = [
 const OVERLAYS = [
   ["none", "nothing"],
   ...(hasTruth ? [["wrong", "wrong pixels"], ["boundary", `wrong pixels within ${BOUNDARY} px of an outline`]] : []),
-  ...(two ? [["changes", hasTruth ? "what became right or wrong" : "what changed"]] : []),
+  ...(two ? [["changes", "what changed"]] : []),
 ];
+
+const WRONG = [["wrong", "wrong"]];
+const CHANGED = [["fixed", "became right"], ["broken", "became wrong"], ["both", "wrong before and after"]];
+const MARK_KEYS = { none: [], wrong: WRONG, boundary: WRONG, changes: hasTruth ? CHANGED : [["fixed", "changed"]] };
 
 // A sample's script calls this.
 window.openseg = { sample(number, content) { loaded.get(number)?.(content); } };
@@ -100,7 +104,9 @@ function draw() {
   if (values) paint($("left"), values, colors);
   $("right").hidden = $("split").hidden = $("slider").hidden = !slide;
   if (slide) paint($("right"), current.labels[1], colors);
-  $("marks").hidden = view.overlay === "none";
+  $("marks").hidden = $("marks-key").hidden = view.overlay === "none";
+  $("marks-key").replaceChildren(...MARK_KEYS[view.overlay].flatMap(([mark, text]) => [
+    make("span", { className: "key", style: `background:rgb(${MARKS[mark]})` }), text]));
   if (view.overlay !== "none") mark();
   for (const button of $("views").children) button.ariaPressed = String(button.dataset.mode === view.mode);
   $("overlay").value = view.overlay;
