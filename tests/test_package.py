@@ -1,6 +1,10 @@
 """What importing costs and touches."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 
 from conftest import ROOT
 
@@ -33,3 +37,39 @@ def test_the_library_reads_no_environment_but_torchruns_and_never_exits():
         if path.name == "distributed.py":
             text = torchrun.sub("", text)
         assert not forbidden.search(text), path
+
+
+def test_the_wheel_holds_everything(tmp_path):
+    """Built and installed without the checkout in sight: the experiments, the page and the types are inside."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    source = tmp_path / "source"
+    for name in ("lib", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "requirements.txt", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(source)]
+    assert subprocess.run(wheel, capture_output=True, text=True).returncode == 0
+    (built,) = tmp_path.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(tmp_path / "site"), str(built)], check=True)
+    shutil.rmtree(source)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "OMP_NUM_THREADS": "1"}
+
+    def openseg(name, *arguments):
+        program = [tmp_path / "site/bin" / name, *arguments]
+        return subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    config = ["--config", "configs/cityscapes/hrnet48_ocr.yaml"]
+    assert "name: hrnet_w48_ocr" in openseg("openseg", "config", *config).stdout
+    assert "usage: openseg " in openseg("openseg", "--help").stdout
+    assert openseg("openseg-segfix", "--help").returncode == 0
+    code = "import openseg, pathlib; p = pathlib.Path(openseg.__file__).parent; print(p)"
+    code += "; assert (p / 'py.typed').is_file() and (p / 'report/page/viewer.js').is_file()"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.stdout.strip() == str(tmp_path / "site/openseg"), result.stderr
+    assert len([*(tmp_path / "site/openseg/configs").glob("*/*.yaml")]) == len([*ROOT.glob("configs/*/*.yaml")])
+
+
+def test_importing_is_quick():
+    """Modules, not seconds: what takes long is left until it is needed."""
+    code = "import sys, openseg; sys.exit(bool({'torch', 'cv2', 'numba', 'pydantic'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
