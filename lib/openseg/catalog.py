@@ -186,7 +186,8 @@ class Catalog:
         known = _ranges([*self.ids, *(file_id for file_id, _ in self.merged_ids)])
         return (
             f"value {', '.join(map(str, unknown[:5]))} is no id of {self.name}{instance}; known ids are {known} "
-            f"and, ignored, {_ranges(np.flatnonzero(self._encode_table == IGNORE).tolist())}"
+            f"and, ignored, {_ranges(np.flatnonzero(self._encode_table == IGNORE).tolist())}; "
+            "add it to the data set's ids or ignored_ids"
         )
 
     def merge_instances(self, instances: np.ndarray) -> np.ndarray:

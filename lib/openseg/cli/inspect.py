@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from openseg.errors import ConfigError, OpensegError
 
 if TYPE_CHECKING:
@@ -49,7 +51,12 @@ def inspect(arguments: argparse.Namespace) -> int:
     if experiment.task == "semantic":
         network["head"] = experiment.model.head
     network["data set"] = f"{experiment.catalog.name}, {experiment.catalog.num_classes} classes"
-    found = {"network": network, "costs": summarize(experiment, tuple(arguments.size)), **found}
+    found = {
+        "network": network,
+        "experiment": experiment.dump(),
+        "costs": summarize(experiment, tuple(arguments.size)),
+        **found,
+    }
     print(json.dumps(found, indent=1) if arguments.json else _text(found))
     return 0 if found.get("checkpoint", {}).get("fits", True) else 1
 
@@ -115,7 +122,9 @@ def _text(found: dict[str, Any]) -> str:
             value = f"{', '.join(value[:_NAMED])}{more}"
         if value != "":
             lines.append(f"{key:<12}{value}")
-    return "\n".join(lines)
+    settings = {name: found["experiment"][name] for name in ("model", "normalization")}
+    text = yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=100)
+    return "\n".join([*lines, "", text, "(the whole experiment: --json, or main.py config)"])
 
 
 def add_labels(parser: argparse.ArgumentParser) -> None:

@@ -101,7 +101,8 @@ def _completion(arguments: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     prog = "openseg" if Path(sys.argv[0]).name == "openseg" else "main.py"  # as installed
-    parser = argparse.ArgumentParser(prog=prog, description=_DESCRIPTION, formatter_class=HelpFormatter)
+    description = _DESCRIPTION if prog == "main.py" else _DESCRIPTION.replace("python main.py", "openseg")
+    parser = argparse.ArgumentParser(prog=prog, description=description, formatter_class=HelpFormatter)
     add_debug(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 

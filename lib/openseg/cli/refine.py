@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -307,7 +308,7 @@ def _score(arguments: argparse.Namespace, files: list[tuple[Path, Path]], root: 
         triples = [(before, after, truths[before]) for before, after in files]
         results = _report(arguments, triples, split, report)
     except DataError as error:
-        print(f"not scored: {error}")
+        print(f"not scored: {error}\nsee what changed: {_report_command(arguments, out)}")
         return
     scores = out.with_name(f"{out.name}_scores.json")
     write_scores(results, scores)
@@ -318,6 +319,13 @@ def _score(arguments: argparse.Namespace, files: list[tuple[Path, Path]], root: 
         folder = out.with_name(f"{out.name}_figures")
         for path in write_comparisons(triples, split, arguments.dataset, folder, arguments.figures):
             print(f"picture: {path}")
+
+
+def _report_command(arguments: argparse.Namespace, out: Path) -> str:
+    program = ["openseg"] if Path(sys.argv[0]).name == "openseg-segfix" else ["python", "main.py"]  # as installed
+    words = [*program, "report", arguments.input, "--compare", str(out), "--dataset", arguments.dataset]
+    images = ["--images", arguments.images] if arguments.images else []
+    return f"{shlex.join(words + images)} --gt DIR (or --no-gt)"
 
 
 def _report(
