@@ -17,4 +17,4 @@ source scripts/setup.sh
 setup_environment test
 "${PYTHON}" -m ruff check .
 "${PYTHON}" -m ruff format --check .
-"${PYTHON}" -m pytest ${options[@]+"${options[@]}"} "$@"
+"${PYTHON}" -m pytest -n 2 --dist loadfile ${options[@]+"${options[@]}"} "$@"

@@ -10,7 +10,7 @@ from openseg.cli.main import main
 from openseg.data.scenes import write_scene
 
 ROOT = Path(__file__).resolve().parents[1]
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(scope="session")

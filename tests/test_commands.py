@@ -38,6 +38,7 @@ def test_from_trained_networks_to_sharpened_labels(command, trained, data_root, 
     assert command("val", "--config", SEMANTIC, *options, "--out", "result") == 0
     scores = json.loads((tmp_path / "result/scores.json").read_text())["hrnet_tiny_ocr"]
     assert 0 <= scores["summary"]["mIoU"] <= 1
+    assert "hrnet_tiny_ocr" in (tmp_path / "result/report/index.html").read_text()
     labels = sorted((tmp_path / "result/label").iterdir())
     assert len(labels) == 2 and set(np.unique(read_label(labels[0]))) <= set(range(34))
 
@@ -53,6 +54,7 @@ def test_from_trained_networks_to_sharpened_labels(command, trained, data_root, 
     before = json.loads((tmp_path / "result/label_w_segfix_scores.json").read_text())["before"]
     assert before["summary"]["mIoU"] == pytest.approx(scores["summary"]["mIoU"], abs=1e-12)
     assert len(list((tmp_path / "result/label_w_segfix_figures").iterdir())) == 1
+    assert "report: " in out and len(list((tmp_path / "result/label_w_segfix_report/samples").iterdir())) == 2
 
     assert command("evaluate", "--dataset", "demo", "--pred", "result/label", "--gt", data_root / "demo/val/label") == 0
     assert command("test", "--config", SEMANTIC, *options, "--split", "val", "--out", "again") == 0

@@ -337,3 +337,13 @@ def test_what_cannot_be_reported_is_one_line(arguments, words, folders, tmp_path
     write_label(tmp_path / "other/x.png", np.zeros((4, 4), np.uint8))
     one_line_error(command("report", *(each.format(result=folders / "result") for each in arguments)), *words)
     assert (tmp_path / "foreign/thumbs/mine.jpg").read_bytes() == b"mine"
+
+
+def test_what_segfix_wrote_inside_a_folder_of_labels_is_no_label_of_it(folders, tmp_path, command, capsys):
+    shutil.copytree(folders / "result/label", tmp_path / "mine")
+    shutil.copytree(folders / "result/label_w_segfix", tmp_path / "mine/label_w_segfix")
+    (tmp_path / "mine/label_w_segfix/made_by.json").write_text("{}")
+    truth = ["--dataset", "demo", "--gt", folders / "data/demo/val/label", "--workers", "1"]
+    assert command("evaluate", "--pred", "mine", *truth, "--distances", "none") == 0
+    assert command("report", "mine", *truth, "--images", folders / "data/demo/val/image") == 0
+    assert data_of(tmp_path / "mine_report/index.html")["names"] == ["before", "after"]

@@ -14,9 +14,11 @@ import torch
 import yaml
 from conftest import ROOT
 
-from openseg.config import TrainConfig
+from openseg.config import TrainConfig, load_experiment
 from openseg.engine import checkpoints
 from openseg.engine.schedule import lr_factor
+from openseg.engine.state import Training, build_training, read_resumable
+from openseg.engine.step import Step
 from openseg.models.weights import read_checkpoint
 
 CONFIGS = {"semantic": "configs/demo/hrnet_tiny_ocr.yaml", "segfix": "configs/demo/segfix_hrnet_tiny.yaml"}
@@ -348,3 +350,45 @@ def test_benchmark_says_where_the_time_goes(what, command, overrides, capsys):
     for part in ("load", "forward", "backward", "optimizer", "post"):
         assert part in output
     assert found["training"]["backward"] > 0 and found["prediction"]["forward"] > 0
+
+
+def test_a_continued_training_takes_its_new_settings(command, overrides, tmp_path):
+    """Also the state of its optimizer is in the memory layout that the network has now."""
+    config = ROOT / CONFIGS["semantic"]
+    assert command("train", "--config", config, *overrides) == 0
+    changes = [
+        "train.weight_decay=0.2",
+        "train.head_lr_multiplier=5",
+        "train.channels_last=true",
+        "train.precision=fp16",
+    ]
+    experiment = load_experiment(config, [*overrides, *changes])
+    latest = tmp_path / "checkpoints/demo/hrnet_tiny_ocr_latest.pth"
+    checkpoint, experiment = read_resumable(latest, experiment, change=True)
+    training = build_training(experiment, torch.device("cpu"), tmp_path)
+    training.restore(checkpoint)
+    groups = training.optimizer.param_groups
+    assert {group["multiplier"] for group in groups} == {1, 5} and all(group["fused"] for group in groups)
+    assert {group["weight_decay"] for group in groups} == {0.2}
+    before = checkpoint.content["optimizer"]["state"]
+    for number, (parameter, state) in enumerate(training.optimizer.state.items()):
+        assert state["exp_avg"].stride() == parameter.stride()
+        assert torch.equal(state["exp_avg"], before[number]["exp_avg"])
+
+
+def test_what_leads_to_gradients_that_are_not_finite_is_not_kept(command, overrides, tmp_path, monkeypatch):
+    """Not at a validation either; but the last state is saved, since nothing better will come."""
+    real, calls = Step._forward, []
+
+    def broken(self, *arguments):
+        found = real(self, *arguments)
+        calls.append(None)
+        return {**found, "loss": found["loss"] * float("nan")} if 2 < len(calls) < 5 else found
+
+    monkeypatch.setattr(Step, "_forward", broken)
+    saved = []
+    monkeypatch.setattr(Training, "save", lambda self: saved.append(self.iteration))
+    monkeypatch.setattr(Training, "save_best", lambda self: saved.append(-self.iteration))
+    settings = ["train.max_iters=6", "train.val_interval=4", "train.save_interval=2"]
+    assert command("train", "--config", ROOT / CONFIGS["semantic"], *overrides, *settings) == 0
+    assert 4 not in saved and -4 not in saved and saved[:2] == [2, 5] and 6 in saved

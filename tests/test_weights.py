@@ -117,7 +117,9 @@ def test_a_legacy_file_with_a_numpy_score_loads(module, tmp_path):
     assert len(read_checkpoint(tmp_path / "old.pth").weights) > 100
 
 
-@pytest.mark.parametrize("value", [np.int64(3), np.arange(3), np.array([tiny], dtype=object)], ids=str)
+@pytest.mark.parametrize(
+    "value", [np.int64(3), np.arange(3), np.array([tiny], dtype=object)], ids=["scalar", "array", "objects"]
+)
 def test_nothing_else_of_numpy_is_let_in(value, tmp_path):
     write_released(tmp_path / "old.pth", value=value)
     with pytest.raises(CheckpointError, match="refused"):

@@ -294,6 +294,8 @@ class Experiment(Section):
                 f"loss.mean_over=batch of loss.type={self.loss.type} needs the logits of the whole batch at once; set "
                 "train.accumulate=1 or loss.mean_over=process"
             )
+        if self.loss.mean_over == "batch" and self.loss.ohem_count_first_pixel:
+            raise ValueError("loss.ohem_count_first_pixel is of each process; set loss.mean_over=process")
         if self.train.compile and self.train.checkpoint_activations:
             raise ValueError("train.compile and train.checkpoint_activations exclude each other")
         return self

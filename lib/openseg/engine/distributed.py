@@ -5,8 +5,10 @@ The variables of torchrun (RANK, WORLD_SIZE, LOCAL_RANK) are the only environmen
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -126,7 +128,7 @@ def end_with_the_others() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = _first_line(error)
         if any(sign in str(error) for sign in _GONE):
             raise Interrupted(f"stopped, since another process did ({reason})") from error
         if "imed out" in str(error):
@@ -147,13 +149,29 @@ def process_group(device: str | torch.device = "cpu") -> Iterator[Group]:
         distributed.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=_PATIENCE)
     except RuntimeError as error:
         raise OpensegError(
-            f"the processes did not find each other ({str(error).splitlines()[0]}); if torchrun had started them "
+            f"the processes did not find each other ({_first_line(error)}); if torchrun had started them "
             "again, set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, see docs/training.md"
         ) from None
     try:
         yield Group(distributed.get_rank(), distributed.get_world_size())
-    finally:
-        distributed.destroy_process_group()
+    except BaseException as error:
+        if nccl:  # whose orderly end waits for the other processes, while they wait for this one
+            atexit.register(_leave, 130 if isinstance(error, (Interrupted, KeyboardInterrupt)) else 2)
+        else:
+            distributed.destroy_process_group()
+        raise
+    distributed.destroy_process_group()
+
+
+def _leave(code: int) -> None:
+    """End at once, so that torchrun ends the others."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _die_with(parent: int) -> None:
@@ -180,7 +198,7 @@ def pick_device(name: str | torch.device) -> torch.device:
             torch.cuda.set_device(device)  # or the thread that pins memory would use the first one as well
         return device
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = _first_line(error)
         raise ConfigError(f"--device {name}: not usable here ({reason}); try cpu or auto") from None
 
 

@@ -102,7 +102,7 @@ def predict_images(
     items = iterate_images(ImageSet(experiment, mine), experiment.data.workers, pin, broken)
     with Writers(min(os.cpu_count() or 1, 4)) as writers:
         for item in progress(items, len(mine), "predict", hidden=not group.first):
-            labels, rows = predictor.predict(item["image"], item["size"])
+            labels, rows = predictor.predict(item["image"], tuple(item["size"]))  # older pinning makes it a list
             for kind in {"logits", "probabilities"} & set(outputs.kinds):
                 _write_rows(outputs.path(kind, names[item["path"]]), rows, kind, experiment)
             writers.submit(_write_prediction, outputs, names[item["path"]], labels, item, experiment.catalog)

@@ -28,7 +28,7 @@ from openseg.data.loaders import ValSet
 from openseg.data.transforms import fit_image
 from openseg.engine.evaluate import Validation
 from openseg.errors import OpensegError
-from openseg.files import atomic_write, without_nan
+from openseg.files import atomic_write, without_nan, write_json
 from openseg.inference import predict_labels
 
 __all__ = ["RunLog"]
@@ -62,7 +62,10 @@ class RunLog:
             self._lines = (folder / "metrics.jsonl").open("a", encoding="utf-8")
             self._writer = SummaryWriter(str(folder), purge_step=iteration + 1)
         except OSError as error:
-            raise OpensegError(f"cannot write what happens to {folder} ({error.strerror or error})") from error
+            problem = f"cannot write what happens to {folder} ({error.strerror or error})"
+            if not iteration:
+                raise OpensegError(problem) from error
+            logger.warning("%s; the training goes on without", problem)
 
     def __enter__(self) -> RunLog:
         return self
@@ -141,14 +144,18 @@ class RunLog:
             panels = [catalog.colorize(values) for values in (item["label"], labels)]
             panels = [fit_image(panel, self.experiment.data).transpose(2, 0, 1) for panel in panels]
             row = np.concatenate([item["image"].numpy(), *panels], axis=2)
-            self._writer.add_image(f"val/{item['pair'].key}", row, iteration)
+            with self._going_on():
+                self._writer.add_image(f"val/{item['pair'].key}", row, iteration)
 
     def dump(self, name: str, value: Any) -> Path | None:
         """Write a JSON file into the folder, if there is one."""
         if self.folder is None:
             return None
-        with atomic_write(self.folder / name) as temporary:
-            temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        try:
+            write_json(self.folder / name, value)
+        except OpensegError as error:
+            logger.warning("%s", error)
+            return None
         return self.folder / name
 
 

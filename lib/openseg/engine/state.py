@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from openseg.config import DataConfig, Experiment
 from openseg.engine.checkpoints import best_path, keep_latest, latest_path, newest_readable, remove_earlier
-from openseg.engine.distributed import Group
+from openseg.engine.distributed import Group, set_precision
 from openseg.engine.schedule import build_optimizer
 from openseg.errors import CheckpointError, OpensegError
 from openseg.models import build_model
@@ -109,12 +109,23 @@ class Training:
         if self.ema is not None:
             self.model.load_state_dict(content["training_weights"])
             self.ema.n_averaged.fill_(content["averaged"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        for group in self.optimizer.param_groups:
-            group["fused"] = True  # files of earlier versions say otherwise
-        self.scaler.load_state_dict(content.get("scaler", {}) if self.scaler.is_enabled() else {})
+        self._restore_optimizer(content["optimizer"])
+        if content.get("scaler"):  # empty where the precision before needed none
+            self.scaler.load_state_dict(content["scaler"])
         self.iteration, self.best, self.scores = content["iteration"], content["best"], content["scores"]
         self.validated, self.saved = content["validated"], self.iteration
+
+    def _restore_optimizer(self, state: dict[str, Any]) -> None:
+        """The state of the parameters; the settings stay those of the experiment, which may have changed."""
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        fused = [group | {"fused": True} for group in state["param_groups"]]  # or steps would stay on the CPU
+        self.optimizer.load_state_dict(state | {"param_groups": fused})
+        for group, now in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(now)
+        for parameter, values in self.optimizer.state.items():
+            for name, value in values.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:  # in the parameter's memory layout
+                    values[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 _NEEDED = {"optimizer", "iteration", "best", "scores", "validated", "experiment"}
@@ -139,6 +150,7 @@ _MAY_CHANGE = (
     "test.",
 )
 _WITH_CHANGE = ("train.", "loss.", "augment.", "data.")
+_SCORED = ("test.ss", "test.window", "test.average", "data.val_split", "data.size", "data.short_side")
 _SHAPE_STATE = ("train.optimizer", "train.decay_norms", "train.ema", "train.seed", "train.batch_size", "data.dataset")
 
 
@@ -197,6 +209,8 @@ def read_resumable(latest: Path, experiment: Experiment, change: bool = False) -
             continue
         if key.startswith((*_MAY_CHANGE, *(_WITH_CHANGE if change else ()))) and key not in _SHAPE_STATE:
             logger.info("%s: %s was %s and is %s from here on", path, key, before[key], now[key])
+            if key.startswith(_SCORED):  # scores before and after do not compare
+                checkpoint.content["best"] = float("-inf")
         else:
             raise CheckpointError(
                 f"{path}: was trained with {key}={before[key]}, now it is {now[key]}; resume with the former, "
@@ -212,6 +226,7 @@ def build_training(
     """A run before its first update; the weights are a function of ``train.seed``."""
     group = group or Group()
     config = experiment.train
+    set_precision(device, config.precision)
     torch.manual_seed(config.seed)
     model = build_model(experiment).to(device)
     if config.channels_last:

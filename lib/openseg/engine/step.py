@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from openseg.config import Experiment
 from openseg.data.transforms import normalize
-from openseg.engine.distributed import Group, end_with_the_others, set_precision
+from openseg.engine.distributed import Group, end_with_the_others
 from openseg.engine.schedule import set_lr
 from openseg.engine.state import Training
 from openseg.errors import ConfigError
@@ -78,7 +78,6 @@ class Step:
         experiment, device = training.experiment, training.device
         self.training, self.group = training, group
         self.batch_size = local_batch_size(experiment, group)
-        set_precision(device, experiment.train.precision)
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()  # all crops are of one size
         self.loss = build_loss(experiment, device, group)
         self.scaler = training.scaler
@@ -144,7 +143,10 @@ class Step:
         return self.network.no_sync() if more and self.group.world > 1 else contextlib.nullcontext()
 
     def _update(self, statistics: Tensor) -> None:
-        """Apply the gradient if it is finite; else leave everything as it was, batch norms with ``statistics``."""
+        """Apply the gradient if it is finite; else leave everything as it was, batch norms with ``statistics``.
+
+        Only the moving average counts it, as an update that changed nothing: not to would take a copy or a wait.
+        """
         training, config = self.training, self.training.experiment.train
         optimizer = training.optimizer
         self.scaler.unscale_(optimizer)

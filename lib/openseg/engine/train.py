@@ -198,6 +198,7 @@ class _Run:
     received: list[int]
     group: Group
     agreement: Agreement = field(init=False)
+    step: Step | None = None
     since: float = 0.0
     waited: float = 0.0
     last: int = 0
@@ -208,7 +209,7 @@ class _Run:
     def loop(self, dataset: TrainSet) -> None:
         training, group = self.training, self.group
         config, device = training.experiment.train, training.device
-        step = Step(training, group)
+        step = self.step = Step(training, group)
         batches = iterate_training(dataset, training.iteration, device.type == "cuda", group.rank, group.world)
         bar = tqdm(
             total=config.max_iters,
@@ -221,7 +222,7 @@ class _Run:
         save_due = False
         done = torch.cuda.Event() if device.type == "cuda" else None
         asked = time.perf_counter()
-        with bar, self._saving_at_broken_data(step):
+        with bar, self._saving_at_broken_data():
             for batch in to_device(batches, device):
                 if done is None or done.query():  # else a GPU has not caught up yet, and nothing waited
                     self.waited += time.perf_counter() - asked
@@ -236,21 +237,27 @@ class _Run:
                 signaled = self.agreement.exchange(self.received[0] if self.received else 0)
                 if training.iteration % config.save_interval == 0 or training.validation_due or signaled:
                     save_due = True
-                # What leads to gradients that are not finite is not kept, unless nothing better will come.
-                if save_due and (signaled or not int(step.skipped)):
+                if save_due and (signaled or self._sound):
                     self._save()
                     save_due = False
                 self._stop_if(signaled)
                 if self.validate_if_due():
                     self._restart_clock()
                 asked = time.perf_counter()
+            if save_due:  # nothing better will come
+                self._save()
+
+    @property
+    def _sound(self) -> bool:
+        """Whether the last gradient was finite; what leads to others is not kept."""
+        return self.step is None or not int(self.step.skipped)
 
     @contextlib.contextmanager
-    def _saving_at_broken_data(self, step: Step) -> Iterator[None]:
+    def _saving_at_broken_data(self) -> Iterator[None]:
         try:
             yield
         except DataError:  # between two updates
-            if not int(step.skipped):
+            if self.training.iteration and self._sound:
                 self._save()
             raise
 
@@ -318,14 +325,15 @@ class _Run:
         found = evaluate_network(model, training.experiment, self.val_pairs, training.device, self.group)
         torch.backends.cudnn.benchmark = fastest
         training.scores, training.validated = found.scores, training.iteration
-        better = found.criterion > training.best
-        training.best = max(training.best, found.criterion)
+        better = found.criterion > training.best and self._sound
+        training.best = found.criterion if better else training.best
         if self.group.first:
             self.log.validation(training.iteration, found)
             self.log.panels(training.iteration, model, self.val_pairs, training.device)
             if better:
                 training.save_best()
-        self._save()
+        if self._sound:
+            self._save()
         self.group.wait()
         self._stop_if(max(self.group.collect(self.received[0] if self.received else 0)))
         return True
