@@ -147,8 +147,11 @@ case "${TASK}:${mode}" in
   semantic:val | semantic:test) predict "${mode}" "$@" ;;
   semantic:segfix)
     [ -n "${SEGFIX_SCALE}" ] || fail "there is no SegFix network of ${DATASET}; see docs/segfix.md for how to train one"
-    split="${1:-val}"
-    if [ $# -gt 0 ]; then shift; fi
+    split=val
+    case "${1:--}" in
+      -*) ;;
+      *) split="$1"; shift ;;
+    esac
     case "${split}" in
       val) labels="${result}_val/label" ;;
       test) labels="${result}_test_ss/label" ;;

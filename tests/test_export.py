@@ -169,6 +169,21 @@ def test_labels_says_what_files_hold(command, capsys, tmp_path):
     assert palette["values"][1] == {"value": 1, "share": 0.75, "colour": [4, 5, 6]}
 
 
+def test_labels_reads_palettes_as_the_data_set_does(command, capsys, tmp_path):
+    (tmp_path / "set.yaml").write_text(
+        "label_colors: true\nclasses:\n  - {name: red, color: [255, 0, 0]}\n  - {name: green, color: [0, 255, 0]}\n"
+    )
+    image = Image.fromarray(np.array([[0, 1, 1, 1]], np.uint8), "P")
+    image.putpalette([0, 255, 0, 255, 0, 0])
+    image.save(tmp_path / "palette.png")
+    assert command("labels", "palette.png", "--dataset", "set.yaml", "--json") == 0
+    shares = {each["name"]: each["share"] for each in json.loads(capsys.readouterr().out)[0]["values"]}
+    assert shares == {"green": 0.25, "red": 0.75}
+    assert command("labels", "palette.png", "--dataset", "demo", "--json") == 0  # ids of no class there
+    write_image(tmp_path / "colours.png", np.array([[[0, 0, 0]]], np.uint8))
+    assert command("labels", "colours.png", "--dataset", "demo") == 1
+
+
 def test_labels_of_a_damaged_file_is_one_line(command, tmp_path, one_line_error):
     (tmp_path / "a.png").write_bytes(b"")
     one_line_error(command("labels", "a.png"), "a.png", "empty")

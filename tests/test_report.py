@@ -347,3 +347,85 @@ def test_what_segfix_wrote_inside_a_folder_of_labels_is_no_label_of_it(folders, 
     assert command("evaluate", "--pred", "mine", *truth, "--distances", "none") == 0
     assert command("report", "mine", *truth, "--images", folders / "data/demo/val/image") == 0
     assert data_of(tmp_path / "mine_report/index.html")["names"] == ["before", "after"]
+
+
+def test_the_keyboard_goes_on_at_the_first_and_the_last_image(page):
+    order = names_shown(page)
+    open_image(page, order[1])
+    for key, name in (
+        ("ArrowLeft", order[0]),
+        ("ArrowRight", order[1]),
+        ("ArrowRight", order[2]),
+        ("ArrowLeft", order[1]),
+    ):
+        page.keyboard.press(key)
+        page.locator("#viewer-title", has_text=name).wait_for()
+    page.locator("#previous").click()
+    page.locator("#viewer-title", has_text=order[0]).wait_for()
+    page.keyboard.press("2")
+    assert page.locator('#views [aria-pressed="true"]').get_attribute("data-mode") == "truth"
+
+
+def test_an_image_that_cannot_be_read_says_so(page, page_file, tmp_path):
+    shutil.copytree(page_file.parent, tmp_path / "copy")
+    for script in (tmp_path / "copy/samples").iterdir():
+        script.unlink()
+    context = page.context.browser.new_context()
+    other = context.new_page()
+    other.goto((tmp_path / "copy/index.html").as_uri())
+    other.locator(".card").first.click()
+    other.locator("#wait", has_text="copy the whole folder").wait_for()
+    assert not other.locator("#left").is_visible()
+    context.close()
+
+
+def test_the_most_changed_are_shown_without_truth(folders, tmp_path, command):
+    shutil.copytree(folders / "result/label", tmp_path / "mine")
+    shutil.copytree(folders / "result/label", tmp_path / "theirs")
+    shutil.copy(folders / "result/label_w_segfix/b.png", tmp_path / "theirs/b.png")
+    arguments = ["mine", "--compare", "theirs", "--dataset", "demo", "--no-gt", "--limit", "1"]
+    assert command("report", *arguments) == 0
+    assert [sample["name"] for sample in data_of(tmp_path / "mine_report/index.html")["samples"]] == ["b"]
+
+
+def test_a_report_leaves_other_files_and_folders_alone(folders, tmp_path, command, one_line_error):
+    shutil.copytree(folders / "result/label", tmp_path / "results/label")
+    record = tmp_path / "results/made_by.json"
+    record.write_text('{"what": "predictions"}')
+    arguments = ["report", "results", "--dataset", "demo", "--data-root", folders / "data", "--workers", "1"]
+    one_line_error(command(*arguments, "--out", "results"), "did not write")
+    assert record.read_text() == '{"what": "predictions"}'
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/index.html").write_text("mine")
+    one_line_error(command(*arguments, "--out", "site"), "site/index.html")
+    assert command(*arguments) == 0
+    (tmp_path / "results/report/notes.html").write_text("mine")
+    assert command(*arguments) == 0 and (tmp_path / "results/report/notes.html").read_text() == "mine"
+
+
+def test_sharpened_labels_that_are_older_are_not_compared(folders, tmp_path, command, capsys):
+    shutil.copytree(folders / "result", tmp_path / "result", ignore=shutil.ignore_patterns("report"))
+    write_label(tmp_path / "result/label/a.png", read_label(folders / "result/label/a.png"))  # predicted again
+    assert command("report", "result", "--dataset", "demo", "--data-root", folders / "data") == 0
+    assert "is left out: older" in capsys.readouterr().out
+    assert data_of(tmp_path / "result/report/index.html")["names"] == ["prediction"]
+
+
+def test_a_label_of_another_size_is_left_out_if_asked(folders, tmp_path, command, capsys):
+    for name in ("mine", "theirs"):
+        shutil.copytree(folders / "result/label", tmp_path / name)
+    write_label(tmp_path / "theirs/a.png", np.full((4, 4), 7, np.uint8))
+    arguments = ["mine", "--compare", "theirs", "--dataset", "demo", "--data-root", folders / "data", "--workers", "1"]
+    assert command("report", *arguments, "--allow-missing") == 0
+    assert "left out: 1" in capsys.readouterr().out
+    assert data_of(tmp_path / "mine_report/index.html")["total"] == 2
+
+
+def test_a_broken_photo_costs_no_scores(folders, tmp_path, command, capsys):
+    shutil.copytree(folders / "result/label", tmp_path / "mine")
+    shutil.copytree(folders / "data/demo/val/image", tmp_path / "images")
+    (tmp_path / "images/a.png").write_bytes(b"broken")
+    arguments = ["--dataset", "demo", "--data-root", folders / "data", "--images", "images", "--workers", "1"]
+    assert command("report", "mine", *arguments) == 2
+    out = capsys.readouterr()
+    assert "mIoU" in out.out and "a.png" in out.err

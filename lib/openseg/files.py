@@ -25,6 +25,7 @@ from openseg.errors import DataError, OpensegError
 __all__ = [
     "IMAGE_SUFFIXES",
     "LABEL_SUFFIXES",
+    "RECORD",
     "atomic_write",
     "claim_folder",
     "file_hash",
@@ -43,7 +44,8 @@ logger = logging.getLogger("openseg")
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
-_RECORD = "made_by.json"
+RECORD = "made_by.json"
+"""What decided the files of a folder that ``claim_folder`` made."""
 _UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.part(\.\w+)?$")  # of atomic_write
 # <city>_<sequence>_<frame> of Cityscapes, whatever follows it (_leftImg8bit, _gtFine_labelIds, ...).
 _CITYSCAPES_KEY_PARTS = 3
@@ -136,7 +138,7 @@ def list_given(folder: str | os.PathLike, suffixes: tuple[str, ...]) -> list[Pat
     def is_made(place: Path) -> bool:
         if place not in made:
             results = place.with_name(place.name.removesuffix("_figures"))
-            made[place] = (results / _RECORD).is_file() or is_made(place.parent)
+            made[place] = (results / RECORD).is_file() or is_made(place.parent)
         return made[place]
 
     given = [path for path in list_files(folder, suffixes) if not is_made(path.parent)]
@@ -245,12 +247,12 @@ def claim_folder(
             ``made_by`` that is to be refused.
     """
     folder = Path(folder)
-    record = folder / _RECORD
+    record = folder / RECORD
     made_by = json.loads(json.dumps(made_by))
     existing, unfinished = _made_files(folder, suffixes, kinds)
     before = _read_json(record) if record.exists() else None
-    foreign = not record.exists() or (isinstance(before, dict) and before.get("what") != made_by.get("what"))
-    if any(existing.values()) and foreign:
+    other = isinstance(before, dict) and before.get("what") != made_by.get("what")
+    if other or (any(existing.values()) and not record.exists()):
         raise DataError(
             f"{folder}: holds files that this command did not write; choose another folder or move them away"
         )

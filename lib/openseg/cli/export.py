@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_export", "export"]
 
+_SAME = 0.999  # share of pixels; random weights have near ties
+
 
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Options of ``export``."""
@@ -53,7 +55,13 @@ def export(arguments: argparse.Namespace) -> None:
     network = Exportable(prepare_for_inference(model), experiment, output).eval()
     write_exported(out, network, {"classes": list(experiment.catalog.classes), **_notes(experiment, file_hash(path))})
     print(f"written: {out}; input images: float32[batch, 3, height, width], RGB from 0 to 255; output {output}")
-    for shape, difference, same in compare(out, network):
+    found = [*compare(out, network)]
+    if any(each.same < _SAME for each in found):
+        out.unlink()
+        raise OpensegError(
+            f"{out}: gave other classes than PyTorch ({100 * min(e.same for e in found):.2f} % the same)"
+        )
+    for shape, difference, same in found:
         print(f"compared with PyTorch, {list(shape)}: largest difference {difference:.2g}, {100 * same:.3f} % the same")
 
 

@@ -151,9 +151,9 @@ def _label_file(path: Path, catalog: Catalog | None) -> dict[str, Any]:
     from openseg.images import color_mode, read_color_label, read_label, read_palette
 
     mode = color_mode(path)
-    colors = mode in ("RGB", "RGBA")
+    colors = mode in ("RGB", "RGBA") or (mode == "P" and catalog is not None and bool(catalog.label_colors))
     pixels = read_color_label(path) if colors else read_label(path)
-    palette = read_palette(path) if mode == "P" else None
+    palette = read_palette(path) if mode == "P" and not colors else None
     values = _values(pixels, palette, catalog)
     return {
         "file": str(path),
@@ -174,13 +174,15 @@ def _values(pixels: np.ndarray, palette: bytes | None, catalog: Catalog | None) 
     found, counts = np.unique(
         pixels.reshape(-1, 3) if by_color else pixels, axis=0 if by_color else None, return_counts=True
     )
-    named = catalog is not None and (by_color == catalog.label_colors or not by_color)
+    readable = catalog is not None and (not by_color or bool(catalog.label_colors))
     rows = []
     for value, count in zip(found, counts, strict=True):
         row: dict[str, Any] = {"value": value.tolist(), "share": count / counts.sum()}
         if palette is not None and 3 * int(value) + 3 <= len(palette):
             row["colour"] = list(palette[3 * int(value) : 3 * int(value) + 3])
-        if named:
+        if catalog is not None and not readable:
+            row["name"] = "(unknown)"  # colours, where the data set has ids
+        elif catalog is not None:
             train_id = int(catalog.encode_known(value.reshape(1, 1, 3) if by_color else value.reshape(1, 1))[0, 0])
             special = {IGNORE: "(ignored)", UNKNOWN: "(unknown)"}
             row["name"] = special.get(train_id) or catalog.classes[train_id]

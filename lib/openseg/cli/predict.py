@@ -174,9 +174,9 @@ def _source(path: Path, split: str = "") -> dict[str, str]:
 
 def _score(experiment: Experiment, outputs: Outputs, pairs: list[Pair], wants_report: bool) -> None:
     from openseg.cli.evaluate import instance_maps
-    from openseg.cli.report import tell_report
+    from openseg.cli.report import write_page
     from openseg.data.folder import split_paths
-    from openseg.report.html import write_report
+    from openseg.report.html import Report
     from openseg.report.samples import Sample
     from openseg.report.tables import write_scores
 
@@ -187,11 +187,10 @@ def _score(experiment: Experiment, outputs: Outputs, pairs: list[Pair], wants_re
         maps = instance_maps(catalog, paths, [pair.key for pair in pairs])
     folder, workers, name = outputs.folder, os.cpu_count() or 1, experiment.name
     samples = [Sample(pair.key, (outputs.path("label", pair.image.stem),), pair.label, pair.image) for pair in pairs]
-    out = outputs.report if wants_report else None
-    results = write_report(out, samples, [name], experiment.data.dataset, name, maps, workers=workers)
-    write_scores(results, **outputs.scores)
+    report = Report(samples, [name], experiment.data.dataset, workers=workers)
+    write_scores(report.score(maps), **outputs.scores)
     if wants_report:
-        tell_report(outputs.report)
+        write_page(report, outputs.report, name)
     print(f"labels: {folder / 'label'}\nscores: {folder / 'scores.json'}, scores.md and confusion.csv beside it")
 
 

@@ -34,7 +34,7 @@ from openseg.segfix.offset_files import Place, list_offsets
 
 if TYPE_CHECKING:
     from openseg.engine.offsets import SegFixPredictor
-    from openseg.metrics import LabelScores
+    from openseg.report.html import Report
 
 __all__ = ["add_offset_options", "list_labels", "main", "report_left_out", "require_matches", "todo_of"]
 
@@ -297,16 +297,17 @@ def _refine_by_network(
 
 def _score(arguments: argparse.Namespace, files: list[tuple[Path, Path]], root: Path, out: Path) -> None:
     """Scores before and after, and pictures of both, where every label has its truth."""
-    from openseg.cli.report import tell_report
+    from openseg.cli.report import write_page
     from openseg.report.figures import write_comparisons
     from openseg.report.tables import write_scores
 
-    catalog, report = get_catalog(arguments.dataset), out.with_name(f"{out.name}_report")
+    catalog = get_catalog(arguments.dataset)
     try:
         split = split_paths(catalog, root / catalog.folder, "val")
         truths = match_labels([before for before, _ in files], split)
         triples = [(before, after, truths[before]) for before, after in files]
-        results = _report(arguments, triples, split, report)
+        report = _report(arguments, triples, split)
+        results = report.score()
     except DataError as error:
         print(f"not scored: {error}\nsee what changed: {_report_command(arguments, out)}")
         return
@@ -314,7 +315,9 @@ def _score(arguments: argparse.Namespace, files: list[tuple[Path, Path]], root: 
     write_scores(results, scores)
     print(f"\nscores: {scores}")
     if arguments.report:
-        tell_report(report)
+        source = Path(arguments.input).resolve()
+        name = source.parent.name if source.name == "label" else source.name
+        write_page(report, out.with_name(f"{out.name}_report"), name)
     if arguments.figures:
         folder = out.with_name(f"{out.name}_figures")
         for path in write_comparisons(triples, split, arguments.dataset, folder, arguments.figures):
@@ -328,11 +331,8 @@ def _report_command(arguments: argparse.Namespace, out: Path) -> str:
     return f"{shlex.join(words + images)} --gt DIR (or --no-gt)"
 
 
-def _report(
-    arguments: argparse.Namespace, triples: list[tuple[Path, Path, Path]], split: SplitPaths, out: Path
-) -> dict[str, LabelScores]:
-    """Scores, and if wanted a page about them in ``out``."""
-    from openseg.report.html import write_report
+def _report(arguments: argparse.Namespace, triples: list[tuple[Path, Path, Path]], split: SplitPaths) -> Report:
+    from openseg.report.html import Report
     from openseg.report.samples import Sample
 
     try:
@@ -343,7 +343,4 @@ def _report(
         Sample(sample_key(before), (before, after), truth, images.get(sample_key(before)))
         for before, after, truth in triples
     ]
-    title = Path(arguments.input).resolve()
-    title = title.parent if title.name == "label" else title
-    how = {"workers": arguments.workers, "train_ids": arguments.train_ids}
-    return write_report(out if arguments.report else None, samples, _NAMES, arguments.dataset, title.name, **how)
+    return Report(samples, _NAMES, arguments.dataset, arguments.train_ids, arguments.workers)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from openseg.catalog import Catalog, get_catalog
 from openseg.cli.common import add_workers
 from openseg.cli.evaluate import truths_of
 from openseg.data.folder import list_images, split_paths
 from openseg.errors import ConfigError, DataError
-from openseg.files import LABEL_SUFFIXES, index_files, list_files, list_given
+from openseg.files import LABEL_SUFFIXES, index_files, is_older, list_files, list_given
 
-__all__ = ["add_report", "report", "tell_report"]
+if TYPE_CHECKING:
+    from openseg.report.html import Report
+
+__all__ = ["add_report", "report", "write_page"]
 
 _REFINED = "label_w_segfix"  # of segfix.py
 
@@ -38,8 +41,8 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gt", metavar="DIR", help="true labels (default: the data set's, of --split)")
     parser.add_argument("--no-gt", action="store_true", help="there is no truth: show the labels, and what differs")
     parser.add_argument("--images", metavar="DIR", help="default: the data set's, of --split, if they are there")
-    parser.add_argument("--split", default="val", help="default: val")
-    parser.add_argument("--data-root", default="data", metavar="DIR", help="default: data")
+    parser.add_argument("--split", help="default: val, or of a training its own")
+    parser.add_argument("--data-root", metavar="DIR", help="default: data, or of a training its own")
     parser.add_argument("--train-ids", action="store_true", help="the labels hold training ids 0, 1, 2, ...")
     parser.add_argument("--allow-missing", action="store_true", help="report what can be, and say what is left out")
     parser.add_argument(
@@ -52,7 +55,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 def report(arguments: argparse.Namespace) -> None:
     """Write the page and print the scores."""
     from openseg.engine.scoring import first_of, match_predictions, require_none
-    from openseg.report.html import curves_of, write_report
+    from openseg.report.html import PAGE, Report, curves_of
     from openseg.report.samples import Sample
     from openseg.report.tables import write_scores
 
@@ -61,46 +64,56 @@ def report(arguments: argparse.Namespace) -> None:
     found = _input(arguments)
     if not arguments.dataset:
         raise ConfigError("--dataset says whose ids the labels hold, for example --dataset cityscapes")
+    arguments.data_root, arguments.split = arguments.data_root or "data", arguments.split or "val"
     catalog = get_catalog(arguments.dataset)
-    folders = [found.labels] if found.compare is None else [found.labels, found.compare]
+    before, after = _predictions(found, bool(arguments.compare))
+    folders = [found.labels] if after is None else [found.labels, found.compare]
+    predictions = [before] if after is None else [before, after]
     names = _names(arguments.names, folders)
-    predictions = [index_files(list_given(folder, LABEL_SUFFIXES), "_pred") for folder in folders]
     instances: dict[str, Path] = {}
     truths: dict[str, Path] = {}
     if not arguments.no_gt:
         truths, instances = truths_of(arguments, catalog)
-    wanted = truths or predictions[0]
+    wanted = truths or before
     problems = [text for folder in folders for text in match_predictions(folder, wanted, LABEL_SUFFIXES).problems]
     if problems and not arguments.allow_missing:
         require_none(problems, "; mend that, or report the rest with --allow-missing")
     keys = [key for key in wanted if all(key in each for each in predictions)]
     images = _images(arguments, catalog, keys)
     samples = [Sample(key, tuple(each[key] for each in predictions), truths.get(key), images.get(key)) for key in keys]
-    curves = curves_of(found.metrics) if found.metrics else []
-    results = write_report(
-        found.out,
-        samples,
-        names,
-        arguments.dataset,
-        _title(found, names),
-        instances=instances,
-        curves=curves,
-        train_ids=arguments.train_ids,
-        workers=arguments.workers,
-        limit=arguments.limit,
-    )
+    page = Report(samples, names, arguments.dataset, arguments.train_ids, arguments.workers)
+    results = page.score(instances, problems if arguments.allow_missing else None)
     if results:
         write_scores(results)
     if problems:
         print(f"left out: {len(problems)} ({first_of(problems)})")
-    tell_report(found.out)
+    curves = curves_of(found.metrics) if found.metrics else []
+    page.write(found.out, _title(found, names), curves, arguments.limit)
+    print(f"report: {found.out / PAGE}")
 
 
-def tell_report(folder: Path) -> None:
-    """Say where the page is."""
+def write_page(report: Report, out: Path, title: str) -> None:
+    """Write a page beside scores, which stand without it."""
     from openseg.report.html import PAGE
 
-    print(f"report: {folder / PAGE}")
+    try:
+        report.write(out, title)
+    except DataError as error:
+        print(f"no page: {error}")
+    else:
+        print(f"report: {out / PAGE}")
+
+
+def _predictions(found: _Input, asked: bool) -> tuple[dict[str, Path], dict[str, Path] | None]:
+    """Label files by key, and the other ones; those that were found but not asked for only if they are up to date."""
+    before = index_files(list_given(found.labels, LABEL_SUFFIXES), "_pred")
+    if found.compare is None:
+        return before, None
+    after = index_files(list_given(found.compare, LABEL_SUFFIXES), "_pred")
+    if not asked and any(key not in after or is_older(after[key], path) for key, path in before.items()):
+        print(f"{found.compare} is left out: older than the labels, or not of all; sharpen them again")
+        return before, None
+    return before, after
 
 
 def _input(arguments: argparse.Namespace) -> _Input:
@@ -118,7 +131,8 @@ def _input(arguments: argparse.Namespace) -> _Input:
         )
     if (folder / "label").is_dir():
         return _Input(folder / "label", compare or _if_there(folder / _REFINED), out or folder / "report")
-    out = out or folder.with_name(f"{folder.resolve().name}_report")
+    folder = folder.resolve()
+    out = out or folder.with_name(f"{folder.name}_report")
     return _Input(folder, compare or _if_there(folder / _REFINED), out)
 
 
@@ -139,8 +153,11 @@ def _labels_of_training(arguments: argparse.Namespace, config: Path) -> Path:
     if experiment.task != "semantic":
         raise ConfigError(f"{config}: a training of task {experiment.task}; report labels that its offsets sharpened")
     arguments.dataset = arguments.dataset or experiment.data.dataset
-    arguments.data_root = experiment.data.root
-    results = experiment.data.root / "seg_result" / experiment.catalog.name / f"{experiment.name}_val"
+    arguments.data_root = arguments.data_root or experiment.data.root
+    arguments.split = arguments.split or experiment.data.val_split
+    if "+" in arguments.split and not arguments.gt:
+        raise ConfigError(f"{config}: validates {arguments.split}; name the folder of their truths by --gt")
+    results = Path(arguments.data_root) / "seg_result" / experiment.catalog.name / f"{experiment.name}_val"
     if not (results / "label").is_dir():
         raise DataError(f"{results / 'label'}: no labels of this training yet; make them with main.py val")
     return results / "label"

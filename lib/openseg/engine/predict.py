@@ -18,7 +18,7 @@ from openseg.data.loaders import ImageSet, iterate_images
 from openseg.engine.distributed import Group
 from openseg.engine.predictor import Predictor
 from openseg.errors import ConfigError, OpensegError
-from openseg.files import atomic_write, claim_folder, is_older
+from openseg.files import RECORD, atomic_write, claim_folder, is_older
 from openseg.images import read_image, write_image, write_label
 from openseg.inference import Rows, bands
 from openseg.parallel import Writers
@@ -129,6 +129,7 @@ def model_settings(experiment: Experiment) -> dict[str, Any]:
 
 def _claim(outputs: Outputs, made_by: dict[str, Any], images: Mapping[str, Path]) -> list[str]:
     """Names of the images that are still to do."""
+    ours = (outputs.folder / RECORD).exists()
     existing = outputs.claim(made_by)
     todo = [name for name, path in images.items() if not outputs.done(existing, name, path)]
     tell_kept(len(images) - len(todo), len(images))
@@ -136,8 +137,9 @@ def _claim(outputs: Outputs, made_by: dict[str, Any], images: Mapping[str, Path]
     left = sorted(existing["label"] - wanted)
     if left:
         logger.warning("%s holds %d files of other images, such as %s", outputs.folder / "label", len(left), left[0])
-    if todo:  # scores of what was there before
-        for path in (*outputs.scores.values(), outputs.report / "index.html"):
+    if todo and ours:  # scores of what was there before
+        page = [outputs.report / "index.html"] if (outputs.report / RECORD).exists() else []
+        for path in (*outputs.scores.values(), *page):
             path.unlink(missing_ok=True)
     return todo
 

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from openseg.catalog import get_catalog
-from openseg.engine.scoring import ScoredPair, read_prediction, score_files
+from openseg.engine.scoring import ScoredPair, first_of, read_prediction, score_files
 from openseg.errors import DataError
-from openseg.files import atomic_write, claim_folder, without_nan
+from openseg.files import RECORD, atomic_write, claim_folder, without_nan
 from openseg.images import require_same_size
 from openseg.metrics import LabelScores
 from openseg.parallel import map_parallel
 from openseg.report.samples import Sample, safe_colors, write_sample
 
-__all__ = ["MOST_SHOWN", "PAGE", "curves_of", "write_report"]
+__all__ = ["MOST_SHOWN", "PAGE", "Report", "curves_of"]
 
 PAGE = "index.html"
 MOST_SHOWN = 500
@@ -31,78 +31,130 @@ _CURVE_POINTS = 1000
 _SCRIPTS = ("common", "scores", "gallery", "viewer", "start")
 
 
-def write_report(
-    out: Path | None,
-    samples: Sequence[Sample],
-    names: Sequence[str],
-    dataset: str,
-    title: str,
-    instances: Mapping[str, Path] | None = None,
-    curves: Sequence[Mapping[str, Any]] = (),
-    train_ids: bool = False,
-    workers: int = 1,
-    limit: int = MOST_SHOWN,
-) -> dict[str, LabelScores]:
-    """Score one or two results and write a page about them into ``out``; returns the scores by result.
+class Report:
+    """One or two results of the same images: their scores, and a page about them."""
 
-    Args:
-        out: None writes no page.
-        samples: each with a label map of every one of ``names``; all with a truth, or none: then there are no scores,
-            and of two results the page shows where they differ.
-        instances: the truth's instance maps by sample name, for Cityscapes' iIoU.
-        curves: what a training logged, see ``curves_of``.
-        limit: samples that are shown; of more, those that changed most either way, or that are worst.
+    def __init__(
+        self, samples: Sequence[Sample], names: Sequence[str], dataset: str, train_ids: bool = False, workers: int = 1
+    ) -> None:
+        """
+        Args:
+            samples: each with a label map of every one of ``names``; all with a truth, or none.
 
-    Raises:
-        DataError: there are no samples, a file cannot be used, or ``out`` holds files that no report wrote.
-    """
-    if not samples:
-        raise DataError(f"{title}: no label maps to report")
-    catalog = get_catalog(dataset)
-    results: dict[str, LabelScores] = {}
-    measures = _MEASURES if samples[0].truth is not None else ["unchanged pixels"] if len(names) == 2 else []
-    values = np.full((len(samples), len(names), len(measures)), np.nan, np.float32)
-    if samples[0].truth is not None:
-        for place, name in enumerate(names):
+        Raises:
+            DataError: there are no samples.
+        """
+        if not samples:
+            raise DataError("no label maps to report")
+        self.samples, self.names, self.dataset = list(samples), list(names), dataset
+        self.train_ids, self.workers = train_ids, workers
+        self.results: dict[str, LabelScores] = {}
+        self._measures: list[str] = []
+        self._values = np.empty((len(self.samples), len(self.names), 0), np.float32)
+
+    def score(
+        self, instances: Mapping[str, Path] | None = None, problems: list[str] | None = None
+    ) -> dict[str, LabelScores]:
+        """The scores by result; without a truth none, but how much of two results differs.
+
+        Args:
+            instances: the truth's instance maps by sample name, for Cityscapes' iIoU.
+            problems: takes what is wrong with predictions, whose samples are left out of all results; None raises.
+
+        Raises:
+            DataError: a file cannot be used.
+        """
+        if self.samples[0].truth is None:
+            self._compare()
+            return {}
+        self._measures = _MEASURES
+        self._values = np.full((len(self.samples), len(self.names), len(_MEASURES)), np.nan, np.float32)
+        scored = np.zeros((len(self.samples), len(self.names)), bool)
+        for place, name in enumerate(self.names):
 
             def keep(number: int, scores: LabelScores, place: int = place) -> None:
-                values[number, place] = _values_of(scores)
+                self._values[number, place], scored[number, place] = _values_of(scores), True
 
             pairs = [
-                ScoredPair(each.predictions[place], each.truth, (instances or {}).get(each.name)) for each in samples
+                ScoredPair(each.predictions[place], each.truth, (instances or {}).get(each.name))
+                for each in self.samples
             ]
-            what = f"score {name}" if len(names) == 2 else "score"
-            results[name] = score_files(pairs, dataset, what=what, workers=workers, train_ids=train_ids, seen=keep)
-    elif len(names) == 2:
-        values[:, 0] = 1
-        compare = partial(_unchanged, dataset=dataset, train_ids=train_ids)
-        for number, share in enumerate(map_parallel(compare, samples, "compare", workers)):
-            values[number, 1] = share
-    if out is None:
-        return results
-    shown = _choose(values, limit)
-    claim_folder(out, {"what": "report"}, (".html", ".js", ".jpg"), ("", "samples", "thumbs"), "overwrite")
-    work = [(number, samples[index]) for number, index in enumerate(shown)]
-    write = partial(write_sample, out=out, dataset=dataset, train_ids=train_ids)
-    sizes = [*map_parallel(write, work, "report", workers)]
-    content = {
-        "title": title,
-        "dataset": catalog.name,
-        "names": list(names),
-        "classes": list(catalog.classes),
-        "colors": [list(color) for color in catalog.colors],
-        "safe": safe_colors(catalog.num_classes),
-        "measures": measures,
-        "total": len(samples),
-        "samples": [
-            {"name": samples[index].name, "values": _numbers(values[index]), "thumb": size}
-            for index, size in zip(shown, sizes, strict=True)
-        ],
-        "results": [_result(scores) for scores in results.values()],
-        "curves": list(curves),
-    }
-    _write_page(out / PAGE, title, content)
-    return results
+            what = f"score {name}" if len(self.names) == 2 else "score"
+            self.results[name] = score_files(
+                pairs,
+                self.dataset,
+                what=what,
+                workers=self.workers,
+                train_ids=self.train_ids,
+                problems=problems,
+                seen=keep,
+            )
+        if not scored.all():  # so that both are of the same images
+            self.samples = [each for each, good in zip(self.samples, scored.all(axis=1), strict=True) if good]
+            if not self.samples:
+                raise DataError(f"no label map can be scored: {first_of(problems or [])}")
+            return self.score(instances)
+        return self.results
+
+    def _compare(self) -> None:
+        if len(self.names) < 2:
+            return
+        self._measures = ["unchanged pixels"]
+        compare = partial(_unchanged, dataset=self.dataset, train_ids=self.train_ids)
+        shares = [*map_parallel(compare, self.samples, "compare", self.workers)]
+        self._values = np.stack([np.ones(len(shares)), shares], axis=1)[..., None].astype(np.float32)
+
+    def write(self, out: Path, title: str, curves: Sequence[Mapping[str, Any]] = (), limit: int = MOST_SHOWN) -> None:
+        """Write the page of what ``score`` found into the folder ``out``.
+
+        Args:
+            curves: what a training logged, see ``curves_of``.
+            limit: samples that are shown; of more, those that changed most either way, or that are worst.
+
+        Raises:
+            DataError: an image cannot be read, or ``out`` holds files that no report wrote.
+        """
+        catalog = get_catalog(self.dataset)
+        shown = _choose(self._values, limit)
+        _claim(out)
+        write = partial(write_sample, out=out, dataset=self.dataset, train_ids=self.train_ids)
+        work = [(number, self.samples[index]) for number, index in enumerate(shown)]
+        sizes = [*map_parallel(write, work, "report", self.workers)]
+        content = {
+            "title": _readable(title),
+            "dataset": catalog.name,
+            "names": [_readable(name) for name in self.names],
+            "classes": list(catalog.classes),
+            "colors": [list(color) for color in catalog.colors],
+            "safe": safe_colors(catalog.num_classes),
+            "measures": self._measures,
+            "total": len(self.samples),
+            "samples": [
+                {"name": _readable(self.samples[index].name), "values": _numbers(self._values[index]), "thumb": size}
+                for index, size in zip(shown, sizes, strict=True)
+            ],
+            "results": [_result(scores) for scores in self.results.values()],
+            "curves": list(curves),
+        }
+        _write_page(out / PAGE, _readable(title), content)
+
+
+def _readable(name: str) -> str:
+    """A name in UTF-8, which a file's may not be."""
+    return name.encode("utf-8", "replace").decode()
+
+
+def _claim(out: Path) -> None:
+    """Make ``out`` the place of a page, without the one that was there; nobody else's files are touched.
+
+    Raises:
+        DataError: something else has made the folder, or it holds an ``index.html`` of another kind.
+    """
+    ours = (out / RECORD).exists()
+    if (out / PAGE).exists() and not ours:
+        raise DataError(f"{out / PAGE}: no page of this program; choose another folder, or move it away")
+    claim_folder(out, {"what": "report"}, (".js", ".jpg"), ("samples", "thumbs"), "overwrite")
+    (out / PAGE).unlink(missing_ok=True)
 
 
 def _values_of(scores: LabelScores) -> tuple[float, float, float]:
@@ -132,9 +184,8 @@ def _choose(values: np.ndarray, limit: int) -> list[int]:
     if values.shape[1] == 1:
         order = np.argsort(first[:, 0], kind="stable")
     else:
-        gains = np.argsort(first[:, 0] - first[:, 1], kind="stable")
-        order = np.stack([gains, gains[::-1]], axis=1).ravel()  # the greatest gain, the greatest loss, the next ...
-    return sorted([*dict.fromkeys(order.tolist())][:limit])
+        order = np.argsort(-np.abs(first[:, 0] - first[:, 1]), kind="stable")
+    return sorted(order[:limit].tolist())
 
 
 def _numbers(values: np.ndarray) -> list[list[float]]:

@@ -18,7 +18,9 @@ function start() {
   setUpTools();
   setUpViewer();
   setSafe(safe);
-  const wanted = decodeURIComponent(location.hash.slice(1)), place = shown.findIndex((sample) => sample.name === wanted);
+  let wanted = "";
+  try { wanted = decodeURIComponent(location.hash.slice(1)); } catch { /* no address of ours */ }
+  const place = shown.findIndex((sample) => sample.name === wanted);
   if (wanted && place >= 0) openSample(place);
 }
 

@@ -1,6 +1,7 @@
 // One image: label maps over it, coloured here, so that classes can be hidden and colours exchanged.
 const view = { place: 0, mode: "", overlay: "none", hidden: new Set(), scale: 1, x: 0, y: 0, split: 0.5, width: 0, height: 0 };
 const loaded = new Map();
+let fitted = false; // whether the image was fitted into the open window
 let current = null; // {photo, truth, labels: [Uint8Array], width, height}
 
 const MODES = [
@@ -45,22 +46,29 @@ async function decode(url) {
   return { values, width: canvas.width, height: canvas.height };
 }
 
+// Browsers refuse to change it many times a second.
+function setAddress(address) {
+  try { history.replaceState(null, "", address); } catch { /* then it stays */ }
+}
+
 async function openSample(place) {
   if (place < 0 || place >= shown.length) return;
   view.place = place;
   const sample = shown[place];
   $("viewer-title").textContent = sample.name;
   $("viewer-values").replaceChildren(...numbersOf(sample));
+  const opening = !$("viewer").open;
+  if (opening) $("viewer").showModal();
+  if (opening || [$("previous"), $("next")].includes(document.activeElement)) $("stage").focus(); // they may be disabled now
   $("previous").disabled = place === 0;
   $("next").disabled = place === shown.length - 1;
-  if (!$("viewer").open) $("viewer").showModal();
   $("wait").hidden = false;
   $("wait").textContent = "loading ...";
-  history.replaceState(null, "", `#${encodeURIComponent(sample.name)}`);
+  setAddress(`#${encodeURIComponent(sample.name)}`);
   try {
     const content = await load(sample.number);
     const maps = await Promise.all([content.truth, ...content.labels].map((url) => (url ? decode(url) : null)));
-    if (shown[view.place]?.number !== sample.number) return; // another one was opened meanwhile
+    if (shown[view.place]?.number !== sample.number || !$("viewer").open) return; // another one was opened meanwhile
     const [truth, ...labels] = maps;
     const same = current && current.width === labels[0].width && current.height === labels[0].height;
     current = { photo: content.image, truth: truth && truth.values, labels: labels.map((each) => each.values),
@@ -71,10 +79,13 @@ async function openSample(place) {
     $("layers").style.cssText += `;width:${current.width}px;height:${current.height}px`;
     showLegend();
     draw();
-    if (!same || !view.scale) fit();
-    place_layers();
+    if (!same || opening || !fitted) fit();
+    placeLayers();
     $("wait").hidden = true;
   } catch (error) {
+    if (shown[view.place]?.number !== sample.number) return;
+    current = null;
+    for (const id of ["photo", "left", "right", "marks"]) $(id).hidden = true;
     $("wait").textContent = `${error.message}: copy the whole folder of the report`;
   }
 }
@@ -161,7 +172,8 @@ function mark() {
   pen.putImageData(picture, 0, 0);
 }
 
-function place_layers() {
+function placeLayers() {
+  if (!current) return;
   const { scale, x, y } = view;
   $("layers").style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
   const border = current ? current.width * view.split : 0;
@@ -172,11 +184,13 @@ function place_layers() {
 }
 
 function fit() {
+  if (!current) return;
+  fitted = true;
   const stage = $("stage");
   view.scale = Math.min(stage.clientWidth / current.width, stage.clientHeight / current.height) || 1;
   view.x = (stage.clientWidth - view.scale * current.width) / 2;
   view.y = (stage.clientHeight - view.scale * current.height) / 2;
-  place_layers();
+  placeLayers();
 }
 
 function zoom(factor, x = $("stage").clientWidth / 2, y = $("stage").clientHeight / 2) {
@@ -184,19 +198,19 @@ function zoom(factor, x = $("stage").clientWidth / 2, y = $("stage").clientHeigh
   view.x = x - ((x - view.x) * scale) / view.scale;
   view.y = y - ((y - view.y) * scale) / view.scale;
   view.scale = scale;
-  place_layers();
+  placeLayers();
 }
 
 function setSplit(share) {
   view.split = Math.min(Math.max(share, 0), 1);
-  place_layers();
+  placeLayers();
   if (["wrong", "boundary"].includes(view.overlay)) mark();
 }
 
 function setMode(mode) {
   view.mode = mode;
   draw();
-  place_layers();
+  placeLayers();
 }
 
 function showLegend() {
@@ -262,7 +276,7 @@ function setUpPointers() {
     }
     view.x += now[0] - before[0];
     view.y += now[1] - before[1];
-    return place_layers();
+    return placeLayers();
   });
   for (const name of ["pointerup", "pointercancel"]) stage.addEventListener(name, (event) => pointers.delete(event.pointerId));
   stage.addEventListener("wheel", (event) => {
@@ -322,7 +336,8 @@ function setUpViewer() {
   $("zoom-out").onclick = () => zoom(1 / 1.5);
   $("fit").onclick = fit;
   $("viewer").addEventListener("close", () => {
-    history.replaceState(null, "", location.pathname + location.search);
+    fitted = false;
+    setAddress(location.pathname + location.search);
     $("gallery").children[view.place]?.firstElementChild.focus();
   });
   window.addEventListener("resize", () => { if (current && $("viewer").open) fit(); });
