@@ -16,7 +16,7 @@ from openseg.engine.summary import summarize
 from openseg.images import write_image, write_label
 from openseg.models import HEADS, Segmentor, build_model
 from openseg.models.inference import prepare_for_inference
-from openseg.models.weights import write_weights
+from openseg.models.weights import read_checkpoint, write_weights
 from openseg.segfix import OffsetMap
 
 SEMANTIC, SEGFIX = ROOT / "configs/demo/hrnet_tiny_ocr.yaml", ROOT / "configs/demo/segfix_hrnet_tiny.yaml"
@@ -142,6 +142,15 @@ def test_inspect_says_what_a_checkpoint_holds(checkpoints, command, capsys):
     assert command("inspect", *options) == 1
     found = json.loads(capsys.readouterr().out)["checkpoint"]
     assert not found["fits"] and any(key.startswith("head.long_range") for key in found["missing"])
+
+
+def test_inspect_prints_nothing_but_json(checkpoints, command, capsys, tmp_path):
+    """Also of a file that does not say what it is of."""
+    weights = read_checkpoint(checkpoints / "demo/hrnet_tiny_ocr_latest.pth").weights
+    torch.save({"state_dict": weights}, tmp_path / "hrnet_tiny_ocr_1.pth")
+    assert command("inspect", "--checkpoint", "hrnet_tiny_ocr_1.pth", "--size", 64, 64, "--json") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["network"]["name"] == "hrnet_tiny_ocr" and "recognised" in printed.err
 
 
 def test_inspect_needs_something_to_inspect(command, one_line_error):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +38,20 @@ def add_inspect(parser: argparse.ArgumentParser) -> None:
 
 def inspect(arguments: argparse.Namespace) -> int:
     """Print what a network costs and what a checkpoint holds; exit code 1 if the one does not fit the other."""
-    from openseg.config import load_experiment
-    from openseg.engine.summary import summarize
-
     if not arguments.config and not arguments.checkpoint:
         raise ConfigError("inspect what? name an experiment by --config, a checkpoint by --checkpoint, or both")
     if min(arguments.size) < 32:
         raise ConfigError(f"--size {arguments.size[0]} {arguments.size[1]}: networks take 32 pixels and more")
+    with contextlib.redirect_stdout(sys.stderr):  # what is said on the way is no part of the result
+        found = _inspect(arguments)
+    print(json.dumps(found, indent=1) if arguments.json else _text(found))
+    return 0 if found.get("checkpoint", {}).get("fits", True) else 1
+
+
+def _inspect(arguments: argparse.Namespace) -> dict[str, Any]:
+    from openseg.config import load_experiment
+    from openseg.engine.summary import summarize
+
     found: dict[str, Any] = {}
     experiment = load_experiment(arguments.config, arguments.overrides) if arguments.config else None
     if arguments.checkpoint:
@@ -51,14 +60,12 @@ def inspect(arguments: argparse.Namespace) -> int:
     if experiment.task == "semantic":
         network["head"] = experiment.model.head
     network["data set"] = f"{experiment.catalog.name}, {experiment.catalog.num_classes} classes"
-    found = {
+    return {
         "network": network,
         "experiment": experiment.dump(),
         "costs": summarize(experiment, tuple(arguments.size)),
         **found,
     }
-    print(json.dumps(found, indent=1) if arguments.json else _text(found))
-    return 0 if found.get("checkpoint", {}).get("fits", True) else 1
 
 
 def _checkpoint(arguments: argparse.Namespace, experiment: Experiment | None) -> tuple[Experiment, dict[str, Any]]:
