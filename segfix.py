@@ -1,4 +1,4 @@
-"""Sharpen label maps of any model with SegFix offsets: python segfix.py --help."""
+"""Refine label maps of any model with SegFix offsets: python segfix.py --help."""
 
 import sys
 from pathlib import Path

@@ -4,7 +4,7 @@
 
 Everything runs in one process, the ways taking turns with the same draws: the original's steps written out literally
 (tests/original_recipe.py), ours from PNG, from JPEG (quality 95), and from the cache of decoded samples. Ours ends with
-uint8, which the training device normalises; "normalised" adds that on this core. Times are medians over all samples.
+uint8, which the training device normalizes; "normalized" adds that on this core. Times are medians over all samples.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import original_recipe as original
 
-from openseg.catalog import get_catalog
-from openseg.config import Experiment
-from openseg.data.folder import Pair
-from openseg.data.loaders import TrainSet
-from openseg.data.scenes import write_scene
-from openseg.data.transforms import normalize
+from openseg.config import Config
+from openseg.datasets.loaders import TrainSet
+from openseg.datasets.registry import get_dataset_info
+from openseg.datasets.splits import Pair
+from openseg.datasets.transforms import normalize
+from openseg_demo.scenes import write_scene
 
 STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 255.0)
 CROP = (512, 1024)
@@ -75,16 +75,16 @@ def run(folder, rounds, count):
     pairs = scenes(folder, count)
     sizes = {kind: statistics.mean(pair.image.stat().st_size for pair in found) / 1e6 for kind, found in pairs.items()}
     print(f"{count} images; PNG {sizes['png']:.2f} MB, JPEG {sizes['jpg']:.2f} MB on average")
-    experiment = Experiment(name="bench", data={"dataset": "demo", "root": folder})
-    cached = Experiment(name="bench", data={"dataset": "demo", "root": folder, "cache_gb": 10})
+    config = Config(name="bench", data={"dataset": "demo", "root": folder})
+    cached = Config(name="bench", data={"dataset": "demo", "root": folder, "cache_gb": 10})
     sets = {
-        "ours from PNG": TrainSet(experiment, pairs["png"]),
-        "ours from JPEG": TrainSet(experiment, pairs["jpg"]),
+        "ours from PNG": TrainSet(config, pairs["png"]),
+        "ours from JPEG": TrainSet(config, pairs["jpg"]),
         "ours from the cache": TrainSet(cached, pairs["png"]),
     }
-    ids = get_catalog("demo").ids
+    ids = get_dataset_info("demo").ids
     position = {pair.key: n for n, pair in enumerate(pairs["png"])}
-    seconds = {name: [] for name in ("original from PNG", "original from JPEG", *sets, "cache, normalised")}
+    seconds = {name: [] for name in ("original from PNG", "original from JPEG", *sets, "cache, normalized")}
 
     def timed(name, work):
         start = time.perf_counter()
@@ -96,7 +96,7 @@ def run(folder, rounds, count):
         sets["ours from the cache"][index]
     for number in range(rounds):
         for draw in range(number * count, (number + 1) * count):
-            rng = [experiment.train.seed, draw]
+            rng = [config.train.seed, draw]
             pair = sets["ours from PNG"].pair_of(draw)
             jpeg = pairs["jpg"][position[pair.key]]
             timed("original from PNG", lambda pair=pair, rng=rng: literal(pair, np.random.default_rng(rng), ids))
@@ -104,8 +104,8 @@ def run(folder, rounds, count):
             for name, dataset in sets.items():
                 item = timed(name, lambda dataset=dataset, draw=draw: dataset[draw])
             start = time.perf_counter()
-            normalize(item["image"][None], experiment.normalization, item["window"][None])
-            seconds["cache, normalised"].append(seconds["ours from the cache"][-1] + time.perf_counter() - start)
+            normalize(item["image"][None], config.normalization, item["window"][None])
+            seconds["cache, normalized"].append(seconds["ours from the cache"][-1] + time.perf_counter() - start)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     print(f"{'':22}{'ms':>8}{'samples/s':>11}{'ratio to the original from PNG':>34}")
     for name, median in medians.items():

@@ -1,4 +1,4 @@
-"""From a normalised image to labels, networks of the model zoo: ours against a plain transcription, on a CPU.
+"""From a normalized image to labels, networks of the model zoo: ours against a plain transcription, on a CPU.
 
     OMP_NUM_THREADS=2 python benchmarks/forward.py [--size 512 1024] [--rounds 5] [--networks hrnet48_ocr ...]
 
@@ -25,13 +25,13 @@ sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "tests")]
 from recipe import golden_state  # noqa: E402
 from side_by_side import median_seconds  # noqa: E402
 
-from openseg.config import load_experiment  # noqa: E402
-from openseg.inference import argmax, held, resized  # noqa: E402
-from openseg.models import build_model  # noqa: E402
-from openseg.models.inference import prepare_for_inference  # noqa: E402
+from openseg.config import load_config  # noqa: E402
+from openseg.inference import argmax, from_tensor, resized  # noqa: E402
+from openseg.inference.prepare import prepare_for_inference  # noqa: E402
+from openseg.models.checkpoint.io import Checkpoint, fit_config, load_weights  # noqa: E402
+from openseg.models.checkpoint.layouts import convert_state  # noqa: E402
+from openseg.models.factory import build_model  # noqa: E402
 from openseg.models.layers import resize_logits  # noqa: E402
-from openseg.models.layouts import convert_state  # noqa: E402
-from openseg.models.weights import Checkpoint, fit_experiment, load_weights  # noqa: E402
 
 NETWORKS = {
     "hrnet48_ocr": "hrnet_w48_ocr_19__inplace_abn",
@@ -51,8 +51,8 @@ def build(network):
     """The network with the weights of the goldens, which give sensible activations and predict many classes."""
     state = {key.removeprefix("module."): value for key, value in golden_state(NETWORKS[network]).items()}
     checkpoint = Checkpoint(Path(network), convert_state(state))
-    experiment = fit_experiment(load_experiment(ROOT / f"configs/cityscapes/{network}.yaml"), checkpoint)
-    model = build_model(experiment).eval()
+    config = fit_config(load_config(ROOT / f"configs/cityscapes/{network}.yaml"), checkpoint)
+    model = build_model(config).eval()
     load_weights(model, checkpoint)
     return model
 
@@ -72,7 +72,7 @@ def predict(name, model, images):
     size = tuple(images.shape[-2:])
     if name != "plain":
         with torch.inference_mode():
-            return argmax(resized(held(model(images, aux=False).logits.float()), size))
+            return argmax(resized(from_tensor(model(images, aux=False).logits.float()), size))
     fused = F.scaled_dot_product_attention
     F.scaled_dot_product_attention = explicit_attention
     try:

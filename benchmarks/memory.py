@@ -30,28 +30,28 @@ def peak() -> float:
 def predict_one(way: str, size: tuple[int, int]) -> None:
     import torch
 
-    from openseg.config import MultiScale, SingleScale, load_experiment
-    from openseg.data.transforms import normalize
+    from openseg.config import MultiScale, SingleScale, load_config
+    from openseg.datasets.transforms import normalize
     from openseg.inference import predict_labels
-    from openseg.models import build_model
-    from openseg.models.inference import prepare_for_inference
+    from openseg.inference.prepare import prepare_for_inference
+    from openseg.models.factory import build_model
     from openseg.models.layers import resize_logits
 
     torch.manual_seed(0)
-    experiment = load_experiment(CONFIG)
+    config = load_config(CONFIG)
     if way == WAYS[0]:
         largest = MultiScale().scales[-1]
-        test = experiment.test.model_copy(update={"ms": SingleScale(scales=(largest,))})
-        experiment = experiment.model_copy(update={"test": test})
-    model = prepare_for_inference(build_model(experiment))
+        test = config.test.model_copy(update={"ms": SingleScale(scales=(largest,))})
+        config = config.model_copy(update={"test": test})
+    model = prepare_for_inference(build_model(config))
     image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
     with torch.inference_mode():
         model(torch.zeros(1, 3, 64, 64), aux=False)
         before = peak()
         if way != WAYS[2]:
-            predict_labels(model, image, experiment, "ms", size)
+            predict_labels(model, image, config, "ms", size)
         else:
-            inputs, total = normalize(image, experiment.normalization), 0
+            inputs, total = normalize(image, config.normalization), 0
             for scale in MultiScale().scales:
                 scaled = resize_logits(inputs, (int(size[0] * scale), int(size[1] * scale)))
                 for flip in (False, True):
@@ -66,14 +66,14 @@ def val(data: Path) -> None:
     import torch
 
     from openseg.cli.main import main
-    from openseg.config import load_experiment
-    from openseg.models import build_model
-    from openseg.models.weights import write_checkpoint
+    from openseg.config import load_config
+    from openseg.models.checkpoint.io import write_checkpoint
+    from openseg.models.factory import build_model
 
     torch.manual_seed(0)
-    experiment = load_experiment(CONFIG)
+    config = load_config(CONFIG)
     checkpoint = data / "random.pth"
-    write_checkpoint(checkpoint, {"weights": build_model(experiment).state_dict(), "experiment": experiment.dump()})
+    write_checkpoint(checkpoint, {"weights": build_model(config).state_dict(), "config": config.dump()})
     arguments = ["--config", str(CONFIG), "--checkpoint", str(checkpoint), "--device", "cpu", f"data.root={data}"]
     assert main(["val", *arguments, "--out", str(data / "out"), "--also", "none"]) == 0
     print(peak(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
@@ -102,7 +102,7 @@ def main() -> None:
     for way, value in peaks.items():
         print(f"  {way:32}{value:8.0f} MiB{value / peaks[WAYS[0]]:8.2f} x")
     print("val of 64x128 images              predicting       scoring")
-    from openseg.data.scenes import write_scene
+    from openseg_demo.scenes import write_scene
 
     for count in (1, arguments.images):
         with tempfile.TemporaryDirectory() as folder:

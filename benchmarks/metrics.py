@@ -24,14 +24,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 from side_by_side import median_seconds
 
-from openseg.catalog import get_catalog
-from openseg.data.scenes import write_scene
-from openseg.engine.scoring import ScoredPair, score_files
-from openseg.images import read_label, write_label
+from openseg.datasets.registry import get_dataset_info
+from openseg.io.images import read_label, write_label
 from openseg.metrics import DISTANCES, BoundaryCounts, BoundaryIoU, ConfusionMatrix
 from openseg.metrics.boundary import boundary_width
+from openseg.tools.scoring import ScoredPair, score_files
+from openseg_demo.scenes import write_scene
 
-CATALOG = get_catalog("cityscapes")
+CATALOG = get_dataset_info("cityscapes")
 K = CATALOG.num_classes
 
 

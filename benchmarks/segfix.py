@@ -28,10 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 from side_by_side import median_seconds
 
-from openseg.catalog import IGNORE, get_catalog
-from openseg.data.scenes import render_scene
-from openseg.engine.refining import Refining, refine_file
-from openseg.images import read_label, write_label
+from openseg.datasets.registry import get_dataset_info
+from openseg.io.images import read_label, write_label
+from openseg.labels import IGNORE_INDEX
 from openseg.segfix import (
     OffsetMap,
     directions_to_offsets,
@@ -44,15 +43,17 @@ from openseg.segfix import (
 )
 from openseg.segfix.distances import boundary_distances, inside_gradients
 from openseg.segfix.targets import MAX_DEPTH
+from openseg.tools.refining import Refining, refine_file
+from openseg_demo.scenes import render_scene
 
-CITYSCAPES = get_catalog("cityscapes")
+CITYSCAPES = get_dataset_info("cityscapes")
 SCALE = 2
 K = CITYSCAPES.num_classes
 
 
 def original_refine(label: Path, offset: Path, out: Path) -> None:
     ids = np.array(Image.open(label).convert("P"))
-    train_ids = np.full(ids.shape, IGNORE, np.uint8)
+    train_ids = np.full(ids.shape, IGNORE_INDEX, np.uint8)
     for k, file_id in enumerate(CITYSCAPES.ids):
         train_ids[ids == file_id] = k
     moves = torch.from_numpy(loadmat(offset)["mat"].astype(np.float32))
@@ -65,7 +66,7 @@ def original_refine(label: Path, offset: Path, out: Path) -> None:
         values, torch.stack([x, y], dim=-1)[None], mode="bilinear", padding_mode="border", align_corners=True
     )
     refined = sampled[0, 0].round().numpy().astype(np.uint8)
-    result = np.full(refined.shape, IGNORE, np.uint8)
+    result = np.full(refined.shape, IGNORE_INDEX, np.uint8)
     for k, file_id in enumerate(CITYSCAPES.ids):
         result[refined == k] = file_id
     Image.fromarray(result).save(out)
@@ -95,7 +96,7 @@ def original_targets(regions: np.ndarray, values: list[int], min_pixels: int, dt
 
 def original_instances(path: Path, dtype: torch.dtype, out: Path) -> None:
     ids = np.array(Image.open(path)).astype(np.int32)
-    regions = np.where((ids < 256) & ~np.isin(ids, CITYSCAPES.ids), IGNORE, ids)
+    regions = np.where((ids < 256) & ~np.isin(ids, CITYSCAPES.ids), IGNORE_INDEX, ids)
     original_targets(regions, np.unique(regions).tolist(), 0, dtype, out)
 
 

@@ -19,14 +19,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 from side_by_side import median_seconds
 
-from openseg.catalog import IGNORE
-from openseg.config import load_experiment
-from openseg.data.transforms import normalize
-from openseg.engine.benchmark import random_batches
-from openseg.engine.distributed import Group, pick_device, set_precision
-from openseg.engine.state import build_training
-from openseg.engine.step import Step
-from openseg.models import build_model
+from openseg.config import load_config
+from openseg.datasets.transforms import normalize
+from openseg.distributed import Group, pick_device, set_precision
+from openseg.labels import IGNORE_INDEX
+from openseg.models.factory import build_model
+from openseg.tools.benchmark import random_batches
+from openseg.training.state import build_training
+from openseg.training.step import Step
 
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = {
@@ -43,10 +43,10 @@ COMPILED = {"bf16, channels last, compiled": [*WAYS["bf16, channels last"], "tra
 
 
 class Plain:
-    def __init__(self, experiment, device):
-        torch.manual_seed(experiment.train.seed)
-        self.model = build_model(experiment).to(device).train()
-        train = experiment.train
+    def __init__(self, config, device):
+        torch.manual_seed(config.train.seed)
+        self.model = build_model(config).to(device).train()
+        train = config.train
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=train.lr,
@@ -54,22 +54,22 @@ class Plain:
             weight_decay=train.weight_decay,
             foreach=False,
         )
-        self.experiment, self.device = experiment, device
+        self.config, self.device = config, device
 
     def __call__(self, batch):
         set_precision(self.device, "fp32")
-        experiment = self.experiment
+        config = self.config
         torch.manual_seed(0)
-        images = normalize(batch["image"].to(self.device), experiment.normalization)
+        images = normalize(batch["image"].to(self.device), config.normalization)
         labels = batch["label"].to(self.device).long()
-        weights = experiment.catalog.class_weights if experiment.loss.class_weights else None
+        weights = config.dataset_info.class_weights if config.loss.class_weights else None
         weights = None if weights is None else torch.tensor(weights, device=self.device)
         output = self.model(images)
         losses = []
         for logits in (output.logits, output.aux_logits):
             logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=True)
-            losses.append(F.cross_entropy(logits, labels, weights, ignore_index=IGNORE))
-        loss = losses[0] + experiment.loss.aux_weight * losses[1]
+            losses.append(F.cross_entropy(logits, labels, weights, ignore_index=IGNORE_INDEX))
+        loss = losses[0] + config.loss.aux_weight * losses[1]
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -77,12 +77,12 @@ class Plain:
 
 
 class Ours:
-    def __init__(self, experiment, device):
+    def __init__(self, config, device):
         self.device = device
-        self.step = Step(build_training(experiment, device, Path()), Group())
+        self.step = Step(build_training(config, device, Path()), Group())
 
     def __call__(self, batch):
-        set_precision(self.device, self.step.training.experiment.train.precision)
+        set_precision(self.device, self.step.training.config.train.precision)
         batch = {key: value if key == "window" else value.to(self.device) for key, value in batch.items()}
         loss = self.step(batch)["loss"]
         return loss.item()
@@ -107,7 +107,7 @@ def main():
     device = pick_device(arguments.device)
     chosen = WAYS | (ON_GPU if device.type == "cuda" else {}) | (COMPILED if arguments.compile else {})
     overrides = [*arguments.overrides, "model.dropout=0", "loss.type=ce"]
-    load = partial(load_experiment, arguments.config)
+    load = partial(load_config, arguments.config)
     base = load(overrides)
     batch = next(random_batches(base))
     ways = {"plain": Plain(base, device)}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole path on rendered streets: train HRNet + OCR, validate, train SegFix, sharpen the labels, compare.
+# The whole path on rendered streets: train HRNet + OCR, validate, train SegFix, refine the labels, compare.
 #
 #   bash scripts/demo.sh [--seed N] [--quick]
 #
@@ -45,7 +45,7 @@ run() {
   "${PYTHON}" "$@"
 }
 
-train() { # train an experiment, or go on with one that was interrupted
+train() { # train a config, or go on with one that was interrupted
   local config="$1" name="$2" mode=train
   if [ -f "${work}/checkpoints/demo/${name}_latest.pth" ]; then mode=resume; fi
   run main.py "${mode}" --config "${config}" --checkpoints "${work}/checkpoints" --runs "${work}/tensorboard" \

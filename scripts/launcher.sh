@@ -1,15 +1,15 @@
-# The modes of every launcher. A launcher sets NAME (the experiment's checkpoint name without its id), CONFIG and
+# The modes of every launcher. A launcher sets NAME (the config's checkpoint name without its id), CONFIG and
 # sources this file, which then runs the mode given on the command line:
 #
-#   CONFIG            experiment file
-#   NAME              checkpoints are checkpoints/<data set>/${NAME}_<id>_latest.pth
-#   DATASET           the data set, as the catalog calls it
+#   CONFIG            config file
+#   NAME              checkpoints are checkpoints/<dataset>/${NAME}_<id>_latest.pth
+#   DATASET           the dataset, as the catalog calls it
 #   DATA_FOLDER       its folder below $DATA_ROOT
 #   TASK              semantic or segfix
 #   PUBLISHED_ID      the id that the published file has
 #   BACKBONE          of TASK=segfix: the backbone, which the environment may name
 #   PRETRAINED_MODEL  ImageNet weights of the backbone, for train (optional; empty: random weights)
-#   SEGFIX_SCALE      pixels a step of the segfix mode (empty: the data set has no such mode)
+#   SEGFIX_SCALE      pixels a step of the segfix mode (empty: the dataset has no such mode)
 #   SEGFIX_OPTIONS    more options of the segfix mode (optional)
 #   OFFSETS           folder of SegFix offsets below offset_pred/<split>/, for TASK=segfix
 #
@@ -32,7 +32,7 @@ usage() {
     echo "  val ID [ss|ms] [key=value ...]   predict and score the validation split (ms: several scales and mirrored)"
     echo "  test ID [ss|ms] [key=value ...]  predict \$DATA_ROOT/${DATA_FOLDER}/test"
     if [ -n "${SEGFIX_SCALE}" ]; then
-      echo "  segfix ID [val|test] [...]       sharpen the labels of val or test with SegFix offsets"
+      echo "  segfix ID [val|test] [...]       refine the labels of val or test with SegFix offsets"
     fi
   else
     echo "  segfix_pred_val ID [file] [...]  predict the offsets of the validation split (with another checkpoint file)"
@@ -44,8 +44,8 @@ usage() {
   echo
   echo "--dry-run prints the command instead of running it."
   echo
-  echo "ID names one run of the experiment: ${PUBLISHED_ID} for a published file, which goes to checkpoints/${DATASET}/ or"
-  echo "~/checkpoints/${DATASET}/. The experiment is ${CONFIG}, the data is \$DATA_ROOT/${DATA_FOLDER}"
+  echo "ID names one run of the config: ${PUBLISHED_ID} for a published file, which goes to checkpoints/${DATASET}/ or"
+  echo "~/checkpoints/${DATASET}/. The config is ${CONFIG}, the data is \$DATA_ROOT/${DATA_FOLDER}"
   echo "(now ${DATA_ROOT}/${DATA_FOLDER}). Set PYTHON and DATA_ROOT in config.profile or the environment."
   echo "All GPUs that are visible are used; NPROC, NNODES, RDZV_ENDPOINT and MAX_RESTARTS are explained in docs/training.md."
 }

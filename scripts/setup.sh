@@ -21,7 +21,7 @@ setup_environment() {
   if [ "$(cat "${stamp}" 2>/dev/null)" = "${wanted}" ]; then return; fi
   echo "installing openseg ${target} into ${PYTHON%/bin/python} (PyTorch is large, this takes minutes)"
   "${PYTHON}" -m pip install --quiet --disable-pip-version-check --editable "${target}" || {
-    echo "error: the installation failed, see above; mend it and run again" >&2
+    echo "error: the installation failed, see above; fix it and run again" >&2
     exit 2
   }
   echo "${wanted}" >"${base}" # an extra includes the base

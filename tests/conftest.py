@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from openseg.cli.main import main
-from openseg.data.scenes import write_scene
+from openseg_demo.scenes import write_scene
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
@@ -16,7 +16,7 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory):
     """A data root with six rendered scenes of 128x256, four to train and two to validate, and SegFix ground truth."""
-    from openseg.prepare.targets import segfix_targets
+    from openseg.tools.prepare.targets import segfix_targets
 
     root = tmp_path_factory.mktemp("data")
     for index in range(6):
@@ -27,7 +27,7 @@ def data_root(tmp_path_factory):
 
 @pytest.fixture
 def overrides(data_root):
-    """Shrinks an experiment to seconds."""
+    """Shrinks a config to seconds."""
     return [
         f"data.root={data_root}",
         "data.workers=0",

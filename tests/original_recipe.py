@@ -1,7 +1,7 @@
 """How the original makes a training sample and a test input, written out literally and slowly (the oracle of parity).
 
-Facts: images by OpenCV as BGR, labels by Pillow; every step works on whole arrays, in the order of the data set.
-``draws`` are the random numbers of a sample: the same ones that ``openseg.data.transforms`` draws.
+Facts: images by OpenCV as BGR, labels by Pillow; every step works on whole arrays, in the order of the dataset.
+``draws`` are the random numbers of a sample: the same ones that ``openseg.datasets.transforms`` draws.
 """
 
 import cv2

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from openseg.config import Experiment
-from openseg.data.check import inspect
-from openseg.data.folder import list_split
+from openseg.config import Config
+from openseg.datasets.check import inspect
+from openseg.datasets.splits import list_split
 from openseg.errors import DataError
-from openseg.files import list_files
-from openseg.images import read_image, read_label, write_image, write_label
+from openseg.io.files import list_files
+from openseg.io.images import read_image, read_label, write_image, write_label
 
 RNG = np.random.default_rng(0)
 PALETTE = RNG.integers(0, 256, 768, np.uint8).tobytes()
@@ -24,7 +24,7 @@ IDS = RNG.integers(0, 19, (12, 16), np.uint8)
 
 
 def png_chunks(values, kind, bits, size=None):
-    """A PNG written by hand: ``values`` are rows of packed bytes, in the given colour type and bits a channel."""
+    """A PNG written by hand: ``values`` are rows of packed bytes, in the given color type and bits a channel."""
     height, width = size or (len(values), values.shape[1] * 8 // (bits * (3 if kind == 2 else 1)))
 
     def chunk(name, content):
@@ -71,11 +71,11 @@ IMAGES = {
     "random bytes": ("a.png", RNG.bytes(500), "not an image"),
     "PDF": ("a.png", b"%PDF-1.4\n%%EOF", "not an image"),
     "JPEG named PNG": ("a.png", JPEG, DECODED_JPEG),
-    "16-bit grey": ("a.png", saved(RNG.integers(0, 65536, (12, 16)).astype(np.uint16), "PNG"), "8 bits"),
+    "16-bit gray": ("a.png", saved(RNG.integers(0, 65536, (12, 16)).astype(np.uint16), "PNG"), "8 bits"),
     "16-bit RGB": ("a.png", png_chunks(RNG.integers(0, 256, (12, 96), np.uint8), 2, 16), "8 bits"),
     "32-bit float": ("a.tif", saved(Image.fromarray(RGB[..., 0].astype(np.float32)), "TIFF"), "8 bits"),
     "32-bit integer": ("a.tif", saved(Image.fromarray(RGB[..., 0].astype(np.int32)), "TIFF"), "8 bits"),
-    "grey": ("a.png", saved(RGB[..., 0], "PNG"), np.repeat(RGB[..., :1], 3, axis=2)),
+    "gray": ("a.png", saved(RGB[..., 0], "PNG"), np.repeat(RGB[..., :1], 3, axis=2)),
     "black and white": (
         "a.png",
         saved(Image.fromarray(RGB[..., 0] > 127), "PNG"),
@@ -83,10 +83,10 @@ IMAGES = {
     ),
     "palette": ("a.png", saved(palette_image(), "PNG"), np.asarray(palette_image().convert("RGB"))),
     "alpha": ("a.png", saved(np.dstack([RGB, RGB[..., 0]]), "PNG"), RGB),
-    "grey with alpha": ("a.png", saved(Image.fromarray(RGB[..., :2].copy(), "LA"), "PNG"), RGB[..., [0, 0, 0]]),
-    "transparent colour": ("a.png", saved(RGB, "PNG", transparency=tuple(RGB[0, 0].tolist())), RGB),
+    "gray with alpha": ("a.png", saved(Image.fromarray(RGB[..., :2].copy(), "LA"), "PNG"), RGB[..., [0, 0, 0]]),
+    "transparent color": ("a.png", saved(RGB, "PNG", transparency=tuple(RGB[0, 0].tolist())), RGB),
     "interlaced": ("a.png", None, RGB),
-    "colour profile and gamma": ("a.png", None, RGB),
+    "color profile and gamma": ("a.png", None, RGB),
     "CMYK": ("a.jpg", saved(Image.new("CMYK", (16, 12), (0, 255, 255, 0)), "JPEG"), np.full((12, 16, 3), (255, 0, 0))),
     "LAB": ("a.tif", saved(Image.fromarray(RGB).convert("LAB"), "TIFF"), "8 bits"),
     "animated PNG": ("a.png", saved(MANY[0], "PNG", save_all=True, append_images=MANY[1:]), "2 pictures"),
@@ -119,8 +119,8 @@ LABELS = {
     "16 bits": ("a.png", saved(IDS.astype(np.uint16) * 1000, "PNG"), IDS.astype(np.uint16) * 1000),
     "palette": ("a.png", saved(palette_image(), "PNG"), IDS),
     "palette of 4 bits": ("a.png", saved(Image.fromarray(IDS % 16).convert("P"), "PNG", bits=4), IDS % 16),
-    "grey of 4 bits": ("a.png", png_chunks(IDS[:, ::2] % 16 * 16 + IDS[:, 1::2] % 16, 0, 4), IDS % 16),
-    "grey of 2 bits": (
+    "gray of 4 bits": ("a.png", png_chunks(IDS[:, ::2] % 16 * 16 + IDS[:, 1::2] % 16, 0, 4), IDS % 16),
+    "gray of 2 bits": (
         "a.png",
         png_chunks(np.full((12, 4), 0b00011011, np.uint8), 0, 2),
         np.resize([0, 1, 2, 3], (12, 16)),
@@ -136,7 +136,7 @@ def written(case, folder):
     """The file of a case; some need more than bytes."""
     name, content, expected = case
     if content is None:
-        special = {"interlaced": png_interlaced, "colour profile and gamma": png_with_gamma}
+        special = {"interlaced": png_interlaced, "color profile and gamma": png_with_gamma}
         content = special[next(key for key, value in IMAGES.items() if value is case)]()
     (folder / name).write_bytes(content)
     return folder / name, expected
@@ -205,7 +205,7 @@ def split(tmp_path):
         write_image(tmp_path / f"set/train/image/{name}.png", RGB)
         write_label(tmp_path / f"set/train/label/{name}.png", np.full(IDS.shape, 7, np.uint8))
     (tmp_path / "set.yaml").write_text("classes: cityscapes\nfolder: set\n")
-    return tmp_path / "set/train", Experiment(name="x", data={"dataset": str(tmp_path / "set.yaml")})
+    return tmp_path / "set/train", Config(name="x", data={"dataset": str(tmp_path / "set.yaml")})
 
 
 def test_a_file_that_may_not_be_read(tmp_path):
@@ -227,52 +227,52 @@ def test_a_folder_that_may_not_be_read(tmp_path):
 
 
 def test_links(split, tmp_path):
-    folder, experiment = split
+    folder, config = split
     (folder / "image/more").symlink_to(folder / "image", target_is_directory=True)  # leads to itself again
-    assert len(list_split(experiment, "train")) == 2
+    assert len(list_split(config, "train")) == 2
     (folder / "image/b.png").rename(tmp_path / "b.png")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "b.png").rename(tmp_path / "elsewhere/b.png")
     (folder / "image/linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    assert len(list_split(experiment, "train")) == 2
+    assert len(list_split(config, "train")) == 2
     (tmp_path / "elsewhere/b.png").unlink()
     (tmp_path / "elsewhere/b.png").symlink_to("b.png")
     with pytest.raises(DataError, match=r"b\.png"):
-        list_split(experiment, "train")
+        list_split(config, "train")
     (tmp_path / "elsewhere/b.png").unlink()
     (tmp_path / "elsewhere/b.png").symlink_to("gone.png")
     with pytest.raises(DataError, match=r"b\.png: a link to nothing"):
-        list_split(experiment, "train")
+        list_split(config, "train")
 
 
 def test_a_folder_named_like_an_image(split):
-    folder, experiment = split
+    folder, config = split
     (folder / "image/c.png").mkdir()
-    assert len(list_split(experiment, "train")) == 2
+    assert len(list_split(config, "train")) == 2
     with pytest.raises(DataError, match=r"c\.png: a folder"):
         read_image(folder / "image/c.png")
 
 
 def test_sizes_that_differ(split):
-    folder, experiment = split
+    folder, config = split
     for name, orientation in (("a", 3), ("b", 1)):
         (folder / f"image/{name}.png").write_bytes(saved(RGB, "PNG", exif=exif(orientation)))
-    assert [inspect(pair, experiment).turned for pair in list_split(experiment, "train")] == [True, False]
+    assert [inspect(pair, config).turned for pair in list_split(config, "train")] == [True, False]
     write_label(folder / "label/a.png", np.full((5, 5), 7, np.uint8))
     (folder / "image/b.png").write_bytes(saved(RGB, "PNG", exif=exif(6)))
-    a, b = (inspect(pair, experiment).errors for pair in list_split(experiment, "train"))
+    a, b = (inspect(pair, config).errors for pair in list_split(config, "train"))
     assert len(a) == 1 and "a.png: size 5 x 5 differs from" in a[0] and "12 x 16" in a[0]
     assert len(b) == 1 and "turned by 90 degrees" in b[0]
 
 
-@pytest.mark.parametrize("kind", ["grey", "palette", "colours", "by Pillow"])
+@pytest.mark.parametrize("kind", ["gray", "palette", "colors", "by Pillow"])
 def test_a_flipped_bit_never_changes_a_picture_unnoticed(kind, tmp_path):
     path = tmp_path / "a.png"
-    values = RGB if kind == "colours" else IDS
-    read = read_image if kind == "colours" else read_label
+    values = RGB if kind == "colors" else IDS
+    read = read_image if kind == "colors" else read_label
     if kind == "by Pillow":
         Image.fromarray(values).save(path)
-    elif kind == "colours":
+    elif kind == "colors":
         write_image(path, values)
     else:
         write_label(path, values, PALETTE if kind == "palette" else None)
@@ -287,7 +287,7 @@ def test_labels_that_no_png_holds_are_refused(tmp_path):
     for labels in (IDS.astype(np.int32), RGB, IDS[:0]):
         with pytest.raises(DataError, match=r"a\.png"):
             write_label(tmp_path / "a.png", labels)
-    with pytest.raises(DataError, match="256 colours"):
+    with pytest.raises(DataError, match="256 colors"):
         write_label(tmp_path / "a.png", IDS.astype(np.uint16), PALETTE)
     write_label(tmp_path / "a.png", np.asfortranarray(IDS.astype(np.uint16) * 300))
     np.testing.assert_array_equal(read_label(tmp_path / "a.png"), IDS.astype(np.uint16) * 300)

@@ -9,21 +9,21 @@ import torch
 from conftest import ROOT
 
 from openseg.cli.main import main
-from openseg.config import load_experiment
-from openseg.data.cache import DecodedCache
-from openseg.data.folder import list_split
-from openseg.data.loaders import TrainSet, ValSet
+from openseg.config import load_config
+from openseg.datasets.cache import DecodedCache
+from openseg.datasets.loaders import TrainSet, ValSet
+from openseg.datasets.splits import list_split
 from openseg.errors import DataError
-from openseg.images import write_image
+from openseg.io.images import write_image
 
 
-def experiment_of(data_root, overrides, *more):
-    return load_experiment(ROOT / "configs/demo/segfix_hrnet_tiny.yaml", [*overrides, f"data.root={data_root}", *more])
+def config_of(data_root, overrides, *more):
+    return load_config(ROOT / "configs/demo/segfix_hrnet_tiny.yaml", [*overrides, f"data.root={data_root}", *more])
 
 
 def test_samples_from_the_cache_are_the_same(data_root, overrides, tmp_path):
     cached = ["data.cache_gb=1", f"data.cache_dir={tmp_path}"]
-    plain, kept = experiment_of(data_root, overrides), experiment_of(data_root, overrides, *cached)
+    plain, kept = config_of(data_root, overrides), config_of(data_root, overrides, *cached)
     for kind in (TrainSet, ValSet):
         without, first, second = (kind(each, list_split(each, "train")) for each in (plain, kept, kept))
         for index in range(8 if kind is TrainSet else 4):
@@ -36,8 +36,8 @@ def test_samples_from_the_cache_are_the_same(data_root, overrides, tmp_path):
 
 
 def test_a_crop_reads_from_a_memory_map(data_root, overrides, tmp_path):
-    experiment = experiment_of(data_root, overrides, "data.cache_gb=1", f"data.cache_dir={tmp_path}")
-    dataset = TrainSet(experiment, list_split(experiment, "train"))
+    config = config_of(data_root, overrides, "data.cache_gb=1", f"data.cache_dir={tmp_path}")
+    dataset = TrainSet(config, list_split(config, "train"))
     path = dataset.pairs[0].image
     dataset.samples.image(path)
     again = dataset.samples.image(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openseg.prepare.releases import camvid
+from openseg.tools.prepare.releases import camvid
 
 FOLDER = os.environ.get("OPENSEG_CAMVID")
 pytestmark = pytest.mark.skipif(not FOLDER, reason="OPENSEG_CAMVID does not name a folder with CamVid")

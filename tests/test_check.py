@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from openseg.catalog import get_catalog
 from openseg.cli.main import main
-from openseg.data.scenes import write_scene
-from openseg.files import list_files
-from openseg.images import read_label, write_image, write_label
+from openseg.datasets.registry import get_dataset_info
+from openseg.io.files import list_files
+from openseg.io.images import read_label, write_image, write_label
+from openseg_demo.scenes import write_scene
 
 RNG = np.random.default_rng(0)
 
 
 @pytest.fixture
 def set_(tmp_path, monkeypatch):
-    """A data set in the ids of Cityscapes, four samples to train and two to validate."""
+    """A dataset in the ids of Cityscapes, four samples to train and two to validate."""
     monkeypatch.chdir(tmp_path)
     for index in range(6):
         write_scene((tmp_path / "set" / ("train" if index < 4 else "val"), index), (64, 96), seed=3)
@@ -115,18 +115,18 @@ def test_warnings(set_, capsys):
 
 @pytest.mark.parametrize("mistake", ["all ignored", "training ids", "0 and 255", "minus 1"])
 def test_values_that_are_known_and_wrong_all_the_same(mistake, set_, one_line_error, capsys):
-    catalog = get_catalog("cityscapes")
+    info = get_dataset_info("cityscapes")
     for split in ("train", "val"):
         for label in (set_ / split / "label").iterdir():
             values = read_label(label)
             if mistake == "all ignored":
                 values[:] = 0
             elif mistake == "training ids":
-                values = catalog.encode(values)
+                values = info.encode(values)
             elif mistake == "0 and 255":
                 values = np.where(values == 7, 255, 0).astype(np.uint8)
             else:
-                values = np.where(values == 7, 255, catalog.encode(values))
+                values = np.where(values == 7, 255, info.encode(values))
             write_label(label, values)
     if mistake == "0 and 255":
         (set_.parent / "set.yaml").write_text("classes: [other, road]\nfolder: set\n")
@@ -157,7 +157,7 @@ def test_values_that_are_known_and_wrong_all_the_same(mistake, set_, one_line_er
 def test_ground_truth_of_segfix_is_checked_too(data_root, tmp_path, capsys):
     config = ["--config", str(ROOT / "configs/demo/segfix_hrnet_tiny.yaml"), f"data.root={data_root}"]
     assert main(["check", *config]) == 0
-    assert main(["check", *config, "data.offset_gt=none"]) == 1
+    assert main(["check", *config, "segfix.offset_gt=none"]) == 1
     assert "no SegFix ground truth of 4 of 4 labels" in capsys.readouterr().out
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from openseg.catalog import get_catalog
+from openseg.datasets.registry import get_dataset_info
 from openseg.metrics import InstanceScores, LabelScores, PredictedInstance
 
 SIZE = (96, 160)
-CATALOG = get_catalog("cityscapes")
+CATALOG = get_dataset_info("cityscapes")
 SCENES = 24
 
 
@@ -190,9 +190,9 @@ def test_instance_ap_is_official(scenes, files, part, monkeypatch):
     for _, instances, _, guesses in scenes[part]:
         one = things()
         one.update(guesses, instances)
-        scores += one
+        scores.merge(one)
     official = official_instances(files[part], monkeypatch)
     np.testing.assert_allclose(scores.average_precision("mask"), np.array(official["resultApMatrix"])[0], atol=1e-9)
-    assert scores.summary()["AP"] == pytest.approx(official["averages"]["allAp"], abs=1e-9)
-    assert scores.summary()["AP50"] == pytest.approx(official["averages"]["allAp50%"], abs=1e-9)
+    assert scores.compute()["AP"] == pytest.approx(official["averages"]["allAp"], abs=1e-9)
+    assert scores.compute()["AP50"] == pytest.approx(official["averages"]["allAp50%"], abs=1e-9)
     json.dumps(scores.as_dict())

@@ -11,10 +11,10 @@ from conftest import ROOT
 from PIL import Image
 
 from openseg.cli.refine import main as segfix
-from openseg.images import read_label, write_image, write_label
-from openseg.prepare.scenes import demo
-from openseg.prepare.targets import segfix_targets
+from openseg.io.images import read_label, write_image, write_label
 from openseg.segfix import write_offsets
+from openseg.tools.prepare.targets import segfix_targets
+from openseg_demo.generator import demo
 
 SEMANTIC = ROOT / "configs/demo/hrnet_tiny_ocr.yaml"
 SEGFIX = ROOT / "configs/demo/segfix_hrnet_tiny.yaml"
@@ -76,7 +76,7 @@ def test_offsets_are_kept_only_if_the_same_checkpoint_made_them(
     assert command("offsets", "--config", SEGFIX, "--checkpoints", trained, *options) == 0
     capsys.readouterr()
     assert command("offsets", "--config", SEGFIX, "--checkpoints", trained, *options) == 0
-    assert "2 of 2 are there already" in capsys.readouterr().out
+    assert "2 of 2 already exist" in capsys.readouterr().out
     best = trained / "demo/segfix_hrnet_tiny_best.pth"
     other = torch.load(best)
     other["weights"]["mask_head.2.weight"] += 1
@@ -191,7 +191,7 @@ def test_a_broken_file_met_by_a_worker_is_one_line_too(
     split = copy_of(data_root, tmp_path)
     for label in (split / "label").iterdir():
         label.write_bytes(label.read_bytes()[:200])
-    monkeypatch.setattr("openseg.engine.train.quick_check", lambda *_: None)  # let the workers meet it
+    monkeypatch.setattr("openseg.training.trainer.quick_check", lambda *_: None)  # let the workers meet it
     code = command("train", "--config", SEMANTIC, *overrides, "data.workers=2", f"data.root={tmp_path / 'data'}")
     one_line_error(code, "label", "truncated")
 

@@ -7,16 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openseg.catalog import get_catalog
-from openseg.config import AugmentConfig, DataConfig, Normalization, load_experiment
-from openseg.data.folder import list_pairs, list_split, split_paths
-from openseg.data.loaders import TrainSet, iterate_training
-from openseg.data.transforms import FILL, augment, fit_image, fit_size, mirror, normalize
+from openseg.config import AugmentConfig, DataConfig, Normalization, load_config
+from openseg.datasets.augmentations import FILL
+from openseg.datasets.loaders import TrainSet, iterate_training
+from openseg.datasets.registry import get_dataset_info
+from openseg.datasets.splits import list_pairs, list_split, split_paths
+from openseg.datasets.transforms import augment, fit_image, fit_size, mirror, normalize
 from openseg.errors import DataError
-from openseg.images import write_image, write_label
-from openseg.prepare.targets import instance_targets, segfix_targets
+from openseg.io.images import write_image, write_label
 from openseg.segfix.directions import codes_to_directions
 from openseg.segfix.targets import make_targets
+from openseg.tools.prepare.targets import instance_targets, segfix_targets
 
 
 def sample_maps(rng, height, width):
@@ -33,7 +34,7 @@ def sample_maps(rng, height, width):
 def test_a_sample_is_a_piece_of_its_image_and_padding(height, width, seed):
     config = AugmentConfig(crop_size=(64, 64), scale_range=None, flip=0, brightness=0)
     image, maps = sample_maps(np.random.default_rng(seed), height, width)
-    sample = augment(image, maps, config, np.random.default_rng(seed))
+    sample = augment(image, maps, config, [seed])
     top, left, h, w = sample.window
     assert (h, w) == (min(height, 64), min(width, 64))
     inside = (slice(top, top + h), slice(left, left + w))
@@ -53,7 +54,7 @@ def test_mirroring_twice_changes_nothing(height, width, seed):
     rng = np.random.default_rng(seed)
     image, maps = sample_maps(rng, height, width)
     maps["instance"] = rng.integers(0, 34000, (height, width)).astype(np.uint16)
-    flipped = get_catalog("lip").flipped_classes
+    flipped = get_dataset_info("lip").flipped_classes
     mirrored = mirror(image, maps, flipped)
     again, back = mirror(*mirrored, flipped)
     np.testing.assert_array_equal(mirrored[0], image[:, ::-1])
@@ -89,8 +90,8 @@ def test_images_are_brought_to_size_after_the_first_flip(fit, size):
     maps = {"label": np.where(maps["label"] > 9, 14, 15).astype(np.uint8)}
     data = DataConfig(dataset="lip", **fit)
     config = AugmentConfig(crop_size=(96, 96), scale_range=None, flip=1, flip_first=True, brightness=0)
-    flipped = get_catalog("lip").flipped_classes
-    sample = augment(image, maps, config, np.random.default_rng(1), data, flipped)
+    flipped = get_dataset_info("lip").flipped_classes
+    sample = augment(image, maps, config, [1], data, flipped)
     top, left, height, width = sample.window
     assert (height, width) == size == fit_size((40, 50), data)
     inside = (slice(top, top + height), slice(left, left + width))
@@ -115,9 +116,9 @@ def test_padding_is_exactly_zero_and_channels_are_swapped():
 
 
 def stream(data_root, overrides, start, workers):
-    config = "configs/demo/segfix_hrnet_tiny.yaml"
-    experiment = load_experiment(config, [*overrides, "train.max_iters=6", f"data.workers={workers}"])
-    dataset = TrainSet(experiment, list_split(experiment, "train"))
+    path = "configs/demo/segfix_hrnet_tiny.yaml"
+    config = load_config(path, [*overrides, "train.max_iters=6", f"data.workers={workers}"])
+    dataset = TrainSet(config, list_split(config, "train"))
     return list(iterate_training(dataset, start, pin=False))
 
 
@@ -134,7 +135,7 @@ def test_targets_are_the_same_from_files_and_made_while_reading(data_root, overr
     options = ["--datadir", str(data_root / "demo"), "--split", "train", "--outname", "as_mat", "--format", "mat"]
     assert segfix_targets(options) == 0
     plain = stream(data_root, overrides, 0, workers=0)
-    for change in ("data.targets=label", "data.offset_gt=as_mat"):
+    for change in ("segfix.targets=label", "segfix.offset_gt=as_mat"):
         for ours, theirs in zip(stream(data_root, [*overrides, change], 0, workers=0), plain, strict=True):
             assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
@@ -142,8 +143,8 @@ def test_targets_are_the_same_from_files_and_made_while_reading(data_root, overr
 def test_targets_of_instances_are_made_while_reading(data_root, overrides):
     folder = data_root / "demo/train"
     assert instance_targets(["--datadir", str(data_root / "demo"), "--split", "train"]) == 0
-    from_files = stream(data_root, [*overrides, "data.offset_gt=offset_gt/dt_offset_inst_w_stuff"], 0, workers=0)
-    made = stream(data_root, [*overrides, "data.targets=instance"], 0, workers=0)
+    from_files = stream(data_root, [*overrides, "segfix.offset_gt=offset_gt/dt_offset_inst_w_stuff"], 0, workers=0)
+    made = stream(data_root, [*overrides, "segfix.targets=instance"], 0, workers=0)
     assert len(list((folder / "instance").iterdir())) == 4
     for ours, theirs in zip(made, from_files, strict=True):
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
@@ -151,11 +152,11 @@ def test_targets_of_instances_are_made_while_reading(data_root, overrides):
 
 def test_compact_targets_say_how_far_they_know(data_root, overrides):
     with pytest.raises(DataError, match=r"--format mat"):
-        stream(data_root, [*overrides, "loss.max_distance=30"], 0, workers=0)
+        stream(data_root, [*overrides, "segfix.max_distance=30"], 0, workers=0)
 
 
 def test_an_epoch_holds_every_sample_once(data_root, overrides):
-    from openseg.data.loaders import _permutation
+    from openseg.datasets.loaders import _permutation
 
     assert sorted(_permutation(1, 5, 40)) == list(range(40))
     assert list(_permutation(1, 5, 40)) != list(_permutation(1, 6, 40))
@@ -169,7 +170,7 @@ def make_split(folder, images=("a", "b"), labels=("a", "b")):
 
 
 def pairs_of(folder):
-    return list_pairs(split_paths(get_catalog("demo"), folder.parent, folder.name))
+    return list_pairs(split_paths(get_dataset_info("demo"), folder.parent, folder.name))
 
 
 def test_broken_folders_are_named(tmp_path):

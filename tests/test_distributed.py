@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_train import check_equal
 
-from openseg.config import load_experiment
-from openseg.data.folder import list_split
-from openseg.data.loaders import draws_of
-from openseg.engine.distributed import pick_device
-from openseg.engine.evaluate import evaluate_network
+from openseg.config import load_config
+from openseg.datasets.loaders import draws_of
+from openseg.datasets.splits import list_split
+from openseg.distributed import pick_device
 from openseg.errors import ConfigError
-from openseg.images import read_label, write_label
-from openseg.models.weights import load_model, read_checkpoint
+from openseg.io.images import read_label, write_label
+from openseg.models.checkpoint.io import load_model, read_checkpoint
+from openseg.training.validation import evaluate_network
 
 SEMANTIC, SEGFIX = ROOT / "configs/demo/hrnet_tiny_ocr.yaml", ROOT / "configs/demo/segfix_hrnet_tiny.yaml"
 ONE, TWO = [sys.executable], [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -105,7 +105,7 @@ def test_two_processes_learn_what_one_does(what, training, command, overrides, p
         "loss.mean_over=batch",
     ]
     if what != "segfix":
-        options += [f"loss.type={what}", "loss.ohem_min_kept=2000"]
+        options += [f"loss.type={what}", *(["loss.min_kept=2000"] if what == "ohem" else [])]
     finish(training(TWO, *options, "name=two", "--checkpoints", tmp_path / "checkpoints"))
     assert command("train", *options, "name=one") == 0
     one, two = (losses_of(tmp_path / "runs/demo" / name) for name in ("one", "two"))
@@ -124,9 +124,9 @@ def test_processes_validate_the_network_that_is_saved(training, overrides, data_
     """Without SyncBatchNorm each process has statistics of its own samples."""
     finish(training(TWO, "--config", SEMANTIC, *overrides, "train.max_iters=8", "--checkpoints", tmp_path))
     path = tmp_path / "demo/hrnet_tiny_ocr_latest.pth"
-    experiment = load_experiment(SEMANTIC, overrides)
-    model, _ = load_model(experiment, path)
-    found = evaluate_network(model, experiment, list_split(experiment, "val"), torch.device("cpu"))
+    config = load_config(SEMANTIC, overrides)
+    model, _ = load_model(config, path)
+    found = evaluate_network(model, config, list_split(config, "val"), torch.device("cpu"))
     assert found.scores == pytest.approx(read_checkpoint(path).content["scores"], abs=1e-9)
 
 

@@ -15,11 +15,12 @@ from test_export import Stem
 
 from openseg.cli.keys import keys_table
 from openseg.cli.main import _parser as main_parser
-from openseg.config import load_experiment
-from openseg.engine.export import Exportable, write_exported
-from openseg.images import write_image
-from openseg.models import HEADS, Segmentor, build_model
-from openseg.models.weights import write_weights
+from openseg.config import load_config
+from openseg.io.images import write_image
+from openseg.models.checkpoint.io import write_weights
+from openseg.models.factory import HEADS, build_model
+from openseg.models.segmentor import Segmentor
+from openseg.tools.export import Exportable, write_exported
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "pretrained_model/README.md"])
 IDS = [str(path.relative_to(ROOT)) for path in PAGES]
@@ -70,7 +71,7 @@ def test_every_page_is_reached_from_the_readme():
 
 
 def understood(words, run):
-    """Whether a program knows the options of a command and the experiment it names; programs of others pass."""
+    """Whether a program knows the options of a command and the config it names; programs of others pass."""
     program, *arguments = words
     if program in ("python", ".venv/bin/ruff") or program in SHELL:
         if program != "python" or not arguments:
@@ -97,7 +98,7 @@ def understood(words, run):
         assert all("=" in word and not word.startswith("-") for word in rest), rest
         overrides = [word for word in [*getattr(known, "overrides", []), *rest] if not word.endswith(".yaml")]
         if getattr(known, "config", None) and (ROOT / known.config).is_file():
-            load_experiment(ROOT / known.config, [each for each in overrides if "<" not in each])
+            load_config(ROOT / known.config, [each for each in overrides if "<" not in each])
         elif getattr(known, "config", None):
             assert not known.config.startswith("configs/"), known.config
         return
@@ -147,16 +148,16 @@ def test_messages_of_the_troubleshooting_exist():
 
 def test_python_blocks_run(tmp_path, monkeypatch):
     """Of all pages in their order, in a folder that holds what they speak of."""
-    for config, name in (("cityscapes/hrnet48_ocr", "hrnet_w48_ocr_1"), ("camvid/hrnet18_ocr", "hrnet_w18_ocr_1")):
-        experiment = load_experiment(ROOT / f"configs/{config}.yaml")
-        target = tmp_path / "checkpoints" / config.split("/")[0] / f"{name}_latest.pth"
+    for setting, name in (("cityscapes/hrnet48_ocr", "hrnet_w48_ocr_1"), ("camvid/hrnet18_ocr", "hrnet_w18_ocr_1")):
+        config = load_config(ROOT / f"configs/{setting}.yaml")
+        target = tmp_path / "checkpoints" / setting.split("/")[0] / f"{name}_latest.pth"
         target.parent.mkdir(parents=True)
-        write_weights(target, build_model(experiment), experiment)
+        write_weights(target, build_model(config), config)
     monkeypatch.chdir(tmp_path)
     pytest.importorskip("onnxruntime", reason="pip install openseg[export]")
-    experiment = load_experiment(ROOT / "configs/demo/hrnet_tiny_ocr.yaml")
-    model = Segmentor(Stem(), HEADS["fcn"](Stem.head_channels, 19, experiment.model))
-    write_exported(tmp_path / "labels.onnx", Exportable(model.eval(), experiment, "labels"), {})
+    config = load_config(ROOT / "configs/demo/hrnet_tiny_ocr.yaml")
+    model = Segmentor(Stem(), HEADS["fcn"](Stem.channels, Stem.strides, 19, head_channels=32))
+    write_exported(tmp_path / "labels.onnx", Exportable(model.eval(), config, "labels"), {})
     street, ran = np.zeros((64, 96, 3), np.uint8), 0
     for path in PAGES:
         for block in blocks(path, "python"):

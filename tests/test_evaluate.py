@@ -5,49 +5,50 @@ import json
 import numpy as np
 import pytest
 
-from openseg.catalog import CATALOG_NAMES, IGNORE, get_catalog
-from openseg.images import write_image, write_label
+from openseg.datasets.registry import DATASET_NAMES, get_dataset_info
+from openseg.io.images import write_image, write_label
+from openseg.labels import IGNORE_INDEX
 
 RNG = np.random.default_rng(0)
 SIZE = (40, 60)
 
 
-def write_set(folder, catalog, count=8):
-    """Truths, and predictions that are mostly right, in the data set's ids; returns both as training ids."""
-    truths = RNG.integers(0, catalog.num_classes, (count, 5, 6)).repeat(8, axis=1).repeat(10, axis=2).astype(np.uint8)
-    guesses = RNG.integers(0, catalog.num_classes, truths.shape).astype(np.uint8)
+def write_set(folder, info, count=8):
+    """Truths, and predictions that are mostly right, in the dataset's ids; returns both as training ids."""
+    truths = RNG.integers(0, info.num_classes, (count, 5, 6)).repeat(8, axis=1).repeat(10, axis=2).astype(np.uint8)
+    guesses = RNG.integers(0, info.num_classes, truths.shape).astype(np.uint8)
     predictions = np.where(RNG.random(truths.shape) < 0.9, truths, guesses)
-    truths[:, :4] = IGNORE
+    truths[:, :4] = IGNORE_INDEX
     for number, (truth, prediction) in enumerate(zip(truths, predictions, strict=True)):
         for kind, labels in (("gt", truth), ("pred", prediction)):
             path = folder / kind / f"{number}.png"
-            if catalog.label_colors:
-                write_image(path, catalog.colorize(labels))
+            if info.label_colors:
+                write_image(path, info.colorize(labels))
             else:
-                write_label(path, catalog.decode(labels))
+                write_label(path, info.decode(labels))
     return truths, predictions
 
 
-@pytest.mark.parametrize("dataset", CATALOG_NAMES)
+@pytest.mark.parametrize("dataset", DATASET_NAMES)
 def test_every_data_set_is_scored_in_its_own_ids(dataset, tmp_path, command):
-    catalog = get_catalog(dataset)
-    truths, predictions = write_set(tmp_path, catalog, 3)
+    info = get_dataset_info(dataset)
+    truths, predictions = write_set(tmp_path, info, 3)
     assert command("evaluate", "--dataset", dataset, "--pred", "pred", "--gt", "gt", "--json", "s.json") == 0
     scores = json.loads((tmp_path / "s.json").read_text())["pred"]
-    valid = truths < catalog.num_classes
+    valid = truths < info.num_classes
     ious = []
-    for label in range(catalog.num_classes):
+    for label in range(info.num_classes):
         a, b = (truths == label) & valid, (predictions == label) & valid
         if (a | b).any():
             ious.append(np.count_nonzero(a & b) / np.count_nonzero(a | b))
     assert scores["summary"]["mIoU"] == pytest.approx(np.mean(ious), abs=1e-12)
     assert scores["summary"]["pixel accuracy"] == pytest.approx(np.mean((truths == predictions)[valid]), abs=1e-12)
-    assert len(scores["absent"]) == catalog.num_classes - len(ious)
+    assert len(scores["absent"]) == info.num_classes - len(ious)
 
 
 def test_what_is_wrong_is_named_and_the_rest_scored(tmp_path, command, one_line_error, capsys):
-    catalog = get_catalog("cityscapes")
-    truths, predictions = write_set(tmp_path, catalog)
+    info = get_dataset_info("cityscapes")
+    truths, predictions = write_set(tmp_path, info)
     arguments = ["evaluate", "--dataset", "cityscapes", "--pred", "pred", "--gt", "gt", "--json", "s.json"]
     assert command(*arguments, "--workers", "2") == 0
     whole = (tmp_path / "s.json").read_bytes()
@@ -58,7 +59,7 @@ def test_what_is_wrong_is_named_and_the_rest_scored(tmp_path, command, one_line_
     write_label(tmp_path / "pred/more.png", predictions[0])  # left over
     code = command(*arguments)
     one_line_error(code, "2 predictions", "0.png has no prediction", "more.png has no truth", "--allow-missing")
-    write_label(tmp_path / "pred/1.png", catalog.decode(predictions[1])[:-1])  # of another size
+    write_label(tmp_path / "pred/1.png", info.decode(predictions[1])[:-1])  # of another size
     write_label(tmp_path / "pred/2.png", np.full(SIZE, 99, np.uint8))  # no id at all
     write_label(tmp_path / "pred/3.png", predictions[3])  # training ids
     (tmp_path / "pred/4.png").write_bytes(b"")
@@ -69,7 +70,7 @@ def test_what_is_wrong_is_named_and_the_rest_scored(tmp_path, command, one_line_
         "5 predictions",
         "1.png: size 39 x 60",
         "2.png: value 99",
-        "3.png: 0 % of the labelled",
+        "3.png: 0 % of the labeled",
         "4.png: an empty",
     ]
     one_line_error(command(*arguments), *words, "5.png")
@@ -85,14 +86,14 @@ def test_what_is_wrong_is_named_and_the_rest_scored(tmp_path, command, one_line_
     one_line_error(command(*arguments, "--allow-missing"), "gt/6.png", "value 77")  # a truth is never left out
     for number in (6, 7):
         write_label(tmp_path / "pred" / f"{number}.png", np.full(SIZE, 99, np.uint8))
-    write_label(tmp_path / "gt/6.png", catalog.decode(truths[6]))
+    write_label(tmp_path / "gt/6.png", info.decode(truths[6]))
     code = command(*arguments, "--allow-missing")
     one_line_error(code, "8 predictions", "4.png: an empty", "and 3 more")  # there is nothing left to score
 
 
 def test_a_whole_folder_of_problems_names_five(tmp_path, command, one_line_error):
-    catalog = get_catalog("cityscapes")
-    write_set(tmp_path, catalog, 9)
+    info = get_dataset_info("cityscapes")
+    write_set(tmp_path, info, 9)
     for path in (tmp_path / "pred").iterdir():
         path.write_bytes(b"")
     error = one_line_error(
@@ -102,8 +103,8 @@ def test_a_whole_folder_of_problems_names_five(tmp_path, command, one_line_error
 
 
 def test_no_class_is_a_miss_and_not_an_error(tmp_path, command):
-    catalog = get_catalog("camvid")
-    truths, _ = write_set(tmp_path, catalog, 2)
+    info = get_dataset_info("camvid")
+    truths, _ = write_set(tmp_path, info, 2)
     for number in range(2):
         write_label(tmp_path / "pred" / f"{number}.png", np.full(SIZE, 11, np.uint8))
     assert command("evaluate", "--dataset", "camvid", "--pred", "pred", "--gt", "gt", "--json", "s.json") == 0
@@ -114,14 +115,14 @@ def test_no_class_is_a_miss_and_not_an_error(tmp_path, command):
 
 @pytest.mark.parametrize("dataset", ["cityscapes", "ade20k", "pascal_context"])
 def test_training_ids_are_told_and_read(dataset, tmp_path, command, one_line_error):
-    catalog = get_catalog(dataset)
-    _, predictions = write_set(tmp_path, catalog)
+    info = get_dataset_info(dataset)
+    _, predictions = write_set(tmp_path, info)
     arguments = ["evaluate", "--dataset", dataset, "--gt", "gt", "--json", "s.json", "--pred"]
     assert command(*arguments, "pred") == 0
     expected = json.loads((tmp_path / "s.json").read_text())["pred"]
     for number, prediction in enumerate(predictions):
         write_label(tmp_path / "train" / f"{number}.png", prediction)
-    if catalog.ids == tuple(range(catalog.num_classes)):
+    if info.ids == tuple(range(info.num_classes)):
         assert command(*arguments, "train") == 0
     else:
         one_line_error(command(*arguments, "train"), "training ids (--train-ids)")
@@ -131,7 +132,7 @@ def test_training_ids_are_told_and_read(dataset, tmp_path, command, one_line_err
 
 
 def test_tables_of_two_results(tmp_path, command, capsys):
-    write_set(tmp_path, get_catalog("camvid"))
+    write_set(tmp_path, get_dataset_info("camvid"))
     arguments = ["evaluate", "--dataset", "camvid", "--gt", "gt", "--pred", "pred", "gt", "--per-image"]
     assert command(*arguments, "--markdown", "s.md", "--csv", "s.csv", "--distances", "2,1") == 0
     out, text = capsys.readouterr().out, (tmp_path / "s.md").read_text()
@@ -143,14 +144,14 @@ def test_tables_of_two_results(tmp_path, command, capsys):
 
 
 def test_instances_of_a_data_set_without_things(tmp_path, command, one_line_error):
-    write_set(tmp_path, get_catalog("camvid"), 1)
+    write_set(tmp_path, get_dataset_info("camvid"), 1)
     (tmp_path / "pred/0_pred.txt").write_text("0.png 1 0.5\n")
     arguments = ["evaluate", "--dataset", "camvid", "--gt", "gt", "--pred", "pred", "--instances"]
     one_line_error(command(*arguments), "camvid", "thing_ids")
 
 
 def write_instances(tmp_path, lines):
-    """A data set of one image with a car, a group of cars and ignored pixels, and a list of masks."""
+    """A dataset of one image with a car, a group of cars and ignored pixels, and a list of masks."""
     (tmp_path / "things.yaml").write_text("classes: [road, {name: car, id: 26}]\nthing_ids: [26]\n")
     truth = np.zeros((40, 80), np.uint16)
     truth[:20, :20], truth[:20, 40:60], truth[30:, :] = 26001, 26, 255

@@ -8,16 +8,17 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from openseg.config import load_experiment
-from openseg.engine.export import Exportable, compare, write_exported
-from openseg.engine.offsets import SegFixPredictor
-from openseg.engine.predictor import Predictor
-from openseg.engine.summary import summarize
-from openseg.images import write_image, write_label
-from openseg.models import HEADS, Segmentor, build_model
-from openseg.models.inference import prepare_for_inference
-from openseg.models.weights import read_checkpoint, write_weights
+from openseg.config import load_config
+from openseg.inference.offsets import SegFixPredictor
+from openseg.inference.predictor import Predictor
+from openseg.inference.prepare import prepare_for_inference
+from openseg.io.images import write_image, write_label
+from openseg.models.checkpoint.io import read_checkpoint, write_weights
+from openseg.models.factory import HEADS, build_model
+from openseg.models.segmentor import Segmentor
 from openseg.segfix import OffsetMap
+from openseg.tools.export import Exportable, compare, write_exported
+from openseg.tools.summary import summarize
 
 SEMANTIC, SEGFIX = ROOT / "configs/demo/hrnet_tiny_ocr.yaml", ROOT / "configs/demo/segfix_hrnet_tiny.yaml"
 SMALL = ["model.head_channels=32", "model.key_channels=16"]
@@ -37,17 +38,17 @@ def checkpoints(tmp_path_factory):
     """A checkpoint of each task, with random weights."""
     folder = tmp_path_factory.mktemp("checkpoints")
     torch.manual_seed(0)
-    for config in (SEMANTIC, SEGFIX):
-        experiment = load_experiment(config)
+    for path in (SEMANTIC, SEGFIX):
+        config = load_config(path)
         (folder / "demo").mkdir(exist_ok=True)
-        write_weights(folder / f"demo/{experiment.name}_latest.pth", trained(build_model(experiment)), experiment)
+        write_weights(folder / f"demo/{config.name}_latest.pth", trained(build_model(config)), config)
     return folder
 
 
 class Stem(torch.nn.Module):
     """In place of a backbone, which takes an exporter long: a map of a quarter of the image for both heads."""
 
-    head_channels = (24, 24)
+    channels, strides = (24,), (4,)
 
     def __init__(self):
         super().__init__()
@@ -56,17 +57,14 @@ class Stem(torch.nn.Module):
     def forward(self, images):
         return [self.conv(images).relu()]
 
-    def head_inputs(self, maps):
-        return maps[0], maps[0]
-
 
 @pytest.mark.parametrize("head, suffix", [*[(head, ".onnx") for head in HEADS], ("isa", ".pt2"), ("ocr", ".pt2")])
 def test_every_head_agrees_at_two_sizes_and_batches(head, suffix, tmp_path):
     pytest.importorskip("onnxruntime", reason="pip install openseg[export]")
-    experiment = load_experiment(SEMANTIC, [*SMALL, f"model.head={head}"])
+    config = load_config(SEMANTIC)
     torch.manual_seed(0)
-    model = trained(Segmentor(Stem(), HEADS[head](Stem.head_channels, 19, experiment.model)))
-    network = Exportable(prepare_for_inference(model), experiment, "logits")
+    model = trained(Segmentor(Stem(), HEADS[head](Stem.channels, Stem.strides, 19, head_channels=32, key_channels=16)))
+    network = Exportable(prepare_for_inference(model), config, "logits")
     write_exported(tmp_path / f"network{suffix}", network, {})
     found = [*compare(tmp_path / f"network{suffix}", network)]
     assert [each.shape for each in found] == [(1, 19, 96, 130), (2, 19, 161, 200)]
@@ -92,8 +90,8 @@ def test_onnx_of_segfix_gives_offset_maps(checkpoints, command, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (97, 140, 3), dtype=np.uint8)
     session = onnxruntime.InferenceSession("segfix.onnx")
     (codes,) = session.run(None, {"images": image.transpose(2, 0, 1)[None].astype(np.float32)})
-    experiment = load_experiment(SEGFIX, ["test.ss.flip=false", "test.window=null"])
-    expected = SegFixPredictor(experiment, checkpoints / "demo/segfix_hrnet_tiny_latest.pth", "cpu")(image)
+    config = load_config(SEGFIX, ["test.ss.flip=false", "test.window=null"])
+    expected = SegFixPredictor(config, checkpoints / "demo/segfix_hrnet_tiny_latest.pth", "cpu")(image)
     found = OffsetMap(codes[0])
     assert (found.offsets == expected.offsets).all(axis=2).mean() >= 0.999 and found.offsets.any()
 
@@ -101,7 +99,7 @@ def test_onnx_of_segfix_gives_offset_maps(checkpoints, command, tmp_path):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["there.onnx"], ["there.onnx: is there already"]),
+        (["there.onnx"], ["there.onnx: already exists"]),
         (["network.tflite"], ["network.tflite", ".onnx or .pt2"]),
         (["network.onnx", "--output", "offsets"], ["logits or labels, not offsets"]),
         (["network.onnx", "--checkpoint", "nothing.pth"], ["nothing.pth"]),
@@ -115,11 +113,11 @@ def test_what_cannot_be_exported_is_one_line(arguments, words, checkpoints, comm
 
 def test_costs_are_those_of_a_known_network():
     """Of a network of one convolution they can be counted by hand; of ours the parameters are those of PyTorch."""
-    experiment = load_experiment(SEMANTIC)
-    small, large = (summarize(experiment, size) for size in ((128, 128), (256, 256)))
-    assert small["parameters"] == sum(p.numel() for p in build_model(experiment).parameters())
+    config = load_config(SEMANTIC)
+    small, large = (summarize(config, size) for size in ((128, 128), (256, 256)))
+    assert small["parameters"] == sum(p.numel() for p in build_model(config).parameters())
     assert large["GFLOPs"] == pytest.approx(4 * small["GFLOPs"], rel=0.02)
-    model = build_model(experiment).eval()
+    model = build_model(config).eval()
     macs = []
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):
@@ -150,7 +148,7 @@ def test_inspect_prints_nothing_but_json(checkpoints, command, capsys, tmp_path)
     torch.save({"state_dict": weights}, tmp_path / "hrnet_tiny_ocr_1.pth")
     assert command("inspect", "--checkpoint", "hrnet_tiny_ocr_1.pth", "--size", 64, 64, "--json") == 0
     printed = capsys.readouterr()
-    assert json.loads(printed.out)["network"]["name"] == "hrnet_tiny_ocr" and "recognised" in printed.err
+    assert json.loads(printed.out)["network"]["name"] == "hrnet_tiny_ocr" and "recognized" in printed.err
 
 
 def test_inspect_needs_something_to_inspect(command, one_line_error):
@@ -159,7 +157,7 @@ def test_inspect_needs_something_to_inspect(command, one_line_error):
 
 def test_labels_says_what_files_hold(command, capsys, tmp_path):
     write_label(tmp_path / "ids.png", np.array([[7, 7, 8, 99]], np.uint8))
-    write_image(tmp_path / "colours.png", np.array([[[0, 0, 0], [128, 64, 128]]], np.uint8))
+    write_image(tmp_path / "colors.png", np.array([[[0, 0, 0], [128, 64, 128]]], np.uint8))
     image = Image.fromarray(np.array([[0, 1, 1, 1]], np.uint8), "P")
     image.putpalette([1, 2, 3, 4, 5, 6])
     image.save(tmp_path / "palette.png")
@@ -171,11 +169,11 @@ def test_labels_says_what_files_hold(command, capsys, tmp_path):
         ["8", "sidewalk", "25.000"],
         ["99", "(unknown)", "25.000"],
     ]
-    assert command("labels", "colours.png", "palette.png", "--json") == 0
-    colours, palette = json.loads(capsys.readouterr().out)
-    assert colours["kind"] == "colours" and [each["value"] for each in colours["values"]] == [[0, 0, 0], [128, 64, 128]]
+    assert command("labels", "colors.png", "palette.png", "--json") == 0
+    colors, palette = json.loads(capsys.readouterr().out)
+    assert colors["kind"] == "colors" and [each["value"] for each in colors["values"]] == [[0, 0, 0], [128, 64, 128]]
     assert palette["kind"] == "uint8 ids, with a palette"
-    assert palette["values"][1] == {"value": 1, "share": 0.75, "colour": [4, 5, 6]}
+    assert palette["values"][1] == {"value": 1, "share": 0.75, "color": [4, 5, 6]}
 
 
 def test_labels_reads_palettes_as_the_data_set_does(command, capsys, tmp_path):
@@ -189,8 +187,8 @@ def test_labels_reads_palettes_as_the_data_set_does(command, capsys, tmp_path):
     shares = {each["name"]: each["share"] for each in json.loads(capsys.readouterr().out)[0]["values"]}
     assert shares == {"green": 0.25, "red": 0.75}
     assert command("labels", "palette.png", "--dataset", "demo", "--json") == 0  # ids of no class there
-    write_image(tmp_path / "colours.png", np.array([[[0, 0, 0]]], np.uint8))
-    assert command("labels", "colours.png", "--dataset", "demo") == 1
+    write_image(tmp_path / "colors.png", np.array([[[0, 0, 0]]], np.uint8))
+    assert command("labels", "colors.png", "--dataset", "demo") == 1
 
 
 def test_labels_of_a_damaged_file_is_one_line(command, tmp_path, one_line_error):

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from openseg.errors import DataError, OpensegError
-from openseg.files import atomic_write, list_files, sample_key
-from openseg.images import read_image, read_label, write_label
+from openseg.io.files import atomic_write, list_files
+from openseg.io.images import read_image, read_label, write_label
+from openseg.io.matching import sample_key
 
 
 @pytest.mark.parametrize("read", [read_image, read_label])
@@ -35,7 +36,7 @@ def test_labels_are_indices_in_every_mode(mode, tmp_path):
     np.testing.assert_array_equal(read_label(tmp_path / "x.png"), values)
 
 
-def test_a_colour_picture_is_no_label(tmp_path):
+def test_a_color_picture_is_no_label(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
     with pytest.raises(DataError, match=r"x\.png.*one channel"):
         read_label(tmp_path / "x.png")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from recipe import GOLDENS, golden, golden_input, golden_state, manifest_names
 
-from openseg.config import load_experiment
-from openseg.models.inference import prepare_for_inference
+from openseg.config import load_config
+from openseg.inference.prepare import prepare_for_inference
+from openseg.models.checkpoint.io import Checkpoint, fit_config, fits, load_model
+from openseg.models.checkpoint.layouts import convert_state
 from openseg.models.layers import resize_logits
-from openseg.models.layouts import convert_state
-from openseg.models.weights import Checkpoint, fit_experiment, fits, load_model
 
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-4}
 LAYOUTS = ("inplace_abn", "torchsyncbn")
@@ -35,10 +35,10 @@ CONFIGS = {
 FILES = sorted(path.stem for path in GOLDENS.glob("*__*.npz"))
 
 
-def experiment_of(network):
+def config_of(network):
     config, *overrides = CONFIGS[network]
-    # Open, since half of the files here are not of the flavour that the experiments were published with.
-    return load_experiment(f"configs/{config}.yaml", ["model.head_activation=null", *overrides])
+    # Open, since half of the files here are not of the flavour that the configs were published with.
+    return load_config(f"configs/{config}.yaml", ["model.head_activation=null", *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def released(tmp_path_factory):
         if name not in kept:
             kept.clear()
             torch.save({"config_dict": {"iters": 80000}, "state_dict": golden_state(name)}, folder / "released.pth")
-            model, report = load_model(experiment_of(name.split("__")[0]), folder / "released.pth")
+            model, report = load_model(config_of(name.split("__")[0]), folder / "released.pth")
             assert report.complete and report.renamed
             kept[name] = model
         return kept[name]
@@ -125,7 +125,7 @@ def test_every_manifest_fits_its_experiment(name):
     with torch.device("meta"):
         state = {key.removeprefix("module."): value for key, value in golden_state(name, values=False).items()}
     checkpoint = Checkpoint(Path(name), convert_state(state))
-    assert fits(checkpoint, fit_experiment(experiment_of(name.split("__")[0]), checkpoint))
+    assert fits(checkpoint, fit_config(config_of(name.split("__")[0]), checkpoint))
 
 
 def test_all_manifests_are_here():

@@ -7,21 +7,22 @@ from conftest import ROOT
 from recipe import golden
 from torch.nn import functional as F
 
-from openseg.catalog import get_catalog
-from openseg.config import Experiment, MultiScale, SingleScale, TestConfig, load_experiment
+from openseg.config import Config, MultiScale, SingleScale, TestConfig, load_config
+from openseg.datasets.registry import get_dataset_info
 from openseg.inference import (
     argmax,
     cubic,
-    held,
+    from_tensor,
     predict_boundary,
     predict_labels,
     predict_logits,
     resized,
-    rows,
     window_starts,
 )
-from openseg.models import SegFixOutput, SegmentorOutput
+from openseg.inference import lazy as rows
 from openseg.models.layers import resize_logits
+from openseg.models.segfix import SegFixOutput
+from openseg.models.segmentor import SegmentorOutput
 from openseg.segfix import DIRECTION_VECTORS, angles_to_directions
 
 
@@ -36,7 +37,7 @@ def collect(rows):
 def test_banded_argmax_equals_the_whole(small, size, monkeypatch):
     monkeypatch.setattr(rows, "_BAND_VALUES", 5 * 2 * 7 * size[1])  # five rows at a time
     logits = torch.randn(2, 7, *small, generator=torch.Generator().manual_seed(0))
-    labels = argmax(resized(held(logits), size), batch=2)
+    labels = argmax(resized(from_tensor(logits), size), batch=2)
     whole = resize_logits(logits, size)
     assert labels.dtype == torch.uint8 and tuple(labels.shape) == (2, *size)
     # Rounding may choose the other of two equal logits, never a worse one.
@@ -61,13 +62,14 @@ def test_boundary_prediction_equals_the_original(key, window, monkeypatch):
         return SegFixOutput(*[F.conv2d(x, weight, stride=4, padding=1) for weight in weights])
 
     monkeypatch.setattr("openseg.inference.boundary.normalize", lambda images, _: images)
-    values = load_experiment(ROOT / "configs/demo/segfix_hrnet_tiny.yaml").dump()
+    values = load_config(ROOT / "configs/demo/segfix_hrnet_tiny.yaml").dump()
     values["test"] = {"window": window}
-    experiment = Experiment.model_validate(values)
-    boundary = predict_boundary(toy, torch.from_numpy(expected["x"]), experiment)
+    values["segfix"]["direction"] = "argmax"
+    config = Config.model_validate(values)
+    boundary = predict_boundary(toy, torch.from_numpy(expected["x"]), config)
     np.testing.assert_allclose(boundary.probability.numpy(), expected[f"{key}_maskprob"][:, 0], atol=1e-5)
     np.testing.assert_allclose(boundary.logits.numpy(), expected[f"{key}_dirlogit"], atol=1e-5)
-    offsets = boundary.offset_map(experiment)
+    offsets = boundary.offset_map(config)
     np.testing.assert_array_equal(offsets.offsets, expected[f"{key}_offset_hw2"])
     # How sure: the length of the mean direction, and a pixel may go that way instead.
     probabilities = boundary.logits[0].softmax(dim=0).numpy()
@@ -75,7 +77,7 @@ def test_boundary_prediction_equals_the_original(key, window, monkeypatch):
     right, down = (np.tensordot(f(angles), probabilities, 1) for f in (np.cos, np.sin))
     moving = offsets.codes > 0
     assert np.abs(offsets.confidence - 255 * np.hypot(right, down))[moving].max() <= 4.8  # half a step, and rounding
-    mean = experiment.model_copy(update={"test": experiment.test.model_copy(update={"direction": "mean"})})
+    mean = config.model_copy(update={"segfix": config.segfix.model_copy(update={"direction": "mean"})})
     expected = DIRECTION_VECTORS[angles_to_directions(np.degrees(np.arctan2(down, right)))]
     np.testing.assert_array_equal(boundary.offset_map(mean).offsets[moving], expected[moving])
 
@@ -88,11 +90,11 @@ def test_mirrored_and_scaled_views_of_a_boundary():
     def toy(x):
         return SegFixOutput(*[F.conv2d(x, weight, stride=4, padding=1) for weight in weights])
 
-    values = load_experiment(ROOT / "configs/demo/segfix_hrnet_tiny.yaml").dump()
+    values = load_config(ROOT / "configs/demo/segfix_hrnet_tiny.yaml").dump()
     values["test"] |= {"ss": {"scales": [1.0, 2.0], "flip": True}}
-    experiment = Experiment.model_validate(values)
+    config = Config.model_validate(values)
     images = torch.randint(0, 256, (1, 3, 33, 45), dtype=torch.uint8)
-    one, other = (predict_boundary(toy, each, experiment) for each in (images, images.flip(3)))
+    one, other = (predict_boundary(toy, each, config) for each in (images, images.flip(3)))
     assert one.probability.shape == (1, 33, 45) and one.logits.shape == (1, 8, 33, 45)
     torch.testing.assert_close(other.probability.flip(2), one.probability, rtol=1e-4, atol=1e-5)
     mirrored = [4, 3, 2, 1, 0, 7, 6, 5]
@@ -176,7 +178,7 @@ def test_the_last_resize_equals_the_original():
     expected = golden("tester")
     (width, height), (full_width, full_height) = expected["post_border_wh"], expected["post_ori_wh"]
     logits = torch.from_numpy(expected["ss"])[:, :, :height, :width]
-    labels = argmax(cubic(held(logits), (int(full_height), int(full_width))))[0].numpy()
+    labels = argmax(cubic(from_tensor(logits), (int(full_height), int(full_width))))[0].numpy()
     resized = expected["post_logits_resized"]
     chosen = np.take_along_axis(resized, labels[..., None].astype(np.int64), axis=2)[..., 0]
     assert (resized.max(axis=2) - chosen).max() < 1e-5  # rounding may choose the other of two equal logits
@@ -187,15 +189,15 @@ def test_the_last_resize_equals_the_original():
 def test_the_cubic_resize_is_torchs_row_by_row(size):
     logits = torch.randn(1, 50, 6, 7, generator=torch.Generator().manual_seed(0))
     whole = F.interpolate(logits, size=size, mode="bicubic", align_corners=False)
-    rows = cubic(held(logits), size)
+    rows = cubic(from_tensor(logits), size)
     torch.testing.assert_close(collect(rows), whole, rtol=0, atol=1e-5)
     torch.testing.assert_close(rows.read(size[0] // 2, size[0]), whole[:, :, size[0] // 2 :], rtol=0, atol=1e-5)
 
 
 def test_lip_averages_the_mirrored_image_with_left_and_right_exchanged():
     """A network that sees the left half as 'left arm' says the same of an image and of its mirror."""
-    catalog = get_catalog("lip")
-    left, right = catalog.classes.index("Left-arm"), catalog.classes.index("Right-arm")
+    info = get_dataset_info("lip")
+    left, right = info.classes.index("Left-arm"), info.classes.index("Right-arm")
 
     def network(x, aux=True):
         logits = torch.zeros(1, 20, *x.shape[-2:])
@@ -203,8 +205,8 @@ def test_lip_averages_the_mirrored_image_with_left_and_right_exchanged():
         logits[:, right, :, x.shape[-1] // 2 :] = 1
         return SegmentorOutput(logits, None)
 
-    experiment = load_experiment("configs/lip/hrnet48_ocr.yaml")
-    labels = predict_labels(network, torch.zeros(1, 3, 40, 40, dtype=torch.uint8), experiment, "ss", (40, 40))[0]
+    config = load_config("configs/lip/hrnet48_ocr.yaml")
+    labels = predict_labels(network, torch.zeros(1, 3, 40, 40, dtype=torch.uint8), config, "ss", (40, 40))[0]
     assert (labels[:, :20] == left).all() and (labels[:, 20:] == right).all()
 
 
@@ -216,9 +218,9 @@ def test_padding_never_reaches_the_labels(mode):
         sizes.append(tuple(x.shape[-2:]))
         return SegmentorOutput(torch.stack([x[:, 0], -x[:, 0]], dim=1), None)
 
-    experiment = load_experiment("configs/ade20k/hrnet48_ocr.yaml", ["test.ms.scales=[0.5, 1.0]"])
+    config = load_config("configs/ade20k/hrnet48_ocr.yaml", ["test.ms.scales=[0.5, 1.0]"])
     image = torch.zeros(1, 3, 37, 53, dtype=torch.uint8)
     image[:, :, :, 30:] = 255
-    labels = predict_labels(network, image, experiment, mode, (74, 106))[0]
+    labels = predict_labels(network, image, config, mode, (74, 106))[0]
     assert max(sizes) == (40, 56) and labels.shape == (74, 106)
     assert (labels[:, 64:] == 0).all() and (labels[:, :56] == 1).all()

@@ -1,4 +1,4 @@
-"""Every launcher runs its modes on tiny data with its experiment shrunk by overrides, as a new user would run it."""
+"""Every launcher runs its modes on tiny data with its config shrunk by overrides, as a new user would run it."""
 
 import json
 import os
@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from openseg.catalog import CATALOG_NAMES, get_catalog
-from openseg.data.scenes import write_scene
-from openseg.images import read_label, write_label
-from openseg.prepare.targets import instance_targets, segfix_targets
+from openseg.datasets.registry import DATASET_NAMES, get_dataset_info
+from openseg.io.images import read_label, write_label
+from openseg.tools.prepare.targets import instance_targets, segfix_targets
+from openseg_demo.scenes import write_scene
 
 LAUNCHERS = sorted(path.relative_to(ROOT) for path in ROOT.glob("scripts/*/**/run_*.sh"))
 SHRINK = ["data.workers=0", "augment.crop_size=[64,64]", "train.max_iters=2", "train.batch_size=2"]
@@ -27,20 +27,20 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Each data set of the catalog: two images to train, one to validate, one to test, in the set's own ids."""
+    """Each built-in dataset: two images to train, one to validate, one to test, in the set's own ids."""
     root = tmp_path_factory.mktemp("data")
     street = root / "street"
     for index in range(3):
         write_scene((street / ("val" if index == 2 else "train"), index), (80, 112), seed=5)
-    for name in CATALOG_NAMES:
-        catalog = get_catalog(name)
-        folder = root / catalog.folder
+    for name in DATASET_NAMES:
+        info = get_dataset_info(name)
+        folder = root / info.folder
         if folder.exists():  # the same images with other classes
             continue
         shutil.copytree(street, folder)
         for path in folder.rglob("label/*.png"):
-            classes = get_catalog("demo").encode(read_label(path))
-            write_label(path, catalog.decode(classes % catalog.num_classes))
+            classes = get_dataset_info("demo").encode(read_label(path))
+            write_label(path, info.decode(classes % info.num_classes))
         shutil.copytree(folder / "val/image", folder / "test/image")
     for name in ("cityscapes", "camvid"):
         rule = "clean" if name == "camvid" else "original"
@@ -88,19 +88,19 @@ def run_modes(launcher, data, folder):
             launch(launcher, mode, *overrides, *window, *places, "--out", folder / mode)
             assert (folder / mode / f"{image}.png").is_file()
         return
-    catalog = get_catalog(launcher.parts[1])
+    info = get_dataset_info(launcher.parts[1])
     for mode, *scales in (
         ("val",),
         ("test", "ss"),
         ("test", "ms"),
-        *([("val", "ms")] if catalog.name == "lip" else []),
+        *([("val", "ms")] if info.name == "lip" else []),
     ):
         out = folder / "_".join([mode, *scales])
         printed = launch(launcher, mode, *scales, *overrides, *places, "--out", out)
         assert ("mIoU" in printed) == (mode == "val")
         label = read_label(out / "label" / f"{image}.png")
         assert label.shape == (80, 112)
-        assert set(label.flat) <= set(catalog.ids)
+        assert set(label.flat) <= set(info.ids)
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,16 @@ import torch
 from conftest import ROOT
 
 import openseg
-from openseg.config import load_experiment
+from openseg.config import load_config
 from openseg.errors import CheckpointError
-from openseg.models import build_model
-from openseg.models.weights import load_model, read_checkpoint
+from openseg.models.checkpoint.io import load_model, read_checkpoint
+from openseg.models.factory import build_model
 
 TINY = ROOT / "configs/demo/hrnet_tiny_ocr.yaml"
 
 
 def tiny(*overrides):
-    return build_model(load_experiment(TINY, overrides))
+    return build_model(load_config(TINY, overrides))
 
 
 def hrnet_authors_state(model):
@@ -26,7 +26,7 @@ def hrnet_authors_state(model):
     state = {"loss.criterion.weight": torch.ones(19)}
     names = {"head.aux.0": "aux_head.0", "head.aux.1.0": "aux_head.1", "head.aux.2": "aux_head.3"}
     names |= {"head.pixels.0": "conv3x3_ocr.0", "head.pixels.1.0": "conv3x3_ocr.1", "head.classifier": "cls_head"}
-    names |= {"head.fuse": "ocr_distri_head.conv_bn_dropout", "backbone.": ""}
+    names |= {"head.bottleneck": "ocr_distri_head.conv_bn_dropout", "backbone.": ""}
     for ours, theirs in (("query", "f_pixel"), ("key", "f_object"), ("value", "f_down"), ("out", "f_up")):
         names[f"head.attention.{ours}"] = f"ocr_distri_head.object_context_block.{theirs}"
     for key, value in model.state_dict().items():
@@ -49,7 +49,7 @@ def test_hrnet_authors_files_load(flavour, tmp_path):
     torch.save(state, tmp_path / "theirs.pth")
     with pytest.raises(CheckpointError, match="order: rgb"):
         openseg.load_model(TINY, tmp_path / "theirs.pth")
-    loaded, report = load_model(load_experiment(TINY, ["normalization.order=rgb"]), tmp_path / "theirs.pth")
+    loaded, report = load_model(load_config(TINY, ["normalization.order=rgb"]), tmp_path / "theirs.pth")
     assert report.filled and "biases" in str(report)
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
@@ -60,7 +60,7 @@ def test_hrnet_authors_files_load(flavour, tmp_path):
 def test_what_came_from_another_project_is_converted_trained_and_resumed(
     tmp_path, command, overrides, capsys, one_line_error
 ):
-    """The shape of its auxiliary head stays, although the experiment does not name it."""
+    """The shape of its auxiliary head stays, although the config does not name it."""
     torch.save(hrnet_authors_state(tiny("model.aux_kernel=1")), tmp_path / "theirs.pth")
     rgb = "normalization={order: rgb}"
     assert command("convert", tmp_path / "theirs.pth", tmp_path / "ours.safetensors") == 0
@@ -92,7 +92,7 @@ def mmseg_state(model, head):
             block(f"head.attention.{part}.", f"decode_head.1.object_context_block.{part}_project.", twice)
         for part in ("value", "out"):
             block(f"head.attention.{part}.", f"decode_head.1.object_context_block.{part}_project.", once)
-        block("head.fuse.", "decode_head.1.object_context_block.bottleneck.", once)
+        block("head.bottleneck.", "decode_head.1.object_context_block.bottleneck.", once)
         names |= {"head.classifier.": "decode_head.1.conv_seg.", "head.aux.2.": "decode_head.0.conv_seg."}
     else:
         block("head.aux.", "auxiliary_head.convs.0.", once)
@@ -102,7 +102,7 @@ def mmseg_state(model, head):
                 block(f"head.{ours}_range.{part}.", f"decode_head.{theirs}_relation.{part}_project.", twice)
             names[f"head.{ours}_range.value."] = f"decode_head.{theirs}_relation.value_project."
             block(f"head.{ours}_range.out.", f"decode_head.{theirs}_relation.output_project.", once)
-        block("head.fuse.", "decode_head.out_conv.", once)
+        block("head.bottleneck.", "decode_head.out_conv.", once)
         names |= {"head.classifier.": "decode_head.conv_seg.", "head.aux.2.": "auxiliary_head.conv_seg."}
     state = {}
     for key, value in model.state_dict().items():

@@ -8,9 +8,12 @@ import torch
 from recipe import golden
 from torch.nn import functional as F
 
-from openseg.config import LossConfig
-from openseg.losses import SegFixLoss, SegmentationLoss, cross_entropy, ohem_cross_entropy
-from openseg.models import SegFixOutput, SegmentorOutput
+from openseg.config.losses import CrossEntropyTerm, OHEMTerm
+from openseg.losses.cross_entropy import cross_entropy, ohem_cross_entropy
+from openseg.losses.segfix import SegFixLoss
+from openseg.losses.total import SegmentationLoss
+from openseg.models.segfix import SegFixOutput
+from openseg.models.segmentor import SegmentorOutput
 from openseg.segfix import angles_to_directions
 
 GOLDEN = golden("losses")
@@ -38,10 +41,10 @@ def test_labels_at_the_size_of_small_logits(weights):
 def test_ohem(key):
     """SEEDVERSION is the default; the others were recorded with the first pixel always kept."""
     weights, threshold, kept = re.fullmatch(r".*__(n?w)__t([\d.]+)_k(\d+)", key).groups()
-    settings = {"ohem_threshold": float(threshold), "ohem_min_kept": int(kept)}
-    config = LossConfig(type="ohem", ohem_count_first_pixel="SEEDVERSION" not in key, **settings)
+    settings = {"threshold": float(threshold), "min_kept": int(kept), "class_weights": weights == "w"}
+    term = OHEMTerm(count_first_pixel="SEEDVERSION" not in key, **settings)
     output = SegmentorOutput(LOGITS, torch.from_numpy(GOLDEN["aux"]) if "aux" in key else None)
-    terms = SegmentationLoss(config, WEIGHTS[weights])(output, {"label": LABELS})
+    terms = SegmentationLoss([term], WEIGHTS[weights])(output, {"label": LABELS})
     assert terms["loss"].item() == pytest.approx(float(GOLDEN[key]), rel=1e-5)
 
 
@@ -54,7 +57,9 @@ def test_gradient_of_ohem():
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_main_and_auxiliary(weights):
     output = SegmentorOutput(LOGITS, torch.from_numpy(GOLDEN["aux"]))
-    terms = SegmentationLoss(LossConfig(), WEIGHTS[weights])(output, {"label": LABELS})
+    terms = SegmentationLoss([CrossEntropyTerm(class_weights=weights == "w")], WEIGHTS[weights])(
+        output, {"label": LABELS}
+    )
     assert terms["loss"].item() == pytest.approx(float(GOLDEN[f"fs_auxce__{weights}"]), rel=1e-5)
 
 
@@ -68,7 +73,7 @@ def segfix_batch(expected):
 def test_segfix():
     expected = golden("segfix_loss")
     output = SegFixOutput(torch.from_numpy(expected["pred_mask"]), torch.from_numpy(expected["pred_dir"]))
-    terms = SegFixLoss(LossConfig(type="segfix"))(output, segfix_batch(expected))
+    terms = SegFixLoss()(output, segfix_batch(expected))
     for name, key in (("loss", "loss"), ("mask", "mask_loss"), ("direction", "dir_loss")):
         assert terms[name].item() == pytest.approx(float(expected[key]), rel=1e-5)
 
@@ -91,7 +96,7 @@ def test_segfix_without_any_boundary_is_finite():
     mask = torch.zeros(2, 2, 8, 12)
     mask[:, 0] = 9.0  # surely inside
     direction = torch.zeros(2, 8, 8, 12, requires_grad=True)
-    terms = SegFixLoss(LossConfig(type="segfix"))(SegFixOutput(mask, direction), segfix_batch(expected))
+    terms = SegFixLoss()(SegFixOutput(mask, direction), segfix_batch(expected))
     assert torch.isfinite(terms["loss"]) and terms["direction"].item() == 0
     terms["loss"].backward()
     assert torch.count_nonzero(direction.grad) == 0

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from recipe import golden
 
-from openseg.catalog import Catalog
+from openseg.datasets.info import DatasetInfo
 from openseg.errors import DataError
 from openseg.metrics import (
     BoundaryCounts,
@@ -22,9 +22,9 @@ from openseg.metrics import (
 K = 4
 
 
-def catalog_of(num_classes):
+def info_of(num_classes):
     names, ids = [f"class {i}" for i in range(num_classes)], tuple(range(num_classes))
-    return Catalog("made up", "folder", tuple(names), ((1, 1, 1),) * num_classes, ids)
+    return DatasetInfo("made up", "folder", tuple(names), ((1, 1, 1),) * num_classes, ids)
 
 
 def test_running_score_golden():
@@ -48,14 +48,14 @@ def test_a_prediction_that_is_no_class_is_a_miss():
 
 
 def test_nothing_counted_is_nan_not_a_crash():
-    scores = LabelScores(catalog_of(2), (1,))
+    scores = LabelScores(info_of(2), (1,))
     scores.update(np.zeros((3, 3), np.uint8), np.full((3, 3), 255, np.uint8))
-    assert all(np.isnan(value) for value in (scores.summary() | scores.image_summary()).values())
+    assert all(np.isnan(value) for value in (scores.compute() | scores.image_means()).values())
     assert scores.absent == ["class 0", "class 1"]
 
 
 def outline(mask):
-    """Pixels of the mask with a neighbour (of 8) outside it; the image border is no boundary."""
+    """Pixels of the mask with a neighbor (of 8) outside it; the image border is no boundary."""
     height, width = mask.shape
     edge = set()
     for h in range(height):
@@ -158,7 +158,7 @@ def test_boundary_iou_of_instances_is_its_definition(pair, ratio):
     scores = InstanceScores({26: "car"}, (), ratio)
     scores.update([PredictedInstance(mask, 26, 0.5)], np.where(big, 26001, 0).astype(np.uint16))
     if not big.any():
-        assert np.isnan(scores.summary()["boundary AP"])
+        assert np.isnan(scores.compute()["boundary AP"])
         return
     edges = inner_edge(mask, ratio), inner_edge(big, ratio)
     overlaps = [np.count_nonzero(a & b) / max(np.count_nonzero(a | b), 1) for a, b in ((mask, big), edges)]
@@ -186,12 +186,12 @@ def test_pairs_of_values_are_counted_whatever_the_length(truth, seed):
 @given(st.lists(st.tuples(maps, maps), min_size=2, max_size=4))
 @settings(deadline=None, max_examples=20)
 def test_scores_merge_by_addition(pairs):
-    whole, parts = LabelScores(catalog_of(K)), LabelScores(catalog_of(K))
+    whole, parts = LabelScores(info_of(K)), LabelScores(info_of(K))
     for prediction, truth in pairs:
         whole.update(prediction, truth)
-        part = LabelScores(catalog_of(K))
+        part = LabelScores(info_of(K))
         part.update(prediction, truth)
-        parts += part
+        parts.merge(part)
     np.testing.assert_array_equal(whole.confusion.counts, parts.confusion.counts)
     np.testing.assert_array_equal(whole.boundary.counts, parts.boundary.counts)
     np.testing.assert_array_equal(whole.boundary_iou.counts, parts.boundary_iou.counts)

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 import openseg
-from openseg.config import load_experiment
+from openseg.config import load_config
 from openseg.errors import ConfigError
-from openseg.losses import build_loss
-from openseg.models import BACKBONES, build_model
-from openseg.models.inference import prepare_for_inference
-from openseg.models.weights import write_weights
+from openseg.inference.prepare import prepare_for_inference
+from openseg.losses.total import build_loss
+from openseg.models.checkpoint.io import write_weights
+from openseg.models.factory import BACKBONES, build_model
+from openseg.models.heads.inputs import MapSelection
 
 SEMANTIC = "configs/demo/hrnet_tiny_ocr.yaml"
 SEGFIX = "configs/demo/segfix_hrnet_tiny.yaml"
@@ -23,18 +24,18 @@ def same(outputs, expected, **tolerance):
 
 
 class NetworkContract:
-    config: str
+    config_file: str
     overrides: tuple[str, ...] = ()
     stride = 4
 
     @pytest.fixture
-    def experiment(self):
-        return load_experiment(self.config, self.overrides)
+    def config(self):
+        return load_config(self.config_file, self.overrides)
 
     @pytest.fixture
-    def model(self, experiment):
+    def model(self, config):
         torch.manual_seed(0)
-        return build_model(experiment)
+        return build_model(config)
 
     def expected_size(self, size):
         return tuple((length + self.stride - 1) // self.stride for length in size)
@@ -50,7 +51,7 @@ class NetworkContract:
             assert torch.isfinite(values).all()
 
     @pytest.mark.parametrize("batch", [1, 2])
-    def test_a_training_step_reaches_every_parameter(self, experiment, model, batch):
+    def test_a_training_step_reaches_every_parameter(self, config, model, batch):
         shape = (batch, 70, 64)
         classes = {"label": 19, "mask": 2, "direction": 8}
         labels = {key: torch.randint(0, count, shape, dtype=torch.uint8) for key, count in classes.items()}
@@ -59,16 +60,16 @@ class NetworkContract:
                 if name.endswith("attention.out.weight"):
                     parameter.normal_(std=0.01)
         output = model.train()(torch.randn(batch, 3, *shape[1:]))
-        build_loss(experiment, torch.device("cpu"))(output, labels)["loss"].backward()
+        build_loss(config, torch.device("cpu"))(output, labels)["loss"].backward()
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
             assert parameter.ndim != 4 or torch.count_nonzero(parameter.grad), name
 
     @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-    def test_saved_and_loaded_it_is_the_same(self, experiment, model, suffix, tmp_path):
+    def test_saved_and_loaded_it_is_the_same(self, config, model, suffix, tmp_path):
         images = torch.randn(1, 3, 40, 56)
-        write_weights(tmp_path / f"model{suffix}", model, experiment)
-        loaded = openseg.load_model(self.config, tmp_path / f"model{suffix}", self.overrides)
+        write_weights(tmp_path / f"model{suffix}", model, config)
+        loaded = openseg.load_model(self.config_file, tmp_path / f"model{suffix}", self.overrides)
         with torch.inference_mode():
             same(loaded(images), model.eval()(images))
 
@@ -95,7 +96,7 @@ class NetworkContract:
 
 
 class SemanticContract(NetworkContract):
-    config = SEMANTIC
+    config_file = SEMANTIC
 
     def test_without_auxiliary_logits_the_main_ones_stay(self, model):
         images = torch.randn(1, 3, 40, 56)
@@ -161,41 +162,44 @@ class TestASPOCROnResNet(OnResNet, SemanticContract):
 
 
 class TestSegFixOnHRNet(NetworkContract):
-    config = SEGFIX
+    config_file = SEGFIX
 
 
 class TestSegFixOnHRNeXt(NetworkContract):
-    config = SEGFIX
+    config_file = SEGFIX
     overrides = ("model.backbone=hrnext_tiny",)
     stride = 2
 
 
 class TestSegFixOnResNet(OnResNet, NetworkContract):
-    config = SEGFIX
+    config_file = SEGFIX
     overrides = ("model.backbone=resnet_tiny",)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_backbones_give_what_they_say(name):
     """Names, channels and strides; on no memory, since some are large."""
-    experiment = load_experiment(SEMANTIC, [f"model.backbone={name}"])
+    config = load_config(SEMANTIC, [f"model.backbone={name}"])
     with torch.device("meta"):
-        backbone = build_model(experiment).backbone.eval()
+        backbone = build_model(config).backbone.eval()
+        selection = MapSelection(backbone.channels, backbone.strides)
         maps = backbone(torch.empty(1, 3, 97, 129))
-        aux, main = backbone.head_inputs(maps)
+        aux, main = selection(maps)
     assert [x.shape[1] for x in maps] == backbone.channels
-    assert (aux.shape[1], main.shape[1]) == backbone.head_channels
+    for x, each in zip(maps, backbone.strides, strict=True):
+        assert tuple(x.shape[-2:]) == (-(-97 // each), -(-129 // each))
+    assert (aux.shape[1], main.shape[1]) == (selection.aux_channels, selection.main_channels)
     stride = 8 if name.startswith("resnet") else 2 if name in ("hrnext20", "hrnet2x20", "hrnext_tiny") else 4
     assert tuple(main.shape[-2:]) == (-(-97 // stride), -(-129 // stride))
 
 
 def test_output_stride_16_and_multi_grid():
-    experiment = load_experiment(SEMANTIC, [*RESNET, "model.output_stride=16"])
+    config = load_config(SEMANTIC, [*RESNET, "model.output_stride=16"])
     with torch.device("meta"):
-        assert build_model(experiment).eval()(torch.empty(1, 3, 97, 129)).logits.shape[-2:] == (7, 9)
+        assert build_model(config).eval()(torch.empty(1, 3, 97, 129)).logits.shape[-2:] == (7, 9)
     overrides = ["model.backbone=resnet50", "model.multi_grid=[1, 2, 4]"]
     with torch.device("meta"):
-        layer4 = build_model(load_experiment(SEMANTIC, overrides)).backbone.layer4
+        layer4 = build_model(load_config(SEMANTIC, overrides)).backbone.layer4
     assert [block.conv2.dilation[0] for block in layer4] == [2, 8, 16]
 
 
@@ -210,4 +214,4 @@ def test_output_stride_16_and_multi_grid():
 )
 def test_impossible_networks_are_named(overrides, words):
     with pytest.raises(ConfigError, match=words):
-        build_model(load_experiment(SEMANTIC, overrides))
+        build_model(load_config(SEMANTIC, overrides))

@@ -15,7 +15,7 @@ def test_segfix_and_metrics_need_no_torch(run):
 
 
 def test_segfix_command_needs_no_torch(run):
-    code = "import sys, openseg.cli.refine, openseg.engine.scoring; sys.exit('torch' in sys.modules)"
+    code = "import sys, openseg.cli.refine, openseg.tools.scoring; sys.exit('torch' in sys.modules)"
     assert run("-c", code).returncode == 0
 
 
@@ -40,7 +40,7 @@ def test_the_library_reads_no_environment_but_torchruns_and_never_exits():
 
 
 def test_the_wheel_holds_everything(tmp_path):
-    """Built and installed without the checkout in sight: the experiments, the page and the types are inside."""
+    """Built and installed without the checkout in sight: the configs, the page and the types are inside."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     source = tmp_path / "source"
     for name in ("lib", "configs"):

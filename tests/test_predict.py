@@ -17,12 +17,12 @@ from conftest import ROOT
 from PIL import Image
 
 import openseg
-from openseg.config import load_experiment
-from openseg.data.scenes import write_scene
-from openseg.images import read_image, read_label, write_image
+from openseg.config import load_config
 from openseg.inference import predict_scores
-from openseg.models import build_model
-from openseg.models.weights import write_checkpoint
+from openseg.io.images import read_image, read_label, write_image
+from openseg.models.checkpoint.io import write_checkpoint
+from openseg.models.factory import build_model
+from openseg_demo.scenes import write_scene
 
 CONFIG = ROOT / "configs/demo/hrnet_tiny_ocr.yaml"
 IMAGES = 10
@@ -40,10 +40,10 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """Random weights of the demo's network."""
-    experiment = load_experiment(CONFIG)
+    config = load_config(CONFIG)
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "random.pth"
-    write_checkpoint(path, {"weights": build_model(experiment).state_dict(), "experiment": experiment.dump()})
+    write_checkpoint(path, {"weights": build_model(config).state_dict(), "config": config.dump()})
     return path
 
 
@@ -89,7 +89,7 @@ def test_a_killed_test_goes_on_to_the_same_folder(options, tmp_path):
         unfinished.write_bytes(b"half a file")
     process = start(*arguments, "--out", tmp_path / "parts")
     out, error = process.communicate(timeout=300)
-    assert process.returncode == 0 and "are there already" in out, error
+    assert process.returncode == 0 and "already exist" in out, error
     assert tree(tmp_path / "parts") == whole
 
 
@@ -128,7 +128,7 @@ def test_results_of_another_network_never_mix(options, checkpoint, command, tmp_
     first = tree(tmp_path / "out")
     capsys.readouterr()
     assert command(*arguments) == 0
-    assert f"{IMAGES} of {IMAGES} are there already" in capsys.readouterr().out
+    assert f"{IMAGES} of {IMAGES} already exist" in capsys.readouterr().out
     label = next((tmp_path / "out/label").iterdir())
     write_image(label, np.zeros((3, 3, 3), np.uint8))
     assert command(*arguments, "--overwrite") == 0
@@ -170,8 +170,8 @@ def test_nothing_of_others_is_touched(options, checkpoint, command, root, tmp_pa
 
 
 def segfix_weights(folder):
-    experiment = load_experiment(ROOT / "configs/demo/segfix_hrnet_tiny.yaml")
-    state = {"weights": build_model(experiment).state_dict(), "experiment": experiment.dump()}
+    config = load_config(ROOT / "configs/demo/segfix_hrnet_tiny.yaml")
+    state = {"weights": build_model(config).state_dict(), "config": config.dump()}
     write_checkpoint(folder / "segfix.pth", state)
     return folder / "segfix.pth"
 
@@ -191,7 +191,7 @@ def test_an_overwrite_that_was_cut_off_keeps_nothing_old(options, checkpoint, co
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("openseg.engine.predictor.predict_scores", cut_off)
+        patch.setattr("openseg.inference.predictor.predict_scores", cut_off)
         assert command(*arguments, "--overwrite") == 130
     assert command(*arguments) == 0
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
@@ -200,7 +200,7 @@ def test_an_overwrite_that_was_cut_off_keeps_nothing_old(options, checkpoint, co
 def test_scores_of_an_earlier_network_do_not_stay(options, command, tmp_path, monkeypatch):
     arguments = ["val", *options, "--out", "out", "--also", "none"]
     assert command(*arguments) == 0 and Path("out/scores.json").is_file()
-    monkeypatch.setattr("openseg.engine.predictor.predict_scores", lambda *_: 1 / 0)
+    monkeypatch.setattr("openseg.inference.predictor.predict_scores", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         command(*arguments, "test.ss.scales=[0.5]")
     assert not {"scores.json", "scores.md", "confusion.csv"} & set(tree(tmp_path / "out"))
@@ -230,13 +230,13 @@ def test_one_more_kind_or_a_newer_image_is_predicted_again(options, command, roo
     assert len(arrays) == IMAGES
     logits, label = np.load(arrays[0]), read_label(tmp_path / "out/label" / f"{arrays[0].stem}.png")
     assert logits.shape == (19, 64, 128) and logits.dtype == np.float16
-    catalog = load_experiment(CONFIG).catalog
-    assert np.mean(catalog.decode(logits.argmax(axis=0)) == label) > 0.99
+    info = load_config(CONFIG).dataset_info
+    assert np.mean(info.decode(logits.argmax(axis=0)) == label) > 0.99
     later = time.time() + 100
     os.utime(root / "demo/val/image" / f"{arrays[0].stem}.png", (later, later))
     capsys.readouterr()
     assert command(*arguments, "--also", "logits") == 0
-    assert f"{IMAGES - 1} of {IMAGES} are there already" in capsys.readouterr().out
+    assert f"{IMAGES - 1} of {IMAGES} already exist" in capsys.readouterr().out
 
 
 def test_probabilities_sum_to_one(options, command, tmp_path, one_line_error):
@@ -273,7 +273,7 @@ def test_predict_a_folder_an_image_and_a_broken_one(options, root, command, tmp_
     (source / "c.png").write_bytes(names[0].read_bytes()[:500])
     assert command("predict", source, *options) == 1  # the others are predicted all the same
     captured = capsys.readouterr()
-    assert "2 of 3 are there already" in captured.out and "left out" in captured.err and "c.png" in captured.err
+    assert "2 of 3 already exist" in captured.out and "left out" in captured.err and "c.png" in captured.err
     assert command("predict", source / "a.jpg", *options, "--out", "one", "--also", "none") == 0
     assert list(tree(tmp_path / "one")) == ["label/a.png", "made_by.json"]
     code = command("predict", source / "deeper", *options, "--out", "one")
@@ -337,7 +337,7 @@ def test_where_memory_runs_out_predict_goes_on_in_windows(checkpoint, caplog):
     parts = predictor(image).labels
     assert "windows of 128x192" in caplog.text
     planes = torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
-    settings = predictor.experiment, "ms", image.shape[:2]
+    settings = predictor.config, "ms", image.shape[:2]
     with torch.inference_mode():
         rows = predict_scores(lambda *a, **o: forward(*a, **o), planes, *settings, limit=(128, 192))
         np.testing.assert_array_equal(parts, rows.read(0, 300).argmax(dim=1)[0].numpy())
@@ -354,7 +354,7 @@ def test_val_stops_where_memory_runs_out(options, command, one_line_error, monke
     def full(*_):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
-    monkeypatch.setattr("openseg.engine.predictor.predict_scores", full)
+    monkeypatch.setattr("openseg.inference.predictor.predict_scores", full)
     one_line_error(command("val", *options, "--out", "out"), "out of memory", "test.window=")
 
 

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from openseg.catalog import get_catalog
 from openseg.cli.main import main
-from openseg.images import read_label
-from openseg.prepare import releases
+from openseg.datasets.registry import get_dataset_info
+from openseg.io.images import read_label
+from openseg.tools.prepare import releases
 
 SIZE = (40, 48)
 
@@ -145,7 +145,7 @@ def camvid_files():
     return files
 
 
-# program: data set, release, splits with labels and how many, a label file of it, the ids in labels
+# program: dataset, release, splits with labels and how many, a label file of it, the ids in labels
 RELEASES = {
     "cityscapes": ("cityscapes", cityscapes_files, {"train": 2, "val": 2}, "gtFine_labelIds.png", {0, 7, 8, 24}),
     "ade20k": ("ade20k", ade20k_files, {"train": 2, "val": 2}, "ADE_val_00000002.png", {0, 1, 150}),
@@ -189,7 +189,7 @@ def test_a_release_is_prepared_unpacked_or_zipped_and_passes_the_check(program, 
         assert "train: " in printed and all(", 0 files written" in line for line in printed.splitlines())
         assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / kind).rglob("*.*")}
     assert prepared(tmp_path / "unpacked") == prepared(tmp_path / "zipped")
-    folder = tmp_path / "unpacked" / get_catalog(name).folder
+    folder = tmp_path / "unpacked" / get_dataset_info(name).folder
     for split, count in splits.items():
         labels = sorted((folder / split / "label").iterdir())
         assert [path.stem for path in labels] == [path.stem for path in sorted((folder / split / "image").iterdir())]

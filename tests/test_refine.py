@@ -13,11 +13,11 @@ import pytest
 from conftest import ROOT
 from pycocotools import mask as coco_mask
 
-from openseg.catalog import get_catalog
 from openseg.cli.main import main
 from openseg.cli.refine import main as segfix
-from openseg.files import file_hash
-from openseg.images import read_image, read_label, write_image, write_label
+from openseg.datasets.registry import get_dataset_info
+from openseg.io.files import file_hash
+from openseg.io.images import read_image, read_label, write_image, write_label
 from openseg.segfix import OffsetMap, directions_to_offsets, make_targets, read_offset_map, refine, write_offsets
 
 RNG = np.random.default_rng(0)
@@ -39,7 +39,7 @@ def true_offsets(truth, confidence=None):
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
-    """Twelve labels that are a pixel beside the truth, the truth, its offsets, and a data set file."""
+    """Twelve labels that are a pixel beside the truth, the truth, its offsets, and a dataset file."""
     monkeypatch.chdir(tmp_path)
     for number in range(12):
         truth = np.roll(squares(), number, axis=1)
@@ -70,11 +70,11 @@ def test_damaged_files_are_left_out_and_named_at_the_end(folders, capsys, one_li
     one_line_error(segfix([*options(out="again"), "--fail-fast"]), "7.png has no offset")
     write_offsets(folders / "offsets/7.png", true_offsets(squares()))
     one_line_error(segfix([*options(out="again"), "--fail-fast", "--workers", "1"]), "labels/3.png")
-    for number in (3, 5, 7):  # mended
+    for number in (3, 5, 7):  # fixed
         shutil.copy(folders / "labels/1.png", folders / f"labels/{number}.png")
         write_offsets(folders / f"offsets/{number}.png", true_offsets(squares()))
     assert segfix(options()) == 0
-    assert "9 of 12 are there already" in capsys.readouterr().out
+    assert "9 of 12 already exist" in capsys.readouterr().out
     assert not (folders / "labels/label_w_segfix_left_out.txt").exists()
 
 
@@ -98,7 +98,7 @@ def test_a_killed_run_goes_on_where_it_stopped(folders):
     there = {path.name: path.stat().st_mtime_ns for path in out.glob("[!.]*.png")}
     assert 100 <= len(there) < 1500
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
-    assert "are there already" in finished.stdout
+    assert "already exist" in finished.stdout
     assert len(list(out.glob("*.png"))) == 1500
     kept = [name for name, written in there.items() if (out / name).stat().st_mtime_ns == written]
     assert len(kept) == len(there)
@@ -175,7 +175,7 @@ def test_a_network_in_place_of_offset_files(data_root, overrides, tmp_path, monk
         expected = read_label(path)
         np.testing.assert_array_equal(read_label(tmp_path / "labels/label_w_segfix" / path.name), expected)
     assert segfix([*network, "--split", "test"]) == 0
-    assert "2 of 2 are there already" in capsys.readouterr().out
+    assert "2 of 2 already exist" in capsys.readouterr().out
     one_line_error(segfix([*network, "--offset", "offsets"]), "exclude")
     one_line_error(segfix(network[:4]), "--images and --checkpoint")
     write_label(tmp_path / "labels/more.png", squares())
@@ -221,7 +221,7 @@ def test_masks_of_objects_are_sharpened_and_scored(instances, tmp_path, run, cap
     scores = json.loads((tmp_path / "pred_w_segfix_scores.json").read_text())
     assert scores["after"]["summary"]["AP"] > scores["before"]["summary"]["AP"]
     assert segfix(["instances", *arguments, "--workers", "1"]) == 0
-    assert "1 of 1 are there already" in capsys.readouterr().out
+    assert "1 of 1 already exist" in capsys.readouterr().out
     (tmp_path / "pred_w_segfix/masks/car.png").unlink()  # a mask that is gone, or a newer one, is made again
     write_label(tmp_path / "pred/masks/both.png", masks["car"].astype(np.uint8))
     os.utime(tmp_path / "pred/masks/both.png", (time.time() + 5, time.time() + 5))
@@ -327,14 +327,14 @@ def test_files_of_one_name_in_two_folders_are_never_mixed(folders, one_line_erro
     one_line_error(segfix(options(input="deep/labels", offset="deep/offsets")), "2 of 2 have no offset")
 
 
-def test_colours_and_training_ids(folders, capsys, one_line_error):
+def test_colors_and_training_ids(folders, capsys, one_line_error):
     split = folders / "data/three/val"
     (folders / "three.yaml").write_text(
         f"folder: {folders}/data/three\nclasses: [ground, box, crate]\nids: {{7: ground, 8: box, 9: crate}}\n"
     )
-    catalog = get_catalog("three.yaml")
+    info = get_dataset_info("three.yaml")
     for number in range(12):
-        write_label(split / f"label/{number}.png", catalog.decode(read_label(folders / f"truth/{number}.png")))
+        write_label(split / f"label/{number}.png", info.decode(read_label(folders / f"truth/{number}.png")))
         write_image(split / f"image/{number}.png", np.zeros((40, 60, 3), np.uint8))
     arguments = options(split="val", dataset="three.yaml")
     assert segfix(arguments) == 0

@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from openseg.catalog import get_catalog
-from openseg.data.scenes import write_scene
-from openseg.images import read_label, write_label
+from openseg.datasets.registry import get_dataset_info
+from openseg.io.images import read_label, write_label
 from openseg.metrics import LabelScores
-from openseg.report.samples import safe_colors
+from openseg.tools.report.samples import safe_colors
+from openseg_demo.scenes import write_scene
 
-DEMO = get_catalog("demo")
+DEMO = get_dataset_info("demo")
 NAMES = ["a", "b", "<b>c & 'd'"]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
 
@@ -116,7 +116,7 @@ def test_scores_and_bars_are_those_of_evaluate(page, folders):
         for each, predicted in zip(scores, labels, strict=True):
             each.update(predicted, truth)
     rows = dict(row.split("\t", 1) for row in page.locator("#summary tbody tr").all_inner_texts())
-    first, second = (100 * each.summary()["mIoU"] for each in scores)
+    first, second = (100 * each.compute()["mIoU"] for each in scores)
     assert rows["mIoU"] == f"{first:.2f}\t{second:.2f}\t+{second - first:.2f}"
     shown = {
         row.locator(".name").inner_text(): row.locator(".value").inner_text()
@@ -178,7 +178,7 @@ def test_the_slider_parts_before_and_after(page, folders):
         np.testing.assert_array_equal(pixels(page, canvas)[..., 3] > 0, labels < DEMO.num_classes)
 
 
-def test_colours_classes_and_marks_are_those_of_the_files(page, folders):
+def test_colors_classes_and_marks_are_those_of_the_files(page, folders):
     open_image(page, "b")
     truth, before, after = read(folders, "b")
     page.keyboard.press("2")
@@ -244,7 +244,7 @@ def test_keys_zoom_and_links(page, page_file):
     page.locator("#viewer-title", has_text=NAMES[2]).wait_for()
 
 
-def test_safe_colours_are_all_different():
+def test_safe_colors_are_all_different():
     for count in (1, 7, 8, 19, 60, 171):
         assert len(set(safe_colors(count))) == count
 

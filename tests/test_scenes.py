@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from openseg.catalog import get_catalog
-from openseg.data.scenes import render_scene
+from openseg.datasets.registry import get_dataset_info
+from openseg_demo.scenes import render_scene
 
-CATALOG = get_catalog("demo")
+CATALOG = get_dataset_info("demo")
 
 
 def test_a_scene_is_repeatable_and_its_labels_agree():

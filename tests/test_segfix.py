@@ -13,9 +13,9 @@ from PIL import Image
 from recipe import golden
 from scipy.io import loadmat, savemat
 
-from openseg.catalog import get_catalog
+from openseg.datasets.registry import get_dataset_info
 from openseg.errors import DataError
-from openseg.images import write_label
+from openseg.io.images import write_label
 from openseg.segfix import (
     DIRECTION_VECTORS,
     OffsetMap,
@@ -36,7 +36,7 @@ from openseg.segfix import (
 )
 from openseg.segfix.directions import flip_codes
 
-CITYSCAPES = get_catalog("cityscapes")
+CITYSCAPES = get_dataset_info("cityscapes")
 
 
 def test_directions_equal_the_original():

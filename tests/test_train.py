@@ -14,12 +14,12 @@ import torch
 import yaml
 from conftest import ROOT
 
-from openseg.config import TrainConfig, load_experiment
-from openseg.engine import checkpoints
-from openseg.engine.schedule import lr_factor
-from openseg.engine.state import Training, build_training, read_resumable
-from openseg.engine.step import Step
-from openseg.models.weights import read_checkpoint
+from openseg.config import TrainConfig, load_config
+from openseg.models.checkpoint.io import read_checkpoint
+from openseg.training import checkpoints
+from openseg.training.schedule import lr_factor
+from openseg.training.state import Training, build_training, read_resumable
+from openseg.training.step import Step
 
 CONFIGS = {"semantic": "configs/demo/hrnet_tiny_ocr.yaml", "segfix": "configs/demo/segfix_hrnet_tiny.yaml"}
 EVERYTHING = [
@@ -29,7 +29,7 @@ EVERYTHING = [
     "train.clip_grad_norm=1",
     "train.schedule=cosine",
     "train.decay_norms=false",
-    "train.checkpoint_activations=true",
+    "train.grad_checkpointing=true",
     "train.channels_last=true",
     "train.head_lr_multiplier=2",
 ]
@@ -63,7 +63,7 @@ def test_resuming_after_a_save_is_exact(settings, arguments, command, monkeypatc
         options.append("train.precision=bf16")
     assert command("train", *options, "--checkpoints", "whole") == 0
 
-    from openseg.engine import train as engine
+    from openseg.training import trainer as engine
 
     update, calls = engine.Step.__call__, []
 
@@ -139,11 +139,11 @@ def test_train_never_overwrites_and_resume_needs_a_training(arguments, command, 
     latest.parent.mkdir(parents=True)
     torch.save({"state_dict": {"module.cls_head.weight": torch.zeros(19, 64, 1, 1)}}, latest)
     before = latest.read_bytes()
-    one_line_error(command("train", *options), latest.name, "is there already")
+    one_line_error(command("train", *options), latest.name, "already exists")
     one_line_error(command("resume", *options), latest.name, "weights only", "--weights")
     assert latest.read_bytes() == before
     latest.rename(latest.with_name(f"{name}_best.pth"))
-    one_line_error(command("train", *options), f"{name}_best.pth", "is there already")
+    one_line_error(command("train", *options), f"{name}_best.pth", "already exists")
 
 
 def test_resume_refuses_other_settings(command, overrides, one_line_error, capsys):
@@ -181,7 +181,7 @@ def test_reports_that_cannot_be_written_do_not_stop_a_training(command, override
 @pytest.mark.parametrize("interrupted", [True, False])
 def test_a_validation_that_was_cut_off_is_made_up_for(interrupted, command, overrides, monkeypatch, capsys):
     """The state is saved before a validation, so that neither is lost."""
-    from openseg.engine import train as engine
+    from openseg.training import trainer as engine
 
     evaluate = engine.evaluate_network
 
@@ -327,7 +327,7 @@ def test_the_average_of_the_weights_is_what_is_kept(command, overrides):
 def test_computing_activations_twice_changes_nothing(command, overrides):
     options = ["--config", ROOT / CONFIGS["semantic"], *overrides]
     assert command("train", *options, "--checkpoints", "once") == 0
-    assert command("train", *options, "train.checkpoint_activations=true", "--checkpoints", "twice") == 0
+    assert command("train", *options, "train.grad_checkpointing=true", "--checkpoints", "twice") == 0
     check_equal("once/demo/hrnet_tiny_ocr_latest.pth", "twice/demo/hrnet_tiny_ocr_latest.pth")
 
 
@@ -354,18 +354,18 @@ def test_benchmark_says_where_the_time_goes(what, command, overrides, capsys):
 
 def test_a_continued_training_takes_its_new_settings(command, overrides, tmp_path):
     """Also the state of its optimizer is in the memory layout that the network has now."""
-    config = ROOT / CONFIGS["semantic"]
-    assert command("train", "--config", config, *overrides) == 0
+    path = ROOT / CONFIGS["semantic"]
+    assert command("train", "--config", path, *overrides) == 0
     changes = [
         "train.weight_decay=0.2",
         "train.head_lr_multiplier=5",
         "train.channels_last=true",
         "train.precision=fp16",
     ]
-    experiment = load_experiment(config, [*overrides, *changes])
+    config = load_config(path, [*overrides, *changes])
     latest = tmp_path / "checkpoints/demo/hrnet_tiny_ocr_latest.pth"
-    checkpoint, experiment = read_resumable(latest, experiment, change=True)
-    training = build_training(experiment, torch.device("cpu"), tmp_path)
+    checkpoint, config = read_resumable(latest, config, change=True)
+    training = build_training(config, torch.device("cpu"), tmp_path)
     training.restore(checkpoint)
     groups = training.optimizer.param_groups
     assert {group["multiplier"] for group in groups} == {1, 5} and all(group["fused"] for group in groups)

@@ -10,16 +10,16 @@ import torchvision
 from conftest import ROOT
 
 import openseg
-from openseg.config import load_experiment
+from openseg.config import load_config
 from openseg.errors import CheckpointError
-from openseg.models import build_backbone, build_model
-from openseg.models.weights import load_backbone, load_weights, read_checkpoint
+from openseg.models.checkpoint.io import load_backbone, load_weights, read_checkpoint
+from openseg.models.factory import build_model, create_backbone
 
 TINY = ROOT / "configs/demo/hrnet_tiny_ocr.yaml"
 
 
 def tiny(*overrides):
-    return build_model(load_experiment(TINY, overrides))
+    return build_model(load_config(TINY, overrides))
 
 
 class Payload:
@@ -61,7 +61,7 @@ def test_damage_anywhere_is_one_error(suffix, tmp_path):
     path = tmp_path / f"file{suffix}"
     state = {"conv1.weight": torch.randn(8, 3, 3, 3), "head.classifier.weight": torch.randn(4, 8, 1, 1)}
     if suffix == ".safetensors":
-        openseg.models.weights.safetensors.torch.save_file(state, path)
+        openseg.models.checkpoint.io.safetensors.torch.save_file(state, path)
     else:
         torch.save({"state_dict": state}, path, _use_new_zipfile_serialization="legacy" not in suffix)
     whole, rng = path.read_bytes(), random.Random(0)
@@ -82,7 +82,7 @@ def test_another_network_is_refused_and_changes_nothing(tmp_path):
     torch.save(tiny("data.dataset=camvid").state_dict(), path)
     model = tiny()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(CheckpointError, match="misshapen"):
+    with pytest.raises(CheckpointError, match="shape_mismatch"):
         load_weights(model, read_checkpoint(path))
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
@@ -128,7 +128,7 @@ def test_nothing_else_of_numpy_is_let_in(value, tmp_path):
 
 def released_tiny(tmp_path):
     """A network of ours in the layout of the released files, with negative gammas."""
-    from openseg.models.layouts import _ORIGINAL
+    from openseg.models.checkpoint.layouts import _ORIGINAL
 
     model = tiny("model.head_activation=leaky_relu").eval()
     for module in model.modules():
@@ -173,18 +173,18 @@ def test_another_activation_or_normalization_is_a_conflict(tmp_path):
     with pytest.raises(CheckpointError, match=r"set model\.head_activation=leaky_relu"):
         openseg.load_model(TINY, path, ["model.head_activation=relu"])
     assert openseg.load_model(TINY, path, ["model.head_activation=leaky_relu"])
-    experiment = load_experiment(TINY)
-    openseg.models.weights.write_weights(tmp_path / "ours.pth", tiny(), experiment)
+    config = load_config(TINY)
+    openseg.models.checkpoint.io.write_weights(tmp_path / "ours.pth", tiny(), config)
     with pytest.raises(CheckpointError, match="normalization") as error:
         openseg.load_model(TINY, tmp_path / "ours.pth", ["normalization.order=rgb"])
-    mend = str(error.value).split('"')[1]
-    assert openseg.load_model(TINY, tmp_path / "ours.pth", ["normalization.order=rgb", mend])
+    fix = str(error.value).split('"')[1]
+    assert openseg.load_model(TINY, tmp_path / "ours.pth", ["normalization.order=rgb", fix])
 
 
 def test_another_dilation_is_a_conflict(tmp_path):
     resnet = ["model.backbone=resnet_tiny"]
-    experiment = load_experiment(TINY, [*resnet, "model.output_stride=16"])
-    openseg.models.weights.write_weights(tmp_path / "ours.pth", build_model(experiment), experiment)
+    config = load_config(TINY, [*resnet, "model.output_stride=16"])
+    openseg.models.checkpoint.io.write_weights(tmp_path / "ours.pth", build_model(config), config)
     with pytest.raises(CheckpointError, match=r"set model\.output_stride=16"):
         openseg.load_model(TINY, tmp_path / "ours.pth", resnet)
     assert openseg.load_model(TINY, tmp_path / "ours.pth", [*resnet, "model.output_stride=16"])
@@ -197,13 +197,13 @@ def test_a_backbone_alone_is_no_network(tmp_path):
 
 
 def test_other_classes_only_with_partial(tmp_path):
-    experiment = load_experiment(TINY, ["data.dataset=camvid"])
-    source = build_model(experiment)
-    openseg.models.weights.write_weights(tmp_path / "camvid.pth", source, experiment)
+    config = load_config(TINY, ["data.dataset=camvid"])
+    source = build_model(config)
+    openseg.models.checkpoint.io.write_weights(tmp_path / "camvid.pth", source, config)
     model = tiny()
     classifier = model.head.classifier.weight.clone()
     report = load_weights(model, read_checkpoint(tmp_path / "camvid.pth"), partial=True)
-    assert sorted(key.split(" ")[0] for key in report.misshapen) == sorted(
+    assert sorted(key.split(" ")[0] for key in report.shape_mismatch) == sorted(
         f"head.{layer}.{leaf}" for layer in ("aux.2", "classifier") for leaf in ("weight", "bias")
     )
     assert torch.equal(model.head.classifier.weight, classifier)
@@ -246,20 +246,19 @@ STEMS = {"resnet50": (64, 64, 128), "resnet50_v1c": (32, 32, 64), "resnet50_v1b"
 def test_imagenet_resnets_fit_the_stem_of_their_kind(name, tmp_path):
     state = resnet_like_torchvision(STEMS[name])
     torch.save(mmlab_names(state) if name.endswith("_v1c") else state, tmp_path / "imagenet.pth")
-    config = load_experiment(TINY, [f"model.backbone={name}"]).model
-    backbone = build_backbone(config)
+    backbone = create_backbone(name)
     report = load_backbone(backbone, tmp_path / "imagenet.pth")
     assert sorted(report.unexpected) == ["fc.bias", "fc.weight"]
     assert torch.equal(backbone.resinit.conv1.weight, state["conv1.weight"])
     assert torch.equal(backbone.layer4[2].conv3.weight, state["layer4.2.conv3.weight"])
     other = next(each for each in STEMS if each != name)
     with pytest.raises(CheckpointError, match=r"its stem is that of the ResNets named") as error:
-        load_backbone(build_backbone(config.model_copy(update={"backbone": other})), tmp_path / "imagenet.pth")
+        load_backbone(create_backbone(other), tmp_path / "imagenet.pth")
     assert (name[8:] or "without a suffix") in str(error.value)
 
 
 @pytest.mark.slow
-def test_convert_recognises_the_experiment(command, tmp_path, capsys, one_line_error):
+def test_convert_recognizes_the_experiment(command, tmp_path, capsys, one_line_error):
     _, path = released_tiny(tmp_path)
     assert command("convert", path, tmp_path / "out.pth") == 0
     out = capsys.readouterr().out
@@ -267,8 +266,8 @@ def test_convert_recognises_the_experiment(command, tmp_path, capsys, one_line_e
     one_line_error(command("convert", path, tmp_path / "out.pth"), "out.pth", "already")
     one_line_error(command("convert", path, tmp_path / "out.zip"), "out.zip", ".safetensors")
     torch.save({"head.classifier.weight": torch.zeros(3, 4, 1, 1)}, tmp_path / "strange.pth")
-    one_line_error(command("convert", tmp_path / "strange.pth", tmp_path / "x.pth"), "no experiment", "--config")
-    segfix = build_model(load_experiment(ROOT / "configs/cityscapes/segfix_hrnet48.yaml", ["model.backbone=hrnet18"]))
+    one_line_error(command("convert", tmp_path / "strange.pth", tmp_path / "x.pth"), "no config", "--config")
+    segfix = build_model(load_config(ROOT / "configs/cityscapes/segfix_hrnet48.yaml", ["model.backbone=hrnet18"]))
     torch.save(segfix.state_dict(), tmp_path / "strange.pth")
     code = command("convert", tmp_path / "strange.pth", tmp_path / "x.pth", "model.backbone=hrnet18")
     one_line_error(code, "several", "segfix_hrnet48.yaml", "segfix_hrnet48_inst.yaml", "--config")

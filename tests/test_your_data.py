@@ -1,4 +1,4 @@
-"""Data sets of one's own: the documented walk works as written, and a YAML file can describe any usual layout."""
+"""Datasets of one's own: the documented walk works as written, and a YAML file can describe any usual layout."""
 
 import re
 import subprocess
@@ -10,14 +10,15 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from openseg.catalog import IGNORE, get_catalog
 from openseg.cli.main import main
-from openseg.config import Experiment
-from openseg.data.folder import list_images, list_split, split_paths
-from openseg.data.loaders import TrainSet
+from openseg.config import Config
+from openseg.datasets.loaders import TrainSet
+from openseg.datasets.registry import get_dataset_info
+from openseg.datasets.splits import list_images, list_split, split_paths
 from openseg.errors import ConfigError, DataError
-from openseg.images import read_image, write_image, write_label
-from openseg.prepare.targets import instance_targets
+from openseg.io.images import read_image, write_image, write_label
+from openseg.labels import IGNORE_INDEX
+from openseg.tools.prepare.targets import instance_targets
 
 RNG = np.random.default_rng(0)
 
@@ -62,7 +63,7 @@ def make(folder, names, image="image", label="label", suffix="", kind="png"):
 def described(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    return Experiment(name="x", data={"dataset": str(path)})
+    return Config(name="x", data={"dataset": str(path)})
 
 
 SPLITS = """
@@ -86,16 +87,16 @@ def test_layouts(tmp_path):
         "photos/three four.jpg\tmasks/three four.png\r\nmixed/six.png\tmixed/six_mask.png\n"
     )
     (files / "test.txt").write_text("photos/two.jpg\nphotos/three four.jpg\n")
-    experiment = described(tmp_path / "mine.yaml", SPLITS)
-    keys = {split: [pair.key for pair in list_split(experiment, split)] for split in ("train", "val", "few", "paths")}
+    config = described(tmp_path / "mine.yaml", SPLITS)
+    keys = {split: [pair.key for pair in list_split(config, split)] for split in ("train", "val", "few", "paths")}
     assert keys["train"] == ["one", "three four", "two"] and keys["val"] == ["five", "six"]
     assert keys["few"] == ["three four", "one"] and keys["paths"] == ["three four", "six"]
-    assert list_split(experiment, "val")[0].label.name == "five_mask.png"
-    assert len(list_split(experiment, "train+val")) == 5
-    paths = split_paths(experiment.catalog, experiment.data_dir, "test")
+    assert list_split(config, "val")[0].label.name == "five_mask.png"
+    assert len(list_split(config, "train+val")) == 5
+    paths = split_paths(config.dataset_info, config.data_dir, "test")
     assert [path.name for path in list_images(paths)] == ["two.jpg", "three four.jpg"]
     with pytest.raises(DataError, match=r"no split 'vall'; did you mean val"):
-        list_split(experiment, "vall")
+        list_split(config, "vall")
 
 
 @pytest.mark.parametrize(
@@ -114,58 +115,58 @@ def test_lists_that_cannot_be(name, text, message, tmp_path):
     make(tmp_path / "files", ["one"], "photos", "masks", kind="jpg")
     make(tmp_path / "files", ["two"], "mixed", None)
     make(tmp_path / "files", ["one"], "elsewhere", "other")
-    experiment = described(tmp_path / "mine.yaml", SPLITS)
+    config = described(tmp_path / "mine.yaml", SPLITS)
     if text is not None:
         (tmp_path / f"files/{name}.txt").write_text(text)
     with pytest.raises(DataError, match=message):
-        list_split(experiment, name)
+        list_split(config, name)
 
 
 def test_labels_with_a_suffix_are_explained(tmp_path):
     make(tmp_path / "train", ["one", "two"], suffix="_mask")
-    experiment = described(tmp_path / "mine.yaml", "classes: [a, b, c]")
+    config = described(tmp_path / "mine.yaml", "classes: [a, b, c]")
     with pytest.raises(DataError, match=r"2 of 2 .*label_suffix: _mask"):
-        list_split(experiment, "train")
+        list_split(config, "train")
 
 
-def test_ids_colours_and_classes_of_another_data_set(tmp_path):
-    table = described(tmp_path / "a.yaml", "classes: [x, y]\nids: {5: x, 6: y, 9: x, 3: ignore, 300: y}").catalog
+def test_ids_colors_and_classes_of_another_data_set(tmp_path):
+    table = described(tmp_path / "a.yaml", "classes: [x, y]\nids: {5: x, 6: y, 9: x, 3: ignore, 300: y}").dataset_info
     values = np.array([[5, 6, 9, 3, 255, 300]], np.uint16)
-    assert table.encode(values).tolist() == [[0, 1, 0, IGNORE, IGNORE, 1]]
-    assert table.decode(np.array([[0, 1, IGNORE]], np.uint8)).tolist() == [[5, 6, 255]]
-    streets = described(tmp_path / "b.yaml", "classes: cityscapes").catalog
-    assert streets.encode(np.array([[7, 33, 0]], np.uint8)).tolist() == [[0, 18, IGNORE]]
-    assert streets.colors == get_catalog("cityscapes").colors and streets.name == "b"
-    trained = described(tmp_path / "c.yaml", "classes: cityscapes\nids: train").catalog
-    assert trained.encode(np.array([[0, 18, 255]], np.uint8)).tolist() == [[0, 18, IGNORE]]
-    pairs = described(tmp_path / "d.yaml", "classes: [left, right, x]\nflip_pairs: [[left, right]]").catalog
+    assert table.encode(values).tolist() == [[0, 1, 0, IGNORE_INDEX, IGNORE_INDEX, 1]]
+    assert table.decode(np.array([[0, 1, IGNORE_INDEX]], np.uint8)).tolist() == [[5, 6, 255]]
+    streets = described(tmp_path / "b.yaml", "classes: cityscapes").dataset_info
+    assert streets.encode(np.array([[7, 33, 0]], np.uint8)).tolist() == [[0, 18, IGNORE_INDEX]]
+    assert streets.colors == get_dataset_info("cityscapes").colors and streets.name == "b"
+    trained = described(tmp_path / "c.yaml", "classes: cityscapes\nids: train").dataset_info
+    assert trained.encode(np.array([[0, 18, 255]], np.uint8)).tolist() == [[0, 18, IGNORE_INDEX]]
+    pairs = described(tmp_path / "d.yaml", "classes: [left, right, x]\nflip_pairs: [[left, right]]").dataset_info
     assert pairs.flipped_classes[:4].tolist() == [1, 0, 2, 3]
-    binary = described(tmp_path / "f.yaml", "classes: [bg, fg]\nids: {0: bg, 255: fg}").catalog
+    binary = described(tmp_path / "f.yaml", "classes: [bg, fg]\nids: {0: bg, 255: fg}").dataset_info
     assert binary.encode(np.array([[0, 255]], np.uint8)).tolist() == [[0, 1]]
-    assert binary.encode(binary.decode(np.array([[0, 1, IGNORE]], np.uint8))).tolist() == [[0, 1, IGNORE]]
-    default = described(tmp_path / "e.yaml", "classes: [a, b]").catalog
+    assert binary.encode(binary.decode(np.array([[0, 1, IGNORE_INDEX]], np.uint8))).tolist() == [[0, 1, IGNORE_INDEX]]
+    default = described(tmp_path / "e.yaml", "classes: [a, b]").dataset_info
     assert default.colors == ((128, 0, 0), (0, 128, 0))
 
 
-def test_colour_coded_labels(tmp_path, one_line_error):
+def test_color_coded_labels(tmp_path, one_line_error):
     text = "classes: [{name: a, color: [255, 0, 0]}, {name: b, color: [0, 9, 255]}]\n"
     text += "label_colors: true\nignored_colors: [[0, 0, 0]]\n"
     for split in ("train", "val"):
         make(tmp_path / split, ["one"], label=None)
         colors = np.array([[255, 0, 0], [0, 9, 255], [0, 0, 0]], np.uint8)[RNG.integers(0, 3, (32, 40))]
         write_image(tmp_path / split / "label/one.png", colors)
-    experiment = described(tmp_path / "mine.yaml", text)
-    label = experiment.catalog.read_truth(tmp_path / "val/label/one.png")
-    np.testing.assert_array_equal(experiment.catalog.colorize(label), colors)
-    item = TrainSet(experiment, list_split(experiment, "train"))[0]
-    assert set(item["label"].unique().tolist()) <= {0, 1, IGNORE}
-    # predictions are ids; scored against colours they are right
-    write_label(tmp_path / "pred/one.png", experiment.catalog.decode(label))
+    config = described(tmp_path / "mine.yaml", text)
+    label = config.dataset_info.read_truth(tmp_path / "val/label/one.png")
+    np.testing.assert_array_equal(config.dataset_info.colorize(label), colors)
+    item = TrainSet(config, list_split(config, "train"))[0]
+    assert set(item["label"].unique().tolist()) <= {0, 1, IGNORE_INDEX}
+    # predictions are ids; scored against colors they are right
+    write_label(tmp_path / "pred/one.png", config.dataset_info.decode(label))
     arguments = ["--dataset", str(tmp_path / "mine.yaml"), "--gt", str(tmp_path / "val/label")]
     assert main(["evaluate", *arguments, "--pred", str(tmp_path / "pred"), "--json", str(tmp_path / "s.json")]) == 0
     assert '"mIoU": 1.0' in (tmp_path / "s.json").read_text()
-    palette = Image.fromarray(experiment.catalog.decode(label))
-    palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])  # shows ids in other colours
+    palette = Image.fromarray(config.dataset_info.decode(label))
+    palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])  # shows ids in other colors
     palette.save(tmp_path / "pred/one.png")
     assert main(["evaluate", *arguments, "--pred", str(tmp_path / "pred"), "--json", str(tmp_path / "s.json")]) == 0
     assert '"mIoU": 1.0' in (tmp_path / "s.json").read_text()
@@ -203,7 +204,7 @@ def test_colour_coded_labels(tmp_path, one_line_error):
         ("classes: [a]\nname: a/b", ["name"]),
         ("classes: [a, b]\nids: {0: a, 1: b, 0: b}", ["key 0 is there twice", "line 2"]),
         ("classes: [a, b, c]\nflip_pairs: [[a, b], [b, c]]", ["flip_pairs: class 'b' is there 2 times"]),
-        ("classes: ade20k\nlabel_colors: true", ["label_colors: colour"]),
+        ("classes: ade20k\nlabel_colors: true", ["label_colors: color"]),
         ("classes: [{name: a, id: 3}]\nids: {4: a}", ["an id each already"]),
         ("classes: [a]\nids: {" + ", ".join(f"{i}: a" for i in range(256)) + "}", ["leave one"]),
         ("classes: [a, b]\nids: {0: a, 1: b, 9: b}\nvoid_id: 9", ["void_id: 9 is the id of a class"]),
@@ -215,7 +216,7 @@ def test_files_that_cannot_be(text, words, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as error:
-        get_catalog(str(path))
+        get_dataset_info(str(path))
     message = str(error.value)
     assert "mine.yaml" in message and "\n" not in message
     for word in words:
@@ -238,16 +239,14 @@ def test_labels_in_a_folder_below_the_images(tmp_path):
 
 def test_images_and_labels_of_one_name_in_one_folder(tmp_path):
     make(tmp_path, ["one", "two"], "x", "x", kind="jpg")
-    experiment = described(tmp_path / "mine.yaml", "classes: [a, b, c]\nsplits: {train: {image: x, label: x}}")
-    assert [(pair.image.suffix, pair.label.suffix) for pair in list_split(experiment, "train")] == [
-        (".jpg", ".png")
-    ] * 2
+    config = described(tmp_path / "mine.yaml", "classes: [a, b, c]\nsplits: {train: {image: x, label: x}}")
+    assert [(pair.image.suffix, pair.label.suffix) for pair in list_split(config, "train")] == [(".jpg", ".png")] * 2
 
 
 def test_images_with_the_suffix_of_labels_stay_where_folders_differ(tmp_path):
     make(tmp_path / "train", ["dog_mask"], suffix="_mask")
-    experiment = described(tmp_path / "mine.yaml", "classes: [a, b, c]\nsplits: {train: {label_suffix: _mask}}")
-    assert [pair.key for pair in list_split(experiment, "train")] == ["dog_mask"]
+    config = described(tmp_path / "mine.yaml", "classes: [a, b, c]\nsplits: {train: {label_suffix: _mask}}")
+    assert [pair.key for pair in list_split(config, "train")] == ["dog_mask"]
 
 
 def test_merged_ids_are_one_region_of_instance_ground_truth(tmp_path):
@@ -262,14 +261,15 @@ def test_merged_ids_are_one_region_of_instance_ground_truth(tmp_path):
         instance_targets(["--dataset", str(tmp_path / "a.yaml"), "--datadir", str(tmp_path), "--split", "train"]) == 0
     )
     for targets in ({"targets": "instance"}, {"offset_gt": "offset_gt/dt_offset_inst_w_stuff"}):
-        data = {"dataset": str(tmp_path / "a.yaml"), **targets}
+        data = {"dataset": str(tmp_path / "a.yaml")}
         settings = {
             "task": "segfix",
             "loss": {"type": "segfix"},
+            "segfix": targets,
             "augment": {"crop_size": (32, 40), "scale_range": None},
         }
-        experiment = Experiment(name="x", data=data, **settings)
-        mask = TrainSet(experiment, list_split(experiment, "train"))[0]["mask"].numpy()
+        config = Config(name="x", data=data, **settings)
+        mask = TrainSet(config, list_split(config, "train"))[0]["mask"].numpy()
         assert (mask == mask[:1]).all() and mask[0].sum() == 10  # 5 on each side of the one boundary
 
 
@@ -298,9 +298,9 @@ def test_evaluate_takes_the_truth_of_the_data_set(tmp_path, monkeypatch, capsys,
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "mixed", ["one", "two"], ".", ".", "_mask")
     text = "classes: [a, b, c]\nsplits: {val: {image: mixed, label: mixed, label_suffix: _mask}}"
-    experiment = described(tmp_path / "mine.yaml", text)
-    for pair in list_split(experiment, "val"):
-        write_label(tmp_path / f"pred/{pair.key}.png", experiment.catalog.read_truth(pair.label))
+    config = described(tmp_path / "mine.yaml", text)
+    for pair in list_split(config, "val"):
+        write_label(tmp_path / f"pred/{pair.key}.png", config.dataset_info.read_truth(pair.label))
     assert main(["evaluate", "--dataset", "mine.yaml", "--pred", "pred"]) == 0
     assert "100.00" in capsys.readouterr().out
     (tmp_path / "pred/two.png").unlink()
@@ -309,7 +309,7 @@ def test_evaluate_takes_the_truth_of_the_data_set(tmp_path, monkeypatch, capsys,
     )
 
 
-def test_coloured_predictions_are_sharpened_as_colours(tmp_path):
+def test_colored_predictions_are_sharpened_as_colors(tmp_path):
     from openseg.cli.refine import main as refine
     from openseg.segfix import write_offsets
 
@@ -328,12 +328,12 @@ def test_coloured_predictions_are_sharpened_as_colours(tmp_path):
 
 
 def test_results_go_to_folders_of_its_name(tmp_path, monkeypatch):
-    """Also where the images are grey and of several sizes, and the classes are few."""
+    """Also where the images are gray and of several sizes, and the classes are few."""
     monkeypatch.chdir(tmp_path)
     for split in ("train", "val"):
         make(tmp_path / "set" / split, ["one"])
-        grey = Image.fromarray(RNG.integers(0, 256, (50, 44), np.uint8))
-        grey.save(tmp_path / "set" / split / "image/two.jpg")
+        gray = Image.fromarray(RNG.integers(0, 256, (50, 44), np.uint8))
+        gray.save(tmp_path / "set" / split / "image/two.jpg")
         write_label(tmp_path / "set" / split / "label/two.png", RNG.integers(0, 3, (50, 44), np.uint8))
     (tmp_path / "set/mine.yaml").write_text("classes: [a, b, c]")
     small = ["data.dataset=set/mine.yaml", "augment.crop_size=[64,64]", "train.max_iters=1", "train.batch_size=2"]

@@ -1,4 +1,4 @@
-"""Every row of the model zoo: its experiment has the published settings, its launcher finds the published file."""
+"""Every row of the model zoo: its config has the published settings, its launcher finds the published file."""
 
 import gzip
 import json
@@ -9,9 +9,9 @@ import pytest
 from conftest import ROOT
 from recipe import GOLDENS
 
-from openseg.catalog import get_catalog
-from openseg.config import MultiScale, load_experiment
-from openseg.engine.checkpoints import find_checkpoint
+from openseg.config import MultiScale, load_config
+from openseg.datasets.registry import get_dataset_info
+from openseg.training.checkpoints import find_checkpoint
 
 ZOO = json.loads(gzip.decompress((GOLDENS / "zoo.json.gz").read_bytes()))
 ROWS = ZOO["rows"]
@@ -41,16 +41,16 @@ def row(request):
 
 
 @pytest.fixture
-def experiment(row):
-    return load_experiment(ROOT / launcher_settings(row)["CONFIG"])
+def config(row):
+    return load_config(ROOT / launcher_settings(row)["CONFIG"])
 
 
 def size_hw(width_height):
     return tuple(reversed(width_height))
 
 
-def test_optimisation(row, experiment):
-    settings, train = row["master"], experiment.train
+def test_optimization(row, config):
+    settings, train = row["master"], config.train
     assert settings["optimizer"] == train.optimizer and settings["momentum"] == train.momentum
     assert not settings["nesterov"] and settings["weight_decay_on_bn_and_bias"] and not settings["warmup"]
     assert train.warmup_iters == 0 and train.weight_decay == settings["weight_decay"]
@@ -63,33 +63,33 @@ def test_optimisation(row, experiment):
         assert train.batch_size == row["published"]["batch_size"]
 
 
-def test_data(row, experiment):
-    settings, data, catalog = row["master"], experiment.data, get_catalog(experiment.data.dataset)
-    assert data.dataset == row["dataset"] and catalog.folder == row["data_root_subdir"]
-    assert catalog.num_classes == settings["num_classes"]
+def test_data(row, config):
+    settings, data, info = row["master"], config.data, get_dataset_info(config.data.dataset)
+    assert data.dataset == row["dataset"] and info.folder == row["data_root_subdir"]
+    assert info.num_classes == settings["num_classes"]
     labels = settings.get("label_list")
     if labels:
-        assert [value for value in labels if value not in catalog.ignored_ids] == list(catalog.ids)
+        assert [value for value in labels if value not in info.ignored_ids] == list(info.ids)
     if settings["reduce_zero_label"]:
-        assert 0 in catalog.ignored_ids
+        assert 0 in info.ignored_ids
     assert data.train_split == ("train+val" if settings["include_val"] else "train")
-    if experiment.task == "segfix":
-        assert data.offset_gt == row["offset_gt_dir"]
+    if config.task == "segfix":
+        assert config.segfix.offset_gt == row["offset_gt_dir"]
     order, scale = settings["input_channel_order"].lower(), settings["normalize"]["div_value"]
-    assert (experiment.normalization.order, experiment.normalization.scale) == (order, scale)
-    assert list(experiment.normalization.mean) == settings["normalize"]["mean"]
-    assert list(experiment.normalization.std) == settings["normalize"]["std"]
+    assert (config.normalization.order, config.normalization.scale) == (order, scale)
+    assert list(config.normalization.mean) == settings["normalize"]["mean"]
+    assert list(config.normalization.std) == settings["normalize"]["std"]
 
 
-def test_augmentation(row, experiment):
-    settings, augment, catalog = row["master"], experiment.augment, get_catalog(experiment.data.dataset)
+def test_augmentation(row, config):
+    settings, augment, info = row["master"], config.augment, get_dataset_info(config.data.dataset)
     steps = {name: values for step in settings["augmentation_in_order"] for name, values in step.items()}
     expected = ["random_crop", "random_brightness"]
     if augment.scale_range is not None:
         expected.insert(0, "random_resize")
         assert list(augment.scale_range) == steps["random_resize"]["scale_range"]
         assert list(augment.aspect_range) == steps["random_resize"]["aspect_range"]
-    resize = {"min_side_length": experiment.data.short_side, "target_size": experiment.data.size}
+    resize = {"min_side_length": config.data.short_side, "target_size": config.data.size}
     resize = {key: value for key, value in resize.items() if value is not None}
     if resize:
         expected.insert(0, "resize")
@@ -99,32 +99,35 @@ def test_augmentation(row, experiment):
     assert list(steps) == expected
     assert size_hw(steps["random_crop"]["crop_size"]) == augment.crop_size == size_hw(settings["train_input_size_wh"])
     assert steps["random_hflip"]["ratio"] == augment.flip
-    assert [tuple(pair) for pair in steps["random_hflip"]["swap_pair"]] == list(catalog.flip_pairs)
+    assert [tuple(pair) for pair in steps["random_hflip"]["swap_pair"]] == list(info.flip_pairs)
     assert steps["random_brightness"] == {"ratio": 1.0, "shift_value": augment.brightness}
 
 
-def test_network_and_loss(row, experiment):
-    settings, model, loss = row["master"], experiment.model, experiment.loss
+def test_network_and_loss(row, config):
+    settings, model, (loss,) = row["master"], config.model, config.loss
     assert model.backbone == BACKBONES[settings["backbone"]]
     assert set(model.multi_grid or [1]) == set(settings["multi_grid"] or [1]) and model.output_stride in (None, 8)
     assert settings["bn_type_config"] == "inplace_abn" and model.head_activation == "leaky_relu"
     assert loss.type == LOSSES[settings["loss_type"]]
-    if experiment.task == "segfix":
-        assert experiment.test.window == size_hw(settings["train_input_size_wh"])
-        assert experiment.test.window_stride == tuple(side // 3 for side in experiment.test.window)
-        assert loss.max_distance == row["env"]["dt_max_distance"] and loss.mask_weight == loss.direction_weight == 1
+    if config.task == "segfix":
+        assert config.test.window == size_hw(settings["train_input_size_wh"])
+        assert config.test.window_stride == tuple(side // 3 for side in config.test.window)
+        assert (
+            config.segfix.max_distance == row["env"]["dt_max_distance"]
+            and loss.mask_weight == loss.direction_weight == 1
+        )
         return
     assert model.head == HEADS[settings["model_name"]]
     assert settings["loss_weights"] == {"aux_loss": loss.aux_weight, "seg_loss": 1.0}
-    weights = get_catalog(experiment.data.dataset).class_weights if loss.class_weights else None
+    weights = get_dataset_info(config.data.dataset).class_weights if loss.class_weights else None
     assert list(weights or ()) == (settings["ce_weight"] or [])
     if loss.type == "ohem":
-        assert (loss.ohem_threshold, loss.ohem_min_kept) == (settings["ohem_thresh"], settings["ohem_min_kept"])
+        assert (loss.threshold, loss.min_kept) == (settings["ohem_thresh"], settings["ohem_min_kept"])
 
 
-def test_prediction(row, experiment):
-    settings, test, published = row["master"], experiment.test, row["published"]
-    if experiment.task == "segfix":
+def test_prediction(row, config):
+    settings, test, published = row["master"], config.test, row["published"]
+    if config.task == "segfix":
         return
     multi = published["multi_scale"]
     assert (test.ms if multi else test.ss).flip == published["flip"]
@@ -135,17 +138,17 @@ def test_prediction(row, experiment):
     assert test.ss.pad_to == settings["val_collate"].get("fit_stride", 1)
 
 
-def test_the_launcher_has_its_modes_and_finds_the_published_file(row, experiment, tmp_path, monkeypatch):
+def test_the_launcher_has_its_modes_and_finds_the_published_file(row, config, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     launcher = launcher_settings(row)
     number = row["script_id_needed_for_published_file"]
     assert launcher.get("PUBLISHED_ID", "1") == number
-    assert launcher["DATASET"] == row["dataset"] and launcher["NAME"] == experiment.name
+    assert launcher["DATASET"] == row["dataset"] and launcher["NAME"] == config.name
     assert launcher.get("DATA_FOLDER", launcher["DATASET"]) == row["data_root_subdir"]
     assert launcher["PRETRAINED_MODEL"] == row["master"]["pretrained"]
-    if experiment.task == "segfix":
+    if config.task == "segfix":
         kind = row["offset_output_dir"]["val"].split("/")[2]
-        assert launcher["OFFSETS"].startswith(f"{kind}/cityscapes/offset_{experiment.model.backbone}")
+        assert launcher["OFFSETS"].startswith(f"{kind}/cityscapes/offset_{config.model.backbone}")
     shown = subprocess.run(["bash", row["master"]["script"], "help"], cwd=ROOT, capture_output=True, text=True).stdout
     for mode in row["master"]["modes"]:
         assert f"  {mode} ID" in shown or mode == "debug"  # dead in the original as well
@@ -154,7 +157,7 @@ def test_the_launcher_has_its_modes_and_finds_the_published_file(row, experiment
         path = root / row["dataset"] / name
         path.parent.mkdir(parents=True)
         path.touch()
-        named = experiment.model_copy(update={"name": f"{launcher['NAME']}_{number}"})
+        named = config.model_copy(update={"name": f"{launcher['NAME']}_{number}"})
         assert find_checkpoint(named, tmp_path / "here") == path
         path.unlink()
 
@@ -173,18 +176,18 @@ def zoo_rows(column="Script"):
     return [row for row in rows if column in row]
 
 
-def test_the_document_says_what_the_row_says(row, experiment):
+def test_the_document_says_what_the_row_says(row, config):
     script, published = f"`{row['master']['script']}`", row["published"]
     mentions = [each for each in zoo_rows() if each["Script"] == script]
     if len(mentions) > 1:
         mentions = [each for each in mentions if (each["Multi-scale"] == "yes") == published["multi_scale"]]
     (said,) = mentions
-    config = launcher_settings(row)["CONFIG"]
-    assert said["Experiment"] == f"`{config}`"
+    path = launcher_settings(row)["CONFIG"]
+    assert said["Config"] == f"`{path}`"
     assert said["Train set"] == published["train_set"].replace("+", " + ")
     assert (int(said["Iterations"]), int(said["Batch size"])) == (
-        experiment.train.max_iters,
-        experiment.train.batch_size,
+        config.train.max_iters,
+        config.train.batch_size,
     )
     name = row["published_checkpoint_file"] or row["master"]["checkpoint_expected_for_id1"]
     assert said["Checkpoint name"] == f"`{name}`"
@@ -199,7 +202,7 @@ def test_the_document_says_what_the_row_says(row, experiment):
 def test_every_script_and_experiment_in_the_document_is_there():
     for said in zoo_rows():
         script = ROOT / said["Script"].strip("`")
-        assert f"CONFIG={said['Experiment'].strip('`')}\n" in script.read_text()
+        assert f"CONFIG={said['Config'].strip('`')}\n" in script.read_text()
     launchers = {str(path.relative_to(ROOT)) for path in ROOT.glob("scripts/*/**/run_*.sh")}
     documented = {said["Script"].strip("`") for said in zoo_rows()}
     assert documented == {path for path in launchers if "camvid" not in path}

@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "lib"))
 
-from openseg.catalog import get_catalog
-from openseg.data.scenes import render_scene
+from openseg.datasets.registry import get_dataset_info
 from openseg.segfix import OffsetMap, directions_to_offsets, make_targets, refine
+from openseg_demo.scenes import render_scene
 
 WINDOW = (slice(96, 140), slice(196, 240))
 ZOOM, GAP = 8, 8
@@ -35,7 +35,7 @@ def enlarged(picture: np.ndarray) -> Image.Image:
 
 
 def with_errors(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    colors = (0.6 * get_catalog("cityscapes").colorize(labels) + 0.4 * 255).astype(np.uint8)
+    colors = (0.6 * get_dataset_info("cityscapes").colorize(labels) + 0.4 * 255).astype(np.uint8)
     colors[labels != truth] = RED
     return colors
 
@@ -55,7 +55,7 @@ def with_arrows(image: np.ndarray, offsets: OffsetMap) -> Image.Image:
 
 def main() -> None:
     scene = render_scene(0, (256, 512), seed=1)
-    truth = get_catalog("cityscapes").encode(scene.label)
+    truth = get_dataset_info("cityscapes").encode(scene.label)
     targets = make_targets(truth, "clean")
     mask, direction = targets.mask_and_direction(truth, max_distance=2)
     offsets = OffsetMap.of(directions_to_offsets(direction) * (mask == 1)[..., None])

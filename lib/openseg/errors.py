@@ -21,7 +21,7 @@ class OpensegError(Exception):
 
 
 class ConfigError(OpensegError):
-    """An experiment file or an override says something that cannot be."""
+    """A config file or an override says something that cannot be."""
 
 
 class DataError(OpensegError):

@@ -1,4 +1,4 @@
-"""Sharpen Cityscapes label maps with SegFix offsets: python scripts/cityscapes/segfix.py --help."""
+"""Refine Cityscapes label maps with SegFix offsets: python scripts/cityscapes/segfix.py --help."""
 
 import sys
 from pathlib import Path

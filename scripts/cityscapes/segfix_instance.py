@@ -1,4 +1,4 @@
-"""Sharpen Cityscapes instance masks with SegFix offsets: python scripts/cityscapes/segfix_instance.py --help."""
+"""Refine Cityscapes instance masks with SegFix offsets: python scripts/cityscapes/segfix_instance.py --help."""
 
 import sys
 from pathlib import Path

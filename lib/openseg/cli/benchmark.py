@@ -5,44 +5,44 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from openseg.cli.common import experiment_of
+from openseg.cli.common import config_of
 from openseg.errors import OpensegError
-from openseg.files import write_json
+from openseg.io.files import write_json
 
 if TYPE_CHECKING:
-    from openseg.config import Experiment
+    from openseg.config import Config
 
 __all__ = ["add_benchmark", "benchmark"]
 
 
 def add_benchmark(parser: argparse.ArgumentParser) -> None:
-    """Its options, besides those of the experiment and the device."""
+    """Its options, besides those of the config and the device."""
     parser.add_argument("--iterations", type=int, default=10, metavar="N", help="updates to measure (default: 10)")
     parser.add_argument("--warm-up", type=int, default=3, metavar="N", help="updates before (default: 3)")
-    parser.add_argument("--random-data", action="store_true", help="random images and labels in place of the data set")
+    parser.add_argument("--random-data", action="store_true", help="random images and labels in place of the dataset")
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
 
 
 def benchmark(arguments: argparse.Namespace) -> None:
     """Print the parts of an update and of a prediction."""
-    from openseg.engine.benchmark import measure
-    from openseg.engine.distributed import pick_device
+    from openseg.distributed import pick_device
+    from openseg.tools.benchmark import measure
 
     if arguments.iterations < 1 or arguments.warm_up < 0:
         raise OpensegError("--iterations must be 1 or more, --warm-up 0 or more")
-    experiment = experiment_of(arguments)
+    config = config_of(arguments)
     device = pick_device(arguments.device)
-    results = measure(experiment, device, arguments.iterations, arguments.warm_up, arguments.random_data)
-    _show(experiment, results)
+    results = measure(config, device, arguments.iterations, arguments.warm_up, arguments.random_data)
+    _show(config, results)
     if arguments.json:
         write_json(arguments.json, results)
 
 
-def _show(experiment: Experiment, results: dict[str, dict[str, float]]) -> None:
-    from openseg.engine.benchmark import PREDICTION, TRAINING
-    from openseg.report.tables import align
+def _show(config: Config, results: dict[str, dict[str, float]]) -> None:
+    from openseg.tools.benchmark import PREDICTION, TRAINING
+    from openseg.tools.report.tables import align
 
-    height, width = experiment.augment.crop_size
+    height, width = config.augment.crop_size
     for what, names in (("training", TRAINING), ("prediction", PREDICTION)):
         found = results[what]
         total = sum(found[name] for name in names)

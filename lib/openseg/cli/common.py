@@ -1,4 +1,4 @@
-"""What the commands share: one-line errors, exit codes, logging, device and experiment options."""
+"""What the commands share: one-line errors, exit codes, logging, device and config options."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tqdm import tqdm
 from openseg.errors import Interrupted, OpensegError, is_out_of_memory
 
 if TYPE_CHECKING:
-    from openseg.config import Experiment
+    from openseg.config import Config
 
 __all__ = [
     "EXIT_ERROR",
     "EXIT_INTERRUPTED",
     "HelpFormatter",
+    "add_config",
     "add_debug",
     "add_device",
-    "add_experiment",
     "add_workers",
+    "config_of",
     "existing_dir",
-    "experiment_of",
     "run_command",
 ]
 
@@ -76,23 +76,21 @@ def run_command(command: Callable[[], int | None], debug: bool) -> int:
     except (MemoryError, RuntimeError) as error:
         if debug or not is_out_of_memory(error):
             raise
-        mend = (
-            "train with a smaller train.batch_size or augment.crop_size; predict in windows, test.window=[512,1024], "
-        )
-        print(f"error: out of memory; {mend}which changes scores slightly, or --device cpu", file=sys.stderr)
+        fix = "train with a smaller train.batch_size or augment.crop_size; predict in windows, test.window=[512,1024], "
+        print(f"error: out of memory; {fix}which changes scores slightly, or --device cpu", file=sys.stderr)
         return EXIT_ERROR
 
 
-def add_experiment(parser: argparse.ArgumentParser) -> None:
+def add_config(parser: argparse.ArgumentParser) -> None:
     """``--config`` and the overrides."""
-    parser.add_argument("--config", required=True, metavar="YAML", help="the experiment, see configs/")
-    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="replace values of the experiment")
+    parser.add_argument("--config", required=True, metavar="YAML", help="the config, see configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="replace values of the config")
 
 
-def experiment_of(arguments: argparse.Namespace) -> Experiment:
-    from openseg.config import load_experiment
+def config_of(arguments: argparse.Namespace) -> Config:
+    from openseg.config import load_config
 
-    return load_experiment(arguments.config, arguments.overrides)
+    return load_config(arguments.config, arguments.overrides)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from openseg.config import Experiment, load_experiment, shipped_configs
+from openseg.config import Config, load_config, shipped_configs
 from openseg.errors import CheckpointError, ConfigError
-from openseg.models.weights import (
+from openseg.models.checkpoint.io import (
     Checkpoint,
     compare_classes,
-    fit_experiment,
+    fit_config,
     fits,
     load_weights,
     read_checkpoint,
@@ -21,50 +21,50 @@ from openseg.models.weights import (
 )
 from openseg.schema import explain
 
-__all__ = ["convert", "recognise"]
+__all__ = ["convert", "recognize"]
 
 
-def convert(source: str, target: str, config: str | None, overrides: Sequence[str]) -> None:
-    """Write ``source`` as ``target`` (``.pth`` or ``.safetensors``) with the experiment that it belongs to.
+def convert(source: str, target: str, config_file: str | None, overrides: Sequence[str]) -> None:
+    """Write ``source`` as ``target`` (``.pth`` or ``.safetensors``) with the config that it belongs to.
 
     Raises:
-        CheckpointError: unknown layout, no or another experiment, or ``target`` exists.
+        CheckpointError: unknown layout, no or another config, or ``target`` exists.
     """
-    from openseg.models import build_model
+    from openseg.models.factory import build_model
 
     out = Path(target)
     if out.suffix not in (".pth", ".pt", ".safetensors"):
         raise CheckpointError(f"{target}: write to a .pth or a .safetensors file")
     if out.exists():
-        raise CheckpointError(f"{target}: is there already; move it away, or write to another file")
+        raise CheckpointError(f"{target}: already exists; move it away, or write to another file")
     checkpoint = read_checkpoint(source)
-    experiment = load_experiment(config, overrides) if config else recognise(checkpoint, overrides)
-    compare_classes(experiment, checkpoint)
-    experiment = fit_experiment(experiment, checkpoint)
-    model = build_model(experiment)
+    config = load_config(config_file, overrides) if config_file else recognize(checkpoint, overrides)
+    compare_classes(config, checkpoint)
+    config = fit_config(config, checkpoint)
+    model = build_model(config)
     report = load_weights(model, checkpoint)
-    write_weights(out, model, experiment)
-    print(f"{source}: layout {checkpoint.converted.layout}, experiment {experiment.name}: {report}")
-    print(f"heads: {experiment.model.activation}; normalization: {experiment.normalization.model_dump(mode='json')}")
+    write_weights(out, model, config)
+    print(f"{source}: layout {checkpoint.converted.layout}, config {config.name}: {report}")
+    print(f"heads: {config.model.activation}; normalization: {config.normalization.model_dump(mode='json')}")
     print(f"written: {target}")
 
 
-def recognise(checkpoint: Checkpoint, overrides: Sequence[str] = (), dataset: str | None = None) -> Experiment:
-    """The experiment of ``configs/`` that the weights fit; of several, the one that the file's name begins with.
+def recognize(checkpoint: Checkpoint, overrides: Sequence[str] = (), dataset: str | None = None) -> Config:
+    """The config of ``configs/`` that the weights fit; of several, the one that the file's name begins with.
 
-    With ``dataset``, only how the network predicts matters: it takes the place of the data set in the file's own
-    experiment, and of several experiments that predict alike any will do.
+    With ``dataset``, only how the network predicts matters: it takes the place of the dataset in the file's own
+    config, and of several configs that predict alike any will do.
     """
-    if "experiment" in checkpoint.content:
+    if "config" in checkpoint.content:
         if overrides:
-            raise CheckpointError(f"{checkpoint.path}: holds its experiment; to change it, name another by --config")
+            raise CheckpointError(f"{checkpoint.path}: holds its config; to change it, name another by --config")
         try:
-            values = checkpoint.content["experiment"]
-            return Experiment.model_validate(values | {"data": {"dataset": dataset}} if dataset else values)
+            values = checkpoint.content["config"]
+            return Config.model_validate(values | {"data": {"dataset": dataset}} if dataset else values)
         except ValidationError as error:
-            reason = explain(error, Experiment)
+            reason = explain(error, Config)
             raise CheckpointError(
-                f"{checkpoint.path}: its experiment cannot be used here ({reason}); name one by --config"
+                f"{checkpoint.path}: its config cannot be used here ({reason}); name one by --config"
             ) from None
     open_settings = []  # what the file decides
     if "head_activation" in checkpoint.converted.settings:
@@ -72,20 +72,20 @@ def recognise(checkpoint: Checkpoint, overrides: Sequence[str] = (), dataset: st
     if checkpoint.converted.normalization is not None:
         open_settings.append(f"normalization={json.dumps(checkpoint.converted.normalization)}")
     name = checkpoint.path.name.replace("hrnet2x20", "hrnext20")
-    candidates: list[tuple[Path, Experiment]] = []
+    candidates: list[tuple[Path, Config]] = []
     mistake, possible = None, 0
     configs = shipped_configs()
     for path in sorted(configs.glob("*/*.yaml")):
         try:
-            candidates.append((path.relative_to(configs.parent), load_experiment(path, [*open_settings, *overrides])))
+            candidates.append((path.relative_to(configs.parent), load_config(path, [*open_settings, *overrides])))
         except ConfigError as error:  # an override that this one cannot have
             mistake = error
     # What the file's name begins with comes first and decides, the longest name before all.
     candidates.sort(key=lambda each: -len(each[1].name) if name.startswith(f"{each[1].name}_") else 0)
-    fitting: list[tuple[Path, Experiment]] = []
-    for path, experiment in candidates:
+    fitting: list[tuple[Path, Config]] = []
+    for path, config in candidates:
         try:
-            fitted = fit_experiment(experiment, checkpoint)
+            fitted = fit_config(config, checkpoint)
             found = fits(checkpoint, fitted)
             possible += 1
         except ConfigError as error:
@@ -95,20 +95,21 @@ def recognise(checkpoint: Checkpoint, overrides: Sequence[str] = (), dataset: st
             possible += 1
             continue
         if found:
-            fitting.append((path, experiment))
-            if name.startswith(f"{experiment.name}_"):
+            fitting.append((path, config))
+            if name.startswith(f"{config.name}_"):
                 break
     if mistake is not None and not possible:
         raise mistake
     if not fitting:
         raise CheckpointError(
-            f"{checkpoint.path}: layout {checkpoint.converted.layout}, but its weights fit no experiment of configs/ "
+            f"{checkpoint.path}: layout {checkpoint.converted.layout}, but its weights fit no config of configs/ "
             "as it is; name one and what differs, such as --config configs/cityscapes/hrnet48_ocr.yaml model.head=isa"
         )
-    path, experiment = fitting[-1]
-    alike = {(each.model, each.test, each.normalization, each.task, each.loss) for _, each in fitting}
+    path, config = fitting[-1]
+    parts = ("model", "test", "normalization", "task", "segfix")
+    alike = {json.dumps(each.model_dump(mode="json", include=set(parts))) for _, each in fitting}
     if len(fitting) > 1 and not (dataset and len(alike) == 1):
         names = ", ".join(str(each) for each, _ in fitting)
-        raise CheckpointError(f"{checkpoint.path}: fits several experiments, {names}; name one by --config")
-    print(f"recognised as {path}")
-    return experiment
+        raise CheckpointError(f"{checkpoint.path}: fits several configs, {names}; name one by --config")
+    print(f"recognized as {path}")
+    return config

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openseg.catalog import Catalog, get_catalog
 from openseg.cli.common import add_workers
-from openseg.data.folder import SplitPaths, list_truths, require_partners, split_paths
+from openseg.datasets.info import DatasetInfo
+from openseg.datasets.registry import get_dataset_info
+from openseg.datasets.splits import SplitPaths, list_truths, require_partners, split_paths
 from openseg.errors import ConfigError, DataError
-from openseg.files import LABEL_SUFFIXES, index_files, list_files
+from openseg.io.files import LABEL_SUFFIXES, list_files
+from openseg.io.matching import index_files
 
 if TYPE_CHECKING:
     from openseg.metrics import InstanceScores, LabelScores
@@ -28,7 +30,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, help="whose ids the files hold: a name, or a YAML file of your own")
     parser.add_argument("--pred", required=True, nargs="+", metavar="DIR", help="one or more folders to compare")
     parser.add_argument(
-        "--gt", metavar="DIR", help="folder of true labels, such as gtFine/val (default: the data set's, of --split)"
+        "--gt", metavar="DIR", help="folder of true labels, such as gtFine/val (default: the dataset's, of --split)"
     )
     parser.add_argument("--split", default="val", help="without --gt (default: val)")
     parser.add_argument("--data-root", default="data", metavar="DIR", help="without --gt (default: data)")
@@ -63,36 +65,36 @@ def _distances(text: str) -> tuple[int, ...]:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Score folders of predictions side by side."""
-    from openseg.engine.scoring import match_predictions, require_none
-    from openseg.report.tables import write_scores
+    from openseg.tools.report.tables import write_scores
+    from openseg.tools.scoring import match_predictions, require_none
 
     if arguments.instances and (arguments.csv or arguments.train_ids):
         raise ConfigError("--csv and --train-ids belong to label maps, not to --instances")
-    catalog = get_catalog(arguments.dataset)
-    truths, instances = truths_of(arguments, catalog)
+    info = get_dataset_info(arguments.dataset)
+    truths, instances = truths_of(arguments, info)
     suffixes = (".txt",) if arguments.instances else LABEL_SUFFIXES
     matched = {folder: match_predictions(folder, truths, suffixes) for folder in arguments.pred}
-    mend = "" if arguments.allow_missing else "; mend that, or score the rest with --allow-missing"
+    fix = "" if arguments.allow_missing else "; fix that, or score the rest with --allow-missing"
     results, left_out = {}, {}
     for folder, found in matched.items():
         problems = list(found.problems)
-        if mend:
-            require_none(problems, mend)
+        if fix:
+            require_none(problems, fix)
         if not found.pairs:
             example = next(iter(truths.values()))
             raise DataError(f"{folder}: no prediction shares its name with a truth, such as {example}")
         results[folder] = _score(arguments, found.pairs, instances, problems)
-        if mend or len(problems) - len(found.problems) == len(found.pairs):
-            require_none(problems, mend)
+        if fix or len(problems) - len(found.problems) == len(found.pairs):
+            require_none(problems, fix)
         if problems:
             left_out[folder] = problems
-    if arguments.instances and all(np.isnan(scores.summary()["AP"]) for scores in results.values()):
+    if arguments.instances and all(np.isnan(scores.compute()["AP"]) for scores in results.values()):
         raise DataError(f"no truth such as {next(iter(truths.values()))} holds an object of 100 pixels (id * 1000 + n)")
     files = (Path(each) if each else None for each in (arguments.json, arguments.markdown, arguments.csv))
     write_scores(results, *files, images=arguments.per_image, left_out=left_out)
 
 
-def truths_of(arguments: argparse.Namespace, catalog: Catalog) -> tuple[dict[str, Path], dict[str, Path]]:
+def truths_of(arguments: argparse.Namespace, info: DatasetInfo) -> tuple[dict[str, Path], dict[str, Path]]:
     """Truths by key, label maps or with --instances instance maps; and instance maps for the iIoU of Cityscapes."""
     wants_masks = getattr(arguments, "instances", False)
     if arguments.gt:
@@ -102,10 +104,10 @@ def truths_of(arguments: argparse.Namespace, catalog: Catalog) -> tuple[dict[str
         if instances:
             require_partners(labels, instances, "instance map", Path(arguments.gt))
         return labels, instances
-    split = split_paths(catalog, Path(arguments.data_root) / catalog.folder, arguments.split)
+    split = split_paths(info, Path(arguments.data_root) / info.folder, arguments.split)
     labels = list_truths(split)
     if not wants_masks:
-        return labels, instance_maps(catalog, split, labels)
+        return labels, instance_maps(info, split, labels)
     if not split.instance.is_dir():
         raise DataError(f"{split.instance}: no such folder of instance maps; prepare them, or name one by --gt")
     maps = index_files(list_files(split.instance, LABEL_SUFFIXES))
@@ -119,8 +121,8 @@ def _score(
     instances: dict[str, Path],
     problems: list[str],
 ) -> LabelScores | InstanceScores:
-    from openseg.engine.scoring import ScoredPair, score_files, score_instances
     from openseg.metrics import DISTANCES
+    from openseg.tools.scoring import ScoredPair, score_files, score_instances
 
     if arguments.instances:
         return score_instances([*pairs.values()], arguments.dataset, workers=arguments.workers, problems=problems)
@@ -143,11 +145,11 @@ def _raw_truths(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     return index_files(labels or files), index_files(instances)
 
 
-def instance_maps(catalog: Catalog, split: SplitPaths, keys: Collection[str]) -> dict[str, Path]:
+def instance_maps(info: DatasetInfo, split: SplitPaths, keys: Collection[str]) -> dict[str, Path]:
     """The instance maps of Cityscapes' samples, where the split has all of them; for iIoU."""
     from openseg.metrics import CityscapesCounts
 
-    if not CityscapesCounts.fits(catalog) or not split.instance.is_dir():
+    if not CityscapesCounts.fits(info) or not split.instance.is_dir():
         return {}
     maps = index_files(list_files(split.instance, LABEL_SUFFIXES))
     missing = sum(key not in maps for key in keys)

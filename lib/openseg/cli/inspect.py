@@ -1,4 +1,4 @@
-"""``main.py inspect`` and ``main.py labels``: what is in an experiment, a checkpoint, a label file."""
+"""``main.py inspect`` and ``main.py labels``: what is in a config, a checkpoint, a label file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from openseg.errors import ConfigError, OpensegError
 if TYPE_CHECKING:
     import numpy as np
 
-    from openseg.catalog import Catalog
-    from openseg.config import Experiment
-    from openseg.models.weights import Checkpoint
+    from openseg.config import Config
+    from openseg.datasets.info import DatasetInfo
+    from openseg.models.checkpoint.io import Checkpoint
 
 __all__ = ["add_inspect", "add_labels", "inspect", "labels"]
 
@@ -27,8 +27,8 @@ _NAMED = 10
 
 def add_inspect(parser: argparse.ArgumentParser) -> None:
     """Options of ``inspect``."""
-    parser.add_argument("--config", metavar="YAML", help="the experiment (default: the one that --checkpoint is of)")
-    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="replace values of the experiment")
+    parser.add_argument("--config", metavar="YAML", help="the config (default: the one that --checkpoint is of)")
+    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="replace values of the config")
     parser.add_argument("--checkpoint", metavar="PTH", help="also say what this file holds, and whether it fits")
     parser.add_argument(
         "--size", nargs=2, type=int, default=(512, 1024), metavar=("H", "W"), help="of an image (default: 512 1024)"
@@ -39,7 +39,7 @@ def add_inspect(parser: argparse.ArgumentParser) -> None:
 def inspect(arguments: argparse.Namespace) -> int:
     """Print what a network costs and what a checkpoint holds; exit code 1 if the one does not fit the other."""
     if not arguments.config and not arguments.checkpoint:
-        raise ConfigError("inspect what? name an experiment by --config, a checkpoint by --checkpoint, or both")
+        raise ConfigError("inspect what? name a config by --config, a checkpoint by --checkpoint, or both")
     if min(arguments.size) < 32:
         raise ConfigError(f"--size {arguments.size[0]} {arguments.size[1]}: networks take 32 pixels and more")
     with contextlib.redirect_stdout(sys.stderr):  # what is said on the way is no part of the result
@@ -49,46 +49,46 @@ def inspect(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> dict[str, Any]:
-    from openseg.config import load_experiment
-    from openseg.engine.summary import summarize
+    from openseg.config import load_config
+    from openseg.tools.summary import summarize
 
     found: dict[str, Any] = {}
-    experiment = load_experiment(arguments.config, arguments.overrides) if arguments.config else None
+    config = load_config(arguments.config, arguments.overrides) if arguments.config else None
     if arguments.checkpoint:
-        experiment, found["checkpoint"] = _checkpoint(arguments, experiment)
-    network = {"name": experiment.name, "task": experiment.task, "backbone": experiment.model.backbone}
-    if experiment.task == "semantic":
-        network["head"] = experiment.model.head
-    network["data set"] = f"{experiment.catalog.name}, {experiment.catalog.num_classes} classes"
+        config, found["checkpoint"] = _checkpoint(arguments, config)
+    network = {"name": config.name, "task": config.task, "backbone": config.model.backbone}
+    if config.task == "semantic":
+        network["head"] = config.model.head
+    network["dataset"] = f"{config.dataset_info.name}, {config.dataset_info.num_classes} classes"
     return {
         "network": network,
-        "experiment": experiment.dump(),
-        "costs": summarize(experiment, tuple(arguments.size)),
+        "config": config.dump(),
+        "costs": summarize(config, tuple(arguments.size)),
         **found,
     }
 
 
-def _checkpoint(arguments: argparse.Namespace, experiment: Experiment | None) -> tuple[Experiment, dict[str, Any]]:
-    """The experiment, fitted to the file if that can be, and what the file holds."""
+def _checkpoint(arguments: argparse.Namespace, config: Config | None) -> tuple[Config, dict[str, Any]]:
+    """The config, fitted to the file if that can be, and what the file holds."""
     import torch
 
-    from openseg.cli.convert import recognise
-    from openseg.files import file_hash
-    from openseg.models import build_model
-    from openseg.models.weights import compare_classes, fit_experiment, match_weights, read_checkpoint
+    from openseg.cli.convert import recognize
+    from openseg.io.files import file_hash
+    from openseg.models.checkpoint.io import compare_classes, fit_config, match_weights, read_checkpoint
+    from openseg.models.factory import build_model
 
     checkpoint = read_checkpoint(arguments.checkpoint)
-    experiment = experiment or recognise(checkpoint, arguments.overrides)
+    config = config or recognize(checkpoint, arguments.overrides)
     problem = ""
     try:
-        experiment = fit_experiment(experiment, checkpoint)
-        compare_classes(experiment, checkpoint)
+        config = fit_config(config, checkpoint)
+        compare_classes(config, checkpoint)
     except OpensegError as error:
         problem = str(error)
     with torch.device("meta"):
-        model = build_model(experiment)
+        model = build_model(config)
     _, report = match_weights(checkpoint.weights, model)
-    keys = {name: getattr(report, name) for name in ("renamed", "filled", "missing", "unexpected", "misshapen")}
+    keys = {name: getattr(report, name) for name in ("renamed", "filled", "missing", "unexpected", "shape_mismatch")}
     found = {
         "file": str(checkpoint.path),
         "sha256": file_hash(checkpoint.path),
@@ -98,7 +98,7 @@ def _checkpoint(arguments: argparse.Namespace, experiment: Experiment | None) ->
         "keys": str(report),
         **{name: values for name, values in keys.items() if values},
     }
-    return experiment, found | _metadata(checkpoint)
+    return config, found | _metadata(checkpoint)
 
 
 def _metadata(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -129,9 +129,9 @@ def _text(found: dict[str, Any]) -> str:
             value = f"{', '.join(value[:_NAMED])}{more}"
         if value != "":
             lines.append(f"{key:<12}{value}")
-    settings = {name: found["experiment"][name] for name in ("model", "normalization")}
+    settings = {name: found["config"][name] for name in ("model", "normalization")}
     text = yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=100)
-    return "\n".join([*lines, "", text, "(the whole experiment: --json, or main.py config)"])
+    return "\n".join([*lines, "", text, "(the whole config: --json, or main.py config)"])
 
 
 def add_labels(parser: argparse.ArgumentParser) -> None:
@@ -142,11 +142,11 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
 
 
 def labels(arguments: argparse.Namespace) -> int:
-    """Say what label files hold; exit code 1 if one holds values that are none of the data set's."""
-    from openseg.catalog import get_catalog
+    """Say what label files hold; exit code 1 if one holds values that are none of the dataset's."""
+    from openseg.datasets.registry import get_dataset_info
 
-    catalog = get_catalog(arguments.dataset) if arguments.dataset else None
-    found = [_label_file(Path(path), catalog) for path in arguments.files]
+    info = get_dataset_info(arguments.dataset) if arguments.dataset else None
+    found = [_label_file(Path(path), info) for path in arguments.files]
     if arguments.json:
         print(json.dumps(found, indent=1))
     else:
@@ -154,54 +154,54 @@ def labels(arguments: argparse.Namespace) -> int:
     return 1 if any(each.get("unknown") for each in found) else 0
 
 
-def _label_file(path: Path, catalog: Catalog | None) -> dict[str, Any]:
-    from openseg.images import color_mode, read_color_label, read_label, read_palette
+def _label_file(path: Path, info: DatasetInfo | None) -> dict[str, Any]:
+    from openseg.io.images import color_mode, read_color_label, read_label, read_palette
 
     mode = color_mode(path)
-    colors = mode in ("RGB", "RGBA") or (mode == "P" and catalog is not None and bool(catalog.label_colors))
+    colors = mode in ("RGB", "RGBA") or (mode == "P" and info is not None and bool(info.label_colors))
     pixels = read_color_label(path) if colors else read_label(path)
     palette = read_palette(path) if mode == "P" and not colors else None
-    values = _values(pixels, palette, catalog)
+    values = _values(pixels, palette, info)
     return {
         "file": str(path),
         "size": list(pixels.shape[:2]),
-        "kind": "colours" if colors else f"{pixels.dtype.name} ids{', with a palette' if palette else ''}",
+        "kind": "colors" if colors else f"{pixels.dtype.name} ids{', with a palette' if palette else ''}",
         "values": values,
         "unknown": [each["value"] for each in values if each.get("name") == "(unknown)"],
     }
 
 
-def _values(pixels: np.ndarray, palette: bytes | None, catalog: Catalog | None) -> list[dict[str, Any]]:
-    """Each value with its share, colour and name."""
+def _values(pixels: np.ndarray, palette: bytes | None, info: DatasetInfo | None) -> list[dict[str, Any]]:
+    """Each value with its share, color and name."""
     import numpy as np
 
-    from openseg.catalog import IGNORE, UNKNOWN
+    from openseg.labels import IGNORE_INDEX, UNKNOWN
 
     by_color = pixels.ndim == 3
     found, counts = np.unique(
         pixels.reshape(-1, 3) if by_color else pixels, axis=0 if by_color else None, return_counts=True
     )
-    readable = catalog is not None and (not by_color or bool(catalog.label_colors))
+    readable = info is not None and (not by_color or bool(info.label_colors))
     rows = []
     for value, count in zip(found, counts, strict=True):
         row: dict[str, Any] = {"value": value.tolist(), "share": count / counts.sum()}
         if palette is not None and 3 * int(value) + 3 <= len(palette):
-            row["colour"] = list(palette[3 * int(value) : 3 * int(value) + 3])
-        if catalog is not None and not readable:
-            row["name"] = "(unknown)"  # colours, where the data set has ids
-        elif catalog is not None:
-            train_id = int(catalog.encode_known(value.reshape(1, 1, 3) if by_color else value.reshape(1, 1))[0, 0])
-            special = {IGNORE: "(ignored)", UNKNOWN: "(unknown)"}
-            row["name"] = special.get(train_id) or catalog.classes[train_id]
+            row["color"] = list(palette[3 * int(value) : 3 * int(value) + 3])
+        if info is not None and not readable:
+            row["name"] = "(unknown)"  # colors, where the dataset has ids
+        elif info is not None:
+            train_id = int(info.encode_known(value.reshape(1, 1, 3) if by_color else value.reshape(1, 1))[0, 0])
+            special = {IGNORE_INDEX: "(ignored)", UNKNOWN: "(unknown)"}
+            row["name"] = special.get(train_id) or info.classes[train_id]
         rows.append(row)
     return rows
 
 
 def _label_text(found: dict[str, Any]) -> str:
-    from openseg.report.tables import align
+    from openseg.tools.report.tables import align
 
     height, width = found["size"]
-    columns = [name for name in ("value", "name", "colour", "share") if any(name in row for row in found["values"])]
+    columns = [name for name in ("value", "name", "color", "share") if any(name in row for row in found["values"])]
     rows = [["value", *columns[1:-1], "pixels (%)"]]
     for row in found["values"]:
         cells = [str(row.get(name, "")) for name in columns[:-1]]

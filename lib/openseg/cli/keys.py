@@ -1,17 +1,22 @@
-"""Every key of an experiment as a table, made from the models that check them."""
+"""Every key of a config as a table, made from the models that check them."""
 
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from openseg.config import Experiment
+from openseg.config import Config
+from openseg.config.losses import LOSS_SECTIONS, PixelLossTerm
+from openseg.config.terms import Term, section_of
+from openseg.config.transforms import TransformTerm
+from openseg.datasets.augmentations import TRANSFORMS
 
 __all__ = ["keys_table"]
 
@@ -19,8 +24,8 @@ _NAMES = {str: "text", int: "integer", float: "number", bool: "true, false", Pat
 
 
 def keys_table() -> str:
-    """Markdown: key, values, default and meaning of everything that an experiment may say."""
-    rows = [("key", "values", "default", "meaning"), ("---", "---", "---", "---"), *_rows(Experiment, "")]
+    """Markdown: key, values, default and meaning of everything that a config may say."""
+    rows = [("key", "values", "default", "meaning"), ("---", "---", "---", "---"), *_rows(Config, "")]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -28,9 +33,42 @@ def _rows(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, ...]]:
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _rows(field.annotation, f"{prefix}{name}.")
-            continue
-        default = "(must be given)" if field.default is PydanticUndefined else f"`{_text(field.default)}`"
-        yield f"`{prefix}{name}`", _values(field.annotation), default, field.description or ""
+        elif name == "loss":
+            yield (
+                "`loss`",
+                "one or a list of the types below, or registered ones",
+                "`{type: ce}`",
+                field.description or "",
+            )
+            yield from _term_rows("loss", PixelLossTerm, LOSS_SECTIONS)
+        elif name == "transforms":
+            sections = {
+                kind: section_of(each, kind, TransformTerm, ("sample", "rng")) for kind, each in TRANSFORMS.items()
+            }
+            yield f"`{prefix}{name}`", "a list of the types below, or registered ones", "`[]`", field.description or ""
+            yield from _term_rows(f"{prefix}{name}", TransformTerm, sections)
+        else:
+            yield _row(f"{prefix}{name}", field)
+
+
+def _term_rows(key: str, base: type[Term], sections: Mapping[str, type[Term]]) -> Iterator[tuple[str, ...]]:
+    """What all types share, then for each type the keys that are its own."""
+    shared = {name: field for name, field in base.model_fields.items() if name != "type"}
+    for name, field in shared.items():
+        yield _row(f"{key}.{name}", field)
+    for kind, section in sections.items():
+        documented: Any = TRANSFORMS.get(kind, section)
+        summary = " ".join((documented.__doc__ or "").strip().split("\n\n")[0].split())
+        yield f"`{key}` type `{kind}`", "", "", summary
+        for name, field in section.model_fields.items():
+            same = name in shared and shared[name].default == field.default
+            if name != "type" and not same:
+                yield _row(f"{key}.{name}", field)
+
+
+def _row(key: str, field: FieldInfo) -> tuple[str, ...]:
+    default = "(must be given)" if field.default is PydanticUndefined else f"`{_text(field.default)}`"
+    return f"`{key}`", _values(field.annotation), default, field.description or ""
 
 
 def _text(value: Any) -> str:
@@ -47,6 +85,8 @@ def _values(annotation: Any) -> str:
     if origin is tuple:
         many = Ellipsis in arguments
         return f"{'some' if many else len(arguments)} {_values(arguments[0])}s"
+    if origin is dict:
+        return "mapping"
     if arguments:  # a union
         return " or ".join("null" if each is type(None) else _values(each) for each in arguments)
     return _NAMES[annotation]

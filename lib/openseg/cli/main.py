@@ -9,14 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from openseg.cli.benchmark import add_benchmark, benchmark
-from openseg.cli.common import (
-    HelpFormatter,
-    add_debug,
-    add_device,
-    add_experiment,
-    experiment_of,
-    run_command,
-)
+from openseg.cli.common import HelpFormatter, add_config, add_debug, add_device, config_of, run_command
 from openseg.cli.data import add_cache, add_check, cache, check
 from openseg.cli.evaluate import add_evaluate, evaluate
 from openseg.cli.export import add_export, export
@@ -24,11 +17,11 @@ from openseg.cli.inspect import add_inspect, add_labels, inspect, labels
 from openseg.cli.predict import add_offsets, add_predict, add_test, add_val, offsets, predict, test, val
 from openseg.cli.report import add_report, report
 from openseg.errors import ConfigError, OpensegError
-from openseg.prepare.targets import add_targets_options, make_targets_of
+from openseg.tools.prepare.targets import add_targets_options, make_targets_of
 
 __all__ = ["main"]
 
-_DESCRIPTION = """Train, evaluate and sharpen semantic segmentation.
+_DESCRIPTION = """Train, evaluate and refine semantic segmentation.
 
   python main.py check    --config configs/camvid/hrnet18_ocr.yaml
   python main.py train    --config configs/camvid/hrnet18_ocr.yaml
@@ -38,7 +31,7 @@ _DESCRIPTION = """Train, evaluate and sharpen semantic segmentation.
   python main.py report   data/seg_result/camvid/hrnet_w18_ocr_1_val --dataset camvid
   python main.py evaluate --dataset camvid --pred predictions --gt data/camvid/val/label
 
-Labels are sharpened by segfix.py, see python segfix.py --help. Exit codes: 0 done, 1 something was
+Labels are refined by segfix.py, see python segfix.py --help. Exit codes: 0 done, 1 something was
 left out (predict, offsets) or found wrong (check, inspect, labels), 2 a problem that the message names, 130
 interrupted.
 """
@@ -55,16 +48,16 @@ def _config(arguments: argparse.Namespace) -> None:
         print(keys_table())
         return
     if not arguments.config:
-        raise ConfigError("name an experiment by --config, or ask for all keys by --keys")
-    print(yaml.safe_dump(experiment_of(arguments).dump(), sort_keys=False), end="")
+        raise ConfigError("name a config by --config, or ask for all keys by --keys")
+    print(yaml.safe_dump(config_of(arguments).dump(), sort_keys=False), end="")
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from openseg.engine.distributed import be_deterministic, pick_device, process_group
-    from openseg.engine.train import Start, train
+    from openseg.distributed import be_deterministic, pick_device, process_group
+    from openseg.training.trainer import Start, train
 
-    experiment = experiment_of(arguments)
-    run_dir = Path(arguments.runs) / experiment.catalog.name / experiment.name
+    config = config_of(arguments)
+    run_dir = Path(arguments.runs) / config.dataset_info.name / config.name
     start = Start("must", change=arguments.command == "resume" and arguments.change)
     if arguments.command == "train":
         weights = Path(arguments.weights) if arguments.weights else None
@@ -76,7 +69,7 @@ def _train(arguments: argparse.Namespace) -> None:
         if not group.first:
             logging.getLogger("openseg").setLevel(logging.WARNING)
         try:
-            train(experiment, device, Path(arguments.checkpoints), run_dir, start, group)
+            train(config, device, Path(arguments.checkpoints), run_dir, start, group)
         except OpensegError as error:
             if group.world > 1:
                 error.args = (f"process {group.rank} of {group.world}: {error}",)
@@ -115,11 +108,11 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     for name, text in (
-        ("train", "Train an experiment; refuses to overwrite a checkpoint that is there already."),
+        ("train", "Train a config; refuses to overwrite a checkpoint that already exists."),
         ("resume", "Continue an interrupted training exactly where it stopped."),
     ):
         sub = add(name, _train, text)
-        add_experiment(sub)
+        add_config(sub)
         sub.add_argument("--checkpoints", default="checkpoints", metavar="DIR", help="root of the checkpoints")
         sub.add_argument("--runs", default="runs", metavar="DIR", help="root of TensorBoard events and metrics")
         if name == "train":
@@ -139,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_val(add("val", val, "Predict the validation split, write labels and scores; goes on where it stopped."))
     add_test(add("test", test, "Predict a split and write labels for its test server; goes on where it stopped."))
-    add_predict(add("predict", predict, "Predict an image, a folder of images or a video: ids, colours, overlay."))
+    add_predict(add("predict", predict, "Predict an image, a folder of images or a video: ids, colors, overlay."))
     add_offsets(add("offsets", offsets, "Predict SegFix offsets of the images of a split or a folder."))
     sub = add("segfix-targets", make_targets_of, "Make SegFix ground truth from label or instance maps.")
     add_targets_options(sub)
@@ -151,27 +144,27 @@ def _parser() -> argparse.ArgumentParser:
         add("report", report, "Write a page to look at labels with: scores, charts, every image, before and after.")
     )
     add_inspect(add("inspect", inspect, "Say what a network costs and what a checkpoint holds, and whether they fit."))
-    add_labels(add("labels", labels, "Say what label files hold: values, names, shares, colours."))
+    add_labels(add("labels", labels, "Say what label files hold: values, names, shares, colors."))
     add_export(add("export", export, "Write a network for other programs: ONNX or torch.export."))
     sub = add("convert", _convert, "Write a checkpoint of any known layout in ours, and say what it holds.")
     sub.add_argument("source", metavar="IN", help="a checkpoint of the whole network")
     sub.add_argument("target", metavar="OUT", help=".pth or .safetensors")
-    sub.add_argument("--config", metavar="YAML", help="its experiment (default: the one of configs/ that it fits)")
-    sub.add_argument("overrides", nargs="*", metavar="key.sub=value", help="replace values of the experiment")
+    sub.add_argument("--config", metavar="YAML", help="its config (default: the one of configs/ that it fits)")
+    sub.add_argument("overrides", nargs="*", metavar="key.sub=value", help="replace values of the config")
     add_check(
-        add("check", check, "Read a whole data set and report what is wrong with it; exit code 1 if something is.")
+        add("check", check, "Read a whole dataset and report what is wrong with it; exit code 1 if something is.")
     )
-    add_cache(add("cache", cache, "Decode the training and validation samples of an experiment into its cache."))
+    add_cache(add("cache", cache, "Decode the training and validation samples of a config into its cache."))
     sub = add("benchmark", benchmark, "Say where the time of training and prediction goes.")
-    add_experiment(sub)
+    add_config(sub)
     add_benchmark(sub)
     add_device(sub)
     sub = add("completion", _completion, "Print what makes a shell complete this command's options.")
     sub.add_argument("shell", choices=("bash", "zsh", "tcsh"))
-    sub = add("config", _config, "Print the resolved experiment, or with --keys what an experiment may say.")
-    sub.add_argument("--config", metavar="YAML", help="the experiment, see configs/")
+    sub = add("config", _config, "Print the resolved config, or with --keys what a config may say.")
+    sub.add_argument("--config", metavar="YAML", help="the config, see configs/")
     sub.add_argument("--keys", action="store_true", help="a table of every key, its values, default and meaning")
-    sub.add_argument("overrides", nargs="*", metavar="key.sub=value", help="replace values of the experiment")
+    sub.add_argument("overrides", nargs="*", metavar="key.sub=value", help="replace values of the config")
     return parser
 
 

@@ -12,7 +12,7 @@ __all__ = ["limit_memory"]
 
 @contextlib.contextmanager
 def limit_memory(processes: int = 1) -> Iterator[None]:
-    """Let allocations beyond this process's share of the free memory fail, which a caller can mend.
+    """Let allocations beyond this process's share of the free memory fail, which a caller can fix.
 
     On Linux, where a container's limit counts too; elsewhere nothing happens.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from openseg.catalog import get_catalog
+from openseg.datasets.registry import get_dataset_info
 from openseg.errors import DataError
 from openseg.segfix.offset_files import archive_names
 
@@ -19,10 +19,10 @@ def find_offsets(split: str, dataset: str, root: Path, kind: str = "semantic") -
     Raises:
         DataError: there is none, or several to choose from.
     """
-    catalog = get_catalog(dataset)
-    data = root / catalog.folder
+    info = get_dataset_info(dataset)
+    data = root / info.folder
     archive = data / f"offset_{kind}.zip"
-    parents = [data / _INSIDE[split] / kind, Path("offset_pred") / split / kind / catalog.name]
+    parents = [data / _INSIDE[split] / kind, Path("offset_pred") / split / kind / info.name]
     found = [sorted(path for path in parent.glob("offset_*") if path.is_dir()) for parent in parents]
     found.insert(1, _folders_of_archive(archive, split) if archive.is_file() else [])
     for folders in found:

@@ -10,14 +10,14 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openseg.cli.common import add_device, add_experiment, experiment_of
+from openseg.cli.common import add_config, add_device, config_of
 
 if TYPE_CHECKING:
-    from openseg.config import Experiment
-    from openseg.data.folder import Pair
-    from openseg.engine.distributed import Group
-    from openseg.engine.predict import Outputs
-    from openseg.engine.predictor import Predictor
+    from openseg.config import Config
+    from openseg.datasets.splits import Pair
+    from openseg.distributed import Group
+    from openseg.inference.folder import Outputs
+    from openseg.inference.predictor import Predictor
 
 __all__ = ["add_offsets", "add_predict", "add_test", "add_val", "checkpoint_of", "offsets", "predict", "test", "val"]
 
@@ -26,11 +26,11 @@ _REPORT = "report"  # a page about all images
 
 
 def _add_network(parser: argparse.ArgumentParser, out: str) -> None:
-    add_experiment(parser)
+    add_config(parser)
     parser.add_argument("--checkpoint", metavar="PTH", help="default: <name>_latest.pth below --checkpoints")
     parser.add_argument("--checkpoints", default="checkpoints", metavar="DIR", help="root of the checkpoints")
     parser.add_argument("--out", metavar="DIR", help=f"default: {out}")
-    parser.add_argument("--overwrite", action="store_true", help="make again what is there already")
+    parser.add_argument("--overwrite", action="store_true", help="make again what already exists")
     add_device(parser)
 
 
@@ -86,46 +86,46 @@ def add_offsets(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def checkpoint_of(arguments: argparse.Namespace, experiment: Experiment) -> Path:
-    """The checkpoint that ``--checkpoint`` names, or the experiment's below ``--checkpoints``.
+def checkpoint_of(arguments: argparse.Namespace, config: Config) -> Path:
+    """The checkpoint that ``--checkpoint`` names, or the config's below ``--checkpoints``.
 
     Raises:
         CheckpointError: there is none.
     """
-    from openseg.engine.checkpoints import find_checkpoint
     from openseg.errors import CheckpointError
+    from openseg.training.checkpoints import find_checkpoint
 
     path = Path(arguments.checkpoint) if arguments.checkpoint else None
     if path is not None and not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
-    return path or find_checkpoint(experiment, Path(arguments.checkpoints))
+    return path or find_checkpoint(config, Path(arguments.checkpoints))
 
 
-def _checkpoint(arguments: argparse.Namespace, task: str, other: str) -> tuple[Experiment, Path]:
-    """The experiment and its checkpoint's path; ``other`` is the command of other tasks.
+def _checkpoint(arguments: argparse.Namespace, task: str, other: str) -> tuple[Config, Path]:
+    """The config and its checkpoint's path; ``other`` is the command of other tasks.
 
     Raises:
-        ConfigError: the experiment is of another task.
+        ConfigError: the config is of another task.
         CheckpointError: there is no checkpoint.
     """
     from openseg.errors import ConfigError
 
-    experiment = experiment_of(arguments)
-    if experiment.task != task:
-        raise ConfigError(f"{experiment.name} is an experiment of task {experiment.task}; use the command '{other}'")
-    return experiment, checkpoint_of(arguments, experiment)
+    config = config_of(arguments)
+    if config.task != task:
+        raise ConfigError(f"{config.name} is a config of task {config.task}; use the command '{other}'")
+    return config, checkpoint_of(arguments, config)
 
 
 def _predictor(arguments: argparse.Namespace, group: Group, windows_when_full: bool) -> tuple[Predictor, dict]:
     """The network, and what is recorded beside its results."""
-    from openseg.engine.predictor import Predictor
-    from openseg.files import file_hash
+    from openseg.inference.predictor import Predictor
+    from openseg.io.files import file_hash
 
-    experiment, path = _checkpoint(arguments, "semantic", "offsets")
+    config, path = _checkpoint(arguments, "semantic", "offsets")
     # Before loading: a training that replaces the file meanwhile then costs a prediction, and mixes nothing.
     made_by = {"checkpoint": file_hash(path)}
     predictor = Predictor(
-        experiment, path, mode=arguments.mode, device=arguments.device, windows_when_full=windows_when_full
+        config, path, mode=arguments.mode, device=arguments.device, windows_when_full=windows_when_full
     )
     if group.first:
         print(f"{path}: {predictor.report}", flush=True)
@@ -133,61 +133,59 @@ def _predictor(arguments: argparse.Namespace, group: Group, windows_when_full: b
 
 
 def _outputs(arguments: argparse.Namespace, folder: Path, others: str = "replace") -> Outputs:
-    from openseg.engine.predict import Outputs
+    from openseg.inference.folder import Outputs
 
     kinds = tuple(kind for kind in arguments.also if kind != _REPORT)
     return Outputs(folder, kinds, "overwrite" if arguments.overwrite else others)
 
 
-def _result_dir(arguments: argparse.Namespace, experiment: Experiment, what: str) -> Path:
-    default = experiment.data.root / "seg_result" / experiment.catalog.name / f"{experiment.name}_{what}"
+def _result_dir(arguments: argparse.Namespace, config: Config, what: str) -> Path:
+    default = config.data.root / "seg_result" / config.dataset_info.name / f"{config.name}_{what}"
     return Path(arguments.out or default)
 
 
 def val(arguments: argparse.Namespace) -> None:
     """Predict the validation split, write labels and scores."""
-    from openseg.data.folder import list_split
-    from openseg.engine.distributed import process_group
-    from openseg.engine.predict import predict_images
+    from openseg.datasets.splits import list_split
+    from openseg.distributed import process_group
     from openseg.errors import DataError
+    from openseg.inference.folder import predict_images
 
     with process_group() as group:
         predictor, made_by = _predictor(arguments, group, windows_when_full=False)
-        experiment = predictor.experiment
-        pairs = list_split(experiment, experiment.data.val_split)
-        outputs = _outputs(
-            arguments, _result_dir(arguments, experiment, f"val{'' if arguments.mode == 'ss' else '_ms'}")
-        )
+        config = predictor.config
+        pairs = list_split(config, config.data.val_split)
+        outputs = _outputs(arguments, _result_dir(arguments, config, f"val{'' if arguments.mode == 'ss' else '_ms'}"))
         images = {pair.image.stem: pair.image for pair in pairs}
         if len(images) < len(pairs):
             (name, count), *_ = Counter(pair.image.stem for pair in pairs).most_common(1)
             raise DataError(f"{images[name]}: {count} images have this name; validate one split after the other")
-        source = _source(pairs[0].image.parent, experiment.data.val_split)
+        source = _source(pairs[0].image.parent, config.data.val_split)
         predict_images(predictor, images, outputs, made_by | source, group)
         if group.first:
-            _score(experiment, outputs, pairs, _REPORT in arguments.also)
+            _score(config, outputs, pairs, _REPORT in arguments.also)
 
 
 def _source(path: Path, split: str = "") -> dict[str, str]:
     return {"images": str(path.resolve()), "split": split}
 
 
-def _score(experiment: Experiment, outputs: Outputs, pairs: list[Pair], wants_report: bool) -> None:
+def _score(config: Config, outputs: Outputs, pairs: list[Pair], wants_report: bool) -> None:
     from openseg.cli.evaluate import instance_maps
     from openseg.cli.report import write_page
-    from openseg.data.folder import split_paths
-    from openseg.report.html import Report
-    from openseg.report.samples import Sample
-    from openseg.report.tables import write_scores
+    from openseg.datasets.splits import split_paths
+    from openseg.tools.report.html import Report
+    from openseg.tools.report.samples import Sample
+    from openseg.tools.report.tables import write_scores
 
-    catalog, split = experiment.catalog, experiment.data.val_split
+    info, split = config.dataset_info, config.data.val_split
     maps = {}
     if "+" not in split:
-        paths = split_paths(catalog, experiment.data_dir, split)
-        maps = instance_maps(catalog, paths, [pair.key for pair in pairs])
-    folder, workers, name = outputs.folder, os.cpu_count() or 1, experiment.name
+        paths = split_paths(info, config.data_dir, split)
+        maps = instance_maps(info, paths, [pair.key for pair in pairs])
+    folder, workers, name = outputs.folder, os.cpu_count() or 1, config.name
     samples = [Sample(pair.key, (outputs.path("label", pair.image.stem),), pair.label, pair.image) for pair in pairs]
-    report = Report(samples, [name], experiment.data.dataset, workers=workers)
+    report = Report(samples, [name], config.data.dataset, workers=workers)
     write_scores(report.score(maps), **outputs.scores)
     if wants_report:
         write_page(report, outputs.report, name)
@@ -196,15 +194,15 @@ def _score(experiment: Experiment, outputs: Outputs, pairs: list[Pair], wants_re
 
 def test(arguments: argparse.Namespace) -> None:
     """Predict a split that needs no truth."""
-    from openseg.data.folder import list_images, split_paths
-    from openseg.engine.distributed import process_group
-    from openseg.engine.predict import predict_images
+    from openseg.datasets.splits import list_images, split_paths
+    from openseg.distributed import process_group
+    from openseg.inference.folder import predict_images
 
     with process_group() as group:
         predictor, made_by = _predictor(arguments, group, windows_when_full=False)
-        experiment = predictor.experiment
-        paths = list_images(split_paths(experiment.catalog, experiment.data_dir, arguments.split))
-        outputs = _outputs(arguments, _result_dir(arguments, experiment, f"{arguments.split}_{arguments.mode}"))
+        config = predictor.config
+        paths = list_images(split_paths(config.dataset_info, config.data_dir, arguments.split))
+        outputs = _outputs(arguments, _result_dir(arguments, config, f"{arguments.split}_{arguments.mode}"))
         images = {path.stem: path for path in paths}
         predict_images(predictor, images, outputs, made_by | _source(paths[0].parent, arguments.split), group)
         if group.first:
@@ -215,10 +213,10 @@ def predict(arguments: argparse.Namespace) -> int:
     """Predict an image, a folder or a video; exit code 1 if some images could not be read."""
     from openseg.cli.memory import limit_memory
     from openseg.cli.video import VIDEO_SUFFIXES, predict_video
-    from openseg.engine.distributed import process_group
-    from openseg.engine.predict import predict_images
+    from openseg.distributed import process_group
     from openseg.errors import DataError, OpensegError
-    from openseg.files import IMAGE_SUFFIXES
+    from openseg.inference.folder import predict_images
+    from openseg.io.files import IMAGE_SUFFIXES
 
     source = Path(arguments.input)
     if not source.exists():
@@ -234,7 +232,7 @@ def predict(arguments: argparse.Namespace) -> int:
     with process_group() as group:
         predictor, made_by = _predictor(arguments, group, windows_when_full=True)
         name = source.resolve().name if source.is_dir() else source.stem
-        folder = Path(arguments.out or Path("predictions") / predictor.experiment.name / (name or "root"))
+        folder = Path(arguments.out or Path("predictions") / predictor.config.name / (name or "root"))
         outputs = _outputs(arguments, folder, others="refuse")
         made_by |= _source(source)
         limit = limit_memory(group.world) if predictor.device.type == "cpu" else contextlib.nullcontext()
@@ -253,7 +251,7 @@ def predict(arguments: argparse.Namespace) -> int:
 def _images(source: Path, out: Path) -> dict[str, Path]:
     """The images of a folder, or one image, by the names of their results; results of predictions are left out."""
     from openseg.errors import DataError
-    from openseg.files import list_files
+    from openseg.io.files import list_files
 
     if not source.is_dir():
         return {source.stem: source}
@@ -278,21 +276,21 @@ def _images(source: Path, out: Path) -> dict[str, Path]:
 
 def offsets(arguments: argparse.Namespace) -> int:
     """Predict the SegFix offsets of a split or a folder; exit code 1 if some images could not be read."""
-    from openseg.data.folder import list_images, split_paths
-    from openseg.engine.distributed import process_group
-    from openseg.engine.offsets import SegFixPredictor, predict_offsets
+    from openseg.datasets.splits import list_images, split_paths
+    from openseg.distributed import process_group
     from openseg.errors import OpensegError
-    from openseg.files import file_hash
+    from openseg.inference.offsets import SegFixPredictor, predict_offsets
+    from openseg.io.files import file_hash
 
-    experiment, path = _checkpoint(arguments, "segfix", "val")
+    config, path = _checkpoint(arguments, "segfix", "val")
     made_by = {"checkpoint": file_hash(path)}
     with process_group() as group:
-        predictor = SegFixPredictor(experiment, path, arguments.device)
+        predictor = SegFixPredictor(config, path, arguments.device)
         if group.first:
             print(f"{path}: {predictor.report}", flush=True)
-        folder = arguments.images or split_paths(experiment.catalog, experiment.data_dir, arguments.split)
+        folder = arguments.images or split_paths(config.dataset_info, config.data_dir, arguments.split)
         images = list_images(folder)
-        default = f"offset_pred/{arguments.split}/semantic/{experiment.catalog.name}/offset_{experiment.model.backbone}"
+        default = f"offset_pred/{arguments.split}/semantic/{config.dataset_info.name}/offset_{config.model.backbone}"
         if arguments.images:
             default = f"offset_pred/images/{Path(arguments.images).resolve().name}"
         out_dir = Path(arguments.out or default)

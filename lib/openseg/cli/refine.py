@@ -1,4 +1,4 @@
-"""``segfix.py``: sharpen label maps of any model with SegFix offsets."""
+"""``segfix.py``: refine label maps of any model with SegFix offsets."""
 
 from __future__ import annotations
 
@@ -10,35 +10,28 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openseg.catalog import get_catalog
 from openseg.cli.common import HelpFormatter, add_debug, add_workers, existing_dir, run_command
 from openseg.cli.offset_source import find_offsets
 from openseg.cli.profile import data_root
-from openseg.data.folder import SplitPaths, list_images, match_labels, split_paths
-from openseg.engine.refining import Refining, refine_file, refine_label
-from openseg.engine.scoring import first_of
+from openseg.datasets.registry import get_dataset_info
+from openseg.datasets.splits import SplitPaths, list_images, match_labels, split_paths
 from openseg.errors import ConfigError, DataError, OpensegError
-from openseg.files import (
-    atomic_write,
-    claim_folder,
-    index_files,
-    is_older,
-    list_files,
-    list_given,
-    match_files,
-    sample_key,
-)
-from openseg.parallel import map_parallel
+from openseg.io.files import atomic_write, is_older, list_files
+from openseg.io.matching import index_files, match_files, sample_key
+from openseg.io.parallel import map_parallel
+from openseg.io.results import claim_folder, list_given
 from openseg.segfix import OffsetMap
-from openseg.segfix.offset_files import Place, list_offsets
+from openseg.segfix.offset_files import OffsetFile, list_offsets
+from openseg.tools.refining import Refining, refine_file, refine_label
+from openseg.tools.scoring import first_of
 
 if TYPE_CHECKING:
-    from openseg.engine.offsets import SegFixPredictor
-    from openseg.report.html import Report
+    from openseg.inference.offsets import SegFixPredictor
+    from openseg.tools.report.html import Report
 
 __all__ = ["add_offset_options", "list_labels", "main", "report_left_out", "require_matches", "todo_of"]
 
-_DESCRIPTION = """Sharpen label maps of any model with SegFix offsets.
+_DESCRIPTION = """Refine label maps of any model with SegFix offsets.
 
   python segfix.py --input results/label --offset offset_pred/val/semantic/cityscapes/offset_hrnet48
   python segfix.py --input results/label --split val          # finds the offsets, scores before and after
@@ -47,13 +40,13 @@ _DESCRIPTION = """Sharpen label maps of any model with SegFix offsets.
   python segfix.py instances --input results --offset offsets                 # masks, or COCO's JSON
 
 A label a.png belongs to the offset a.png or a.mat (Cityscapes names meet by city, sequence and frame), in folders of
-the same name if there are any. Labels may be in any id space, 8 or 16 bits, with or without a palette, or colours;
+the same name if there are any. Labels may be in any id space, 8 or 16 bits, with or without a palette, or colors;
 they are moved, never changed. Without --offset, the folders tried are <data root>/<dataset>/val/offset_pred/semantic/
 offset_* (test: <data root>/<dataset>/test_offset/semantic/offset_*), <data root>/<dataset>/offset_semantic.zip and
 offset_pred/<split>/semantic/<dataset>/offset_*. With --split val, labels that all have their truth in <data
 root>/<dataset>/val/label are scored before and after.
 
-What is there already is kept, so an interrupted call goes on where it stopped. Files that cannot be read are left out
+What already exists is kept, so an interrupted call goes on where it stopped. Files that cannot be read are left out
 and named at the end. Exit codes: 0 done, 1 some were left out, 2 a problem that the message names, 130 interrupted.
 """
 
@@ -82,7 +75,7 @@ def add_offset_options(parser: argparse.ArgumentParser, scale: int | None) -> No
         "--dataset", default="cityscapes", metavar="NAME", help="or a YAML file of your own (default: cityscapes)"
     )
     parser.add_argument("--data-root", metavar="DIR", help="default: DATA_ROOT of config.profile")
-    parser.add_argument("--overwrite", action="store_true", help="make again what is there already")
+    parser.add_argument("--overwrite", action="store_true", help="make again what already exists")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first file that cannot be used")
     add_workers(parser)
     add_debug(parser)
@@ -92,14 +85,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="segfix.py", description=_DESCRIPTION, formatter_class=HelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--input", required=True, metavar="DIR", help="label PNGs to sharpen")
+    parser.add_argument("--input", required=True, metavar="DIR", help="label PNGs to refine")
     parser.add_argument(
         "--out", metavar="DIR", help="default: label_w_segfix, beside an input named label, else inside the input"
     )
     parser.add_argument("--images", metavar="DIR", help="with --checkpoint: the images of the labels")
     parser.add_argument("--checkpoint", metavar="PTH", help="a SegFix network, instead of --offset")
     parser.add_argument(
-        "--config", metavar="YAML", help="its experiment (default: as the checkpoint says, or the one that it fits)"
+        "--config", metavar="YAML", help="its config (default: as the checkpoint says, or the one that it fits)"
     )
     parser.add_argument("--device", default="auto", help="of the network: auto, cpu, cuda, cuda:1, ...")
     add_offset_options(parser, scale=None)
@@ -129,17 +122,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(lambda: _run(arguments), arguments.debug)
 
 
-SHARPENED = "label_w_segfix"
+REFINED = "label_w_segfix"
 _NAMES = ("before", "after")
 
 
 def _out_dir(folder: Path) -> Path:
     folder = folder.resolve()
-    return folder.with_name(SHARPENED) if folder.name == "label" else folder / SHARPENED
+    return folder.with_name(REFINED) if folder.name == "label" else folder / REFINED
 
 
 def list_labels(source: Path) -> list[str]:
-    """The label files to sharpen, relative to ``source``; what earlier calls wrote below it is left out.
+    """The label files to refine, relative to ``source``; what earlier calls wrote below it is left out.
 
     Raises:
         DataError: there are none.
@@ -148,7 +141,7 @@ def list_labels(source: Path) -> list[str]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    source = existing_dir(arguments.input, "label PNGs to sharpen")
+    source = existing_dir(arguments.input, "label PNGs to refine")
     out = Path(arguments.out).resolve() if arguments.out else _out_dir(source)
     root = Path(arguments.data_root) if arguments.data_root else data_root()
     how = Refining(
@@ -201,12 +194,12 @@ def require_matches(missing: Sequence[str], total: int, what: str, fail_fast: bo
 
 
 def todo_of(
-    files: Sequence[tuple[Path, Place, Path]], out: Path, made_by: dict, overwrite: bool, suffixes: tuple[str, ...]
-) -> list[tuple[Path, Place, Path]]:
+    files: Sequence[tuple[Path, OffsetFile, Path]], out: Path, made_by: dict, overwrite: bool, suffixes: tuple[str, ...]
+) -> list[tuple[Path, OffsetFile, Path]]:
     """What is still to do of (source, offset, output); see ``claim_folder``."""
     kept = claim_folder(out, made_by, suffixes, (".",), "overwrite" if overwrite else "replace")["."]
 
-    def done(source: Path, offset: Place, target: Path) -> bool:
+    def done(source: Path, offset: OffsetFile, target: Path) -> bool:
         if target.relative_to(out).as_posix() not in kept:
             return False
         offset_file = offset if isinstance(offset, Path) else offset.archive
@@ -214,7 +207,7 @@ def todo_of(
 
     todo = [each for each in files if not done(*each)]
     if len(todo) < len(files):
-        print(f"{len(files) - len(todo)} of {len(files)} are there already; --overwrite makes them again")
+        print(f"{len(files) - len(todo)} of {len(files)} already exist; --overwrite makes them again")
     return todo
 
 
@@ -230,28 +223,28 @@ def _refine_by_files(
     work = [(source / name, offsets[offset], out / name) for name, offset in matches.items()]
     made_by = {"what": "refined labels", "labels": str(source.resolve()), "offsets": str(place.resolve())}
     todo = todo_of(work, out, made_by | how.settings, arguments.overwrite, (".png",))
-    sharpen = partial(refine_file, how=how, fail_fast=arguments.fail_fast)
-    return problems + [each for each in map_parallel(sharpen, todo, "segfix", arguments.workers) if each]
+    refine = partial(refine_file, how=how, fail_fast=arguments.fail_fast)
+    return problems + [each for each in map_parallel(refine, todo, "segfix", arguments.workers) if each]
 
 
 def _load(arguments: argparse.Namespace) -> tuple[SegFixPredictor, str]:
     """The network, and the hash of its file."""
-    from openseg.cli.convert import recognise
-    from openseg.config import load_experiment
-    from openseg.engine.offsets import SegFixPredictor
-    from openseg.files import file_hash
-    from openseg.models.weights import read_checkpoint
+    from openseg.cli.convert import recognize
+    from openseg.config import load_config
+    from openseg.inference.offsets import SegFixPredictor
+    from openseg.io.files import file_hash
+    from openseg.models.checkpoint.io import read_checkpoint
 
     if arguments.offset:
         raise ConfigError("--offset and --checkpoint exclude each other")
     if not arguments.checkpoint or not arguments.images:
         raise ConfigError("--images and --checkpoint belong together")
     if arguments.config:
-        experiment = load_experiment(arguments.config)
+        config = load_config(arguments.config)
     else:
-        # Which data set it was trained on does not matter, and its file may be elsewhere.
-        experiment = recognise(read_checkpoint(arguments.checkpoint), dataset=arguments.dataset)
-    predictor = SegFixPredictor(experiment, arguments.checkpoint, arguments.device)
+        # Which dataset it was trained on does not matter, and its file may be elsewhere.
+        config = recognize(read_checkpoint(arguments.checkpoint), dataset=arguments.dataset)
+    predictor = SegFixPredictor(config, arguments.checkpoint, arguments.device)
     print(f"{arguments.checkpoint}: {predictor.report}", flush=True)
     return predictor, file_hash(arguments.checkpoint)
 
@@ -260,9 +253,9 @@ def _refine_by_network(
     arguments: argparse.Namespace, source: Path, labels: list[str], out: Path, how: Refining
 ) -> list[str]:
     """Refine with offsets that are predicted on the way; returns what was left out."""
-    from openseg.data.loaders import ImageSet, iterate_images
-    from openseg.parallel import Writers
-    from openseg.progress import progress
+    from openseg.datasets.loaders import ImageSet, iterate_images
+    from openseg.io.parallel import Writers
+    from openseg.io.progress import progress
 
     predictor, digest = _load(arguments)
     folder = existing_dir(arguments.images, "the images of the labels")
@@ -288,7 +281,7 @@ def _refine_by_network(
             problems.append(str(error))
 
     pin = predictor.device.type == "cuda"
-    items = iterate_images(ImageSet(predictor.experiment, [*jobs]), arguments.workers, pin, broken)
+    items = iterate_images(ImageSet(predictor.config, [*jobs]), arguments.workers, pin, broken)
     with Writers() as writers:
         for item in progress(items, len(jobs), "segfix"):
             writers.submit(write, item["path"], predictor.predict(item["image"]))
@@ -298,12 +291,12 @@ def _refine_by_network(
 def _score(arguments: argparse.Namespace, files: list[tuple[Path, Path]], root: Path, out: Path) -> None:
     """Scores before and after, and pictures of both, where every label has its truth."""
     from openseg.cli.report import write_page
-    from openseg.report.figures import write_comparisons
-    from openseg.report.tables import write_scores
+    from openseg.tools.report.figures import write_comparisons
+    from openseg.tools.report.tables import write_scores
 
-    catalog = get_catalog(arguments.dataset)
+    info = get_dataset_info(arguments.dataset)
     try:
-        split = split_paths(catalog, root / catalog.folder, "val")
+        split = split_paths(info, root / info.folder, "val")
         truths = match_labels([before for before, _ in files], split)
         triples = [(before, after, truths[before]) for before, after in files]
         report = _report(arguments, triples, split)
@@ -332,8 +325,8 @@ def _report_command(arguments: argparse.Namespace, out: Path) -> str:
 
 
 def _report(arguments: argparse.Namespace, triples: list[tuple[Path, Path, Path]], split: SplitPaths) -> Report:
-    from openseg.report.html import Report
-    from openseg.report.samples import Sample
+    from openseg.tools.report.html import Report
+    from openseg.tools.report.samples import Sample
 
     try:
         images = index_files(list_images(split))

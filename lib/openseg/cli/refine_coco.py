@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from openseg.cli.refine import report_left_out, require_matches
-from openseg.engine.refining import Refining
-from openseg.engine.scoring import first_of
 from openseg.errors import DataError, OpensegError
-from openseg.files import atomic_write, match_files
-from openseg.parallel import map_parallel
+from openseg.io.files import atomic_write
+from openseg.io.matching import match_files
+from openseg.io.parallel import map_parallel
 from openseg.segfix import read_offset_map
-from openseg.segfix.offset_files import Place
+from openseg.segfix.offset_files import OffsetFile
+from openseg.tools.refining import Refining
+from openseg.tools.scoring import first_of
 
 __all__ = ["refine_coco"]
 
@@ -30,7 +31,7 @@ _LEAST_COORDINATES = 6  # of a polygon: three points
 
 
 def refine_coco(
-    source: Path, out: Path, offsets: dict[str, Place], how: Refining, arguments: argparse.Namespace
+    source: Path, out: Path, offsets: dict[str, OffsetFile], how: Refining, arguments: argparse.Namespace
 ) -> int:
     """Refine a list of results; masks become compressed RLE, boxes and areas those of the refined masks.
 
@@ -43,7 +44,7 @@ def refine_coco(
     if out == source.resolve():
         raise DataError(f"--out {out}: would overwrite the results; choose another file")
     if out.exists() and not arguments.overwrite:
-        raise DataError(f"{out}: is there already; --overwrite replaces it")
+        raise DataError(f"{out}: already exists; --overwrite replaces it")
     results = _read_results(source)
     names = _image_names(Path(arguments.annotations)) if arguments.annotations else None
     places: dict[str, list[int]] = {}
@@ -104,12 +105,14 @@ def _image_names(path: Path) -> dict[str, str]:
         raise DataError(f"{path}: no annotations of COCO ({error!r})") from None
 
 
-def _match(image_ids: Iterable[str], offsets: dict[str, Place], names: dict[str, str] | None) -> dict[str, Place]:
+def _match(
+    image_ids: Iterable[str], offsets: dict[str, OffsetFile], names: dict[str, str] | None
+) -> dict[str, OffsetFile]:
     """The offset of each image that has one; without ``names``, a file is called as its id, or with zeros before."""
     if names is not None:
         files = {names[image_id]: image_id for image_id in image_ids if image_id in names}
         return {files[name]: offsets[found] for name, found in match_files([*files], [*offsets])[0].items()}
-    matches: dict[str, Place] = {}
+    matches: dict[str, OffsetFile] = {}
     for digits in (0, _DIGITS):
         files = {f"{image_id.zfill(digits)}.jpg": image_id for image_id in image_ids if image_id not in matches}
         found = match_files([*files], [*offsets])[0]
@@ -117,7 +120,7 @@ def _match(image_ids: Iterable[str], offsets: dict[str, Place], names: dict[str,
     return matches
 
 
-def _refine_image(job: tuple[list[Result], Place], how: Refining, fail_fast: bool) -> list[Result] | str:
+def _refine_image(job: tuple[list[Result], OffsetFile], how: Refining, fail_fast: bool) -> list[Result] | str:
     """The refined results of one image, or what is wrong with them."""
     results, place = job
     functions = _mask_functions()

@@ -1,4 +1,4 @@
-"""``segfix.py instances``: sharpen the masks of objects with SegFix offsets."""
+"""``segfix.py instances``: refine the masks of objects with SegFix offsets."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from pathlib import Path
 
 import numpy as np
 
-from openseg.catalog import get_catalog
 from openseg.cli.common import HelpFormatter, existing_dir, run_command
 from openseg.cli.offset_source import find_offsets
 from openseg.cli.profile import data_root
 from openseg.cli.refine import add_offset_options, report_left_out, require_matches, todo_of
-from openseg.data.folder import split_paths
-from openseg.engine.refining import Refining
-from openseg.engine.scoring import list_instances
+from openseg.datasets.registry import get_dataset_info
+from openseg.datasets.splits import split_paths
 from openseg.errors import ConfigError, DataError
-from openseg.files import LABEL_SUFFIXES, atomic_write, index_files, is_older, list_files, match_files, sample_key
-from openseg.images import read_label, require_same_size, write_label
-from openseg.parallel import map_parallel
+from openseg.io.files import LABEL_SUFFIXES, atomic_write, is_older, list_files
+from openseg.io.images import read_label, require_same_size, write_label
+from openseg.io.matching import index_files, match_files, sample_key
+from openseg.io.parallel import map_parallel
 from openseg.segfix import read_offset_map
-from openseg.segfix.offset_files import Place, list_offsets
+from openseg.segfix.offset_files import OffsetFile, list_offsets
+from openseg.tools.refining import Refining
+from openseg.tools.scoring import list_instances
 
 __all__ = ["main"]
 
-_DESCRIPTION = """Sharpen the masks of objects with SegFix offsets.
+_DESCRIPTION = """Refine the masks of objects with SegFix offsets.
 
   python scripts/cityscapes/segfix_instance.py --input results --split val      # Cityscapes: AP before and after
   python segfix.py instances --input results --offset offsets --split test
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_offset_options(parser, scale=1)
     parser.add_argument(
-        "--dataset_dir", "--dataset-dir", metavar="DIR", help="the data set's folder (default: <data root>/<dataset>)"
+        "--dataset_dir", "--dataset-dir", metavar="DIR", help="the dataset's folder (default: <data root>/<dataset>)"
     )
     return parser
 
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(lambda: _run(arguments), arguments.debug)
 
 
-def _offsets(arguments: argparse.Namespace) -> tuple[Path, dict[str, Place]]:
+def _offsets(arguments: argparse.Namespace) -> tuple[Path, dict[str, OffsetFile]]:
     root = Path(arguments.data_root) if arguments.data_root else data_root()
     place = Path(arguments.offset or find_offsets(arguments.split, arguments.dataset, root, "instance"))
     print(f"offsets: {place}")
@@ -151,7 +152,7 @@ def _masks_are_done(listed: Path, source: Path, out: Path) -> bool:
 
 
 def _refine_image(
-    files: tuple[Path, Place, Path], source: Path, out: Path, how: Refining, fail_fast: bool
+    files: tuple[Path, OffsetFile, Path], source: Path, out: Path, how: Refining, fail_fast: bool
 ) -> str | None:
     """Refine the masks of one image, its list being written last; returns what is wrong, or None."""
     listed, offset, target = files
@@ -176,13 +177,13 @@ def _score(arguments: argparse.Namespace, source: Path, out: Path, lists: list[P
     Raises:
         DataError: an image has no truth, or a file cannot be read.
     """
-    from openseg.engine.scoring import score_instances
-    from openseg.report.tables import write_scores
+    from openseg.tools.report.tables import write_scores
+    from openseg.tools.scoring import score_instances
 
-    catalog = get_catalog(arguments.dataset)
+    info = get_dataset_info(arguments.dataset)
     root = Path(arguments.data_root) if arguments.data_root else data_root()
-    folder = Path(arguments.dataset_dir) if arguments.dataset_dir else root / catalog.folder
-    split = split_paths(catalog, folder, "val")
+    folder = Path(arguments.dataset_dir) if arguments.dataset_dir else root / info.folder
+    split = split_paths(info, folder, "val")
     truths = index_files(list_files(split.instance, LABEL_SUFFIXES))
     keys = {path: sample_key(_image_name(path)) for path in lists}
     for path, key in keys.items():

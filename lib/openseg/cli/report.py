@@ -6,15 +6,18 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from openseg.catalog import Catalog, get_catalog
 from openseg.cli.common import add_workers
 from openseg.cli.evaluate import truths_of
-from openseg.data.folder import list_images, split_paths
+from openseg.datasets.info import DatasetInfo
+from openseg.datasets.registry import get_dataset_info
+from openseg.datasets.splits import list_images, split_paths
 from openseg.errors import ConfigError, DataError
-from openseg.files import LABEL_SUFFIXES, index_files, is_older, list_files, list_given
+from openseg.io.files import LABEL_SUFFIXES, is_older, list_files
+from openseg.io.matching import index_files
+from openseg.io.results import list_given
 
 if TYPE_CHECKING:
-    from openseg.report.html import Report
+    from openseg.tools.report.html import Report
 
 __all__ = ["add_report", "report", "write_page"]
 
@@ -35,12 +38,12 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "input", metavar="DIR", help="labels, what val or predict wrote, or the folder of a training below runs/"
     )
-    parser.add_argument("--compare", metavar="DIR", help="other labels of the same images, such as sharpened ones")
+    parser.add_argument("--compare", metavar="DIR", help="other labels of the same images, such as refined ones")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="of the two (default: before and after, or folders)")
     parser.add_argument("--dataset", help="whose ids the labels hold: a name, or a YAML file of your own")
-    parser.add_argument("--gt", metavar="DIR", help="true labels (default: the data set's, of --split)")
+    parser.add_argument("--gt", metavar="DIR", help="true labels (default: the dataset's, of --split)")
     parser.add_argument("--no-gt", action="store_true", help="there is no truth: show the labels, and what differs")
-    parser.add_argument("--images", metavar="DIR", help="default: the data set's, of --split, if they are there")
+    parser.add_argument("--images", metavar="DIR", help="default: the dataset's, of --split, if they are there")
     parser.add_argument("--split", help="default: val, or of a training its own")
     parser.add_argument("--data-root", metavar="DIR", help="default: data, or of a training its own")
     parser.add_argument("--train-ids", action="store_true", help="the labels hold training ids 0, 1, 2, ...")
@@ -54,10 +57,10 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 
 def report(arguments: argparse.Namespace) -> None:
     """Write the page and print the scores."""
-    from openseg.engine.scoring import first_of, match_predictions, require_none
-    from openseg.report.html import PAGE, Report, curves_of
-    from openseg.report.samples import Sample
-    from openseg.report.tables import write_scores
+    from openseg.tools.report.html import PAGE, Report, curves_of
+    from openseg.tools.report.samples import Sample
+    from openseg.tools.report.tables import write_scores
+    from openseg.tools.scoring import first_of, match_predictions, require_none
 
     if arguments.limit < 1:
         raise ConfigError(f"--limit {arguments.limit}: show at least one image")
@@ -65,7 +68,7 @@ def report(arguments: argparse.Namespace) -> None:
     if not arguments.dataset:
         raise ConfigError("--dataset says whose ids the labels hold, for example --dataset cityscapes")
     arguments.data_root, arguments.split = arguments.data_root or "data", arguments.split or "val"
-    catalog = get_catalog(arguments.dataset)
+    info = get_dataset_info(arguments.dataset)
     before, after = _predictions(found, bool(arguments.compare))
     folders = [found.labels] if after is None else [found.labels, found.compare]
     predictions = [before] if after is None else [before, after]
@@ -73,13 +76,13 @@ def report(arguments: argparse.Namespace) -> None:
     instances: dict[str, Path] = {}
     truths: dict[str, Path] = {}
     if not arguments.no_gt:
-        truths, instances = truths_of(arguments, catalog)
+        truths, instances = truths_of(arguments, info)
     wanted = truths or before
     problems = [text for folder in folders for text in match_predictions(folder, wanted, LABEL_SUFFIXES).problems]
     if problems and not arguments.allow_missing:
-        require_none(problems, "; mend that, or report the rest with --allow-missing")
+        require_none(problems, "; fix that, or report the rest with --allow-missing")
     keys = [key for key in wanted if all(key in each for each in predictions)]
-    images = _images(arguments, catalog, keys)
+    images = _images(arguments, info, keys)
     samples = [Sample(key, tuple(each[key] for each in predictions), truths.get(key), images.get(key)) for key in keys]
     page = Report(samples, names, arguments.dataset, arguments.train_ids, arguments.workers)
     results = page.score(instances, problems if arguments.allow_missing else None)
@@ -94,7 +97,7 @@ def report(arguments: argparse.Namespace) -> None:
 
 def write_page(report: Report, out: Path, title: str) -> None:
     """Write a page beside scores, which stand without it."""
-    from openseg.report.html import PAGE
+    from openseg.tools.report.html import PAGE
 
     try:
         report.write(out, title)
@@ -111,13 +114,13 @@ def _predictions(found: _Input, asked: bool) -> tuple[dict[str, Path], dict[str,
         return before, None
     after = index_files(list_given(found.compare, LABEL_SUFFIXES), "_pred")
     if not asked and any(key not in after or is_older(after[key], path) for key, path in before.items()):
-        print(f"{found.compare} is left out: older than the labels, or not of all; sharpen them again")
+        print(f"{found.compare} is left out: older than the labels, or not of all; refine them again")
         return before, None
     return before, after
 
 
 def _input(arguments: argparse.Namespace) -> _Input:
-    """What the positional argument means; of a training it also fills in the data set."""
+    """What the positional argument means; of a training it also fills in the dataset."""
     folder = Path(arguments.input)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of labels, results or a training")
@@ -146,18 +149,18 @@ def _if_there(path: Path) -> Path | None:
     return path if path.exists() else None
 
 
-def _labels_of_training(arguments: argparse.Namespace, config: Path) -> Path:
-    from openseg.config import load_experiment
+def _labels_of_training(arguments: argparse.Namespace, path: Path) -> Path:
+    from openseg.config import load_config
 
-    experiment = load_experiment(config)
-    if experiment.task != "semantic":
-        raise ConfigError(f"{config}: a training of task {experiment.task}; report labels that its offsets sharpened")
-    arguments.dataset = arguments.dataset or experiment.data.dataset
-    arguments.data_root = arguments.data_root or experiment.data.root
-    arguments.split = arguments.split or experiment.data.val_split
+    config = load_config(path)
+    if config.task != "semantic":
+        raise ConfigError(f"{path}: a training of task {config.task}; report labels that its offsets refined")
+    arguments.dataset = arguments.dataset or config.data.dataset
+    arguments.data_root = arguments.data_root or config.data.root
+    arguments.split = arguments.split or config.data.val_split
     if "+" in arguments.split and not arguments.gt:
-        raise ConfigError(f"{config}: validates {arguments.split}; name the folder of their truths by --gt")
-    results = Path(arguments.data_root) / "seg_result" / experiment.catalog.name / f"{experiment.name}_val"
+        raise ConfigError(f"{path}: validates {arguments.split}; name the folder of their truths by --gt")
+    results = Path(arguments.data_root) / "seg_result" / config.dataset_info.name / f"{config.name}_val"
     if not (results / "label").is_dir():
         raise DataError(f"{results / 'label'}: no labels of this training yet; make them with main.py val")
     return results / "label"
@@ -179,8 +182,8 @@ def _names(names: list[str] | None, folders: list[Path]) -> list[str]:
     return [*different] if different else ["before", "after"]
 
 
-def _images(arguments: argparse.Namespace, catalog: Catalog, keys: list[str]) -> dict[str, Path]:
-    """Images by key; of the data set only where all are there."""
+def _images(arguments: argparse.Namespace, info: DatasetInfo, keys: list[str]) -> dict[str, Path]:
+    """Images by key; of the dataset only where all are there."""
     if arguments.images:
         images = index_files(list_files(arguments.images))
         missing = [key for key in keys if key not in images]
@@ -190,9 +193,7 @@ def _images(arguments: argparse.Namespace, catalog: Catalog, keys: list[str]) ->
             )
         return images
     try:
-        images = index_files(
-            list_images(split_paths(catalog, Path(arguments.data_root) / catalog.folder, arguments.split))
-        )
+        images = index_files(list_images(split_paths(info, Path(arguments.data_root) / info.folder, arguments.split)))
     except DataError as error:
         print(f"without images, name them by --images ({error})")
         return {}

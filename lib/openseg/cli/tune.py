@@ -10,18 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from openseg.catalog import get_catalog
 from openseg.cli.common import HelpFormatter, add_debug, add_workers, existing_dir, run_command
 from openseg.cli.refine import list_labels
-from openseg.engine.refining import Refining
-from openseg.engine.scoring import ScoredPair, score_files
+from openseg.datasets.registry import get_dataset_info
 from openseg.errors import DataError
-from openseg.files import LABEL_SUFFIXES, list_files, match_files, write_json
-from openseg.images import read_label
+from openseg.io.files import LABEL_SUFFIXES, list_files, write_json
+from openseg.io.images import read_label
+from openseg.io.matching import match_files
+from openseg.io.parallel import map_parallel
 from openseg.metrics import LabelScores
-from openseg.parallel import map_parallel
 from openseg.segfix import read_offset_map
-from openseg.segfix.offset_files import Place, list_offsets
+from openseg.segfix.offset_files import OffsetFile, list_offsets
+from openseg.tools.refining import Refining
+from openseg.tools.scoring import ScoredPair, score_files
 
 __all__ = ["tune"]
 
@@ -39,7 +40,7 @@ _SCALES, _CONFIDENCES, _WIDTHS = (1, 2, 3), (0.0, 0.2, 0.3, 0.4, 0.5, 0.6), (0, 
 _MOST_LOST = 0.25  # points of IoU
 _LOOKED_AT = 4  # images, to see which ids the labels hold
 Setting = tuple[int, float, int]
-Job = tuple[Path, Path, Place]
+Job = tuple[Path, Path, OffsetFile]
 
 
 def tune(argv: Sequence[str] | None = None) -> int:
@@ -105,30 +106,30 @@ def _run(arguments: argparse.Namespace) -> None:
     print(f"{len(jobs)} of {len(truths)} images, {len(settings)} settings")
     first = [ScoredPair(*job[:2]) for job in jobs[:_LOOKED_AT]]
     score_files(first, arguments.dataset, (), train_ids=arguments.train_ids)  # refuses ids of the other kind
-    catalog = get_catalog(arguments.dataset)
-    totals = [LabelScores(catalog, _DISTANCES) for _ in range(1 + len(settings))]
+    info = get_dataset_info(arguments.dataset)
+    totals = [LabelScores(info, _DISTANCES) for _ in range(1 + len(settings))]
     work = partial(_score_job, dataset=arguments.dataset, settings=settings, train_ids=arguments.train_ids)
     for found in map_parallel(work, jobs, "tune", arguments.workers):
         for total, scores in zip(totals, found, strict=True):
-            total += scores
+            total.merge(scores)
     rows = [_row(totals[0], scores, setting) for setting, scores in zip(settings, totals[1:], strict=True)]
     _show(totals[0], rows)
     if arguments.json:
-        write_json(arguments.json, {"before": totals[0].summary(), "settings": rows})
+        write_json(arguments.json, {"before": totals[0].compute(), "settings": rows})
 
 
 def _score_job(job: Job, dataset: str, settings: list[Setting], train_ids: bool) -> list[LabelScores]:
     """Scores of one image's labels as they are, and refined with each setting."""
     label, truth_path, offset = job
-    catalog = get_catalog(dataset, fresh=False)
-    labels = read_label(label) if train_ids else catalog.read_prediction(label)
-    truth, offsets = catalog.read_truth(truth_path), read_offset_map(offset)
+    info = get_dataset_info(dataset, fresh=False)
+    labels = read_label(label) if train_ids else info.read_prediction(label)
+    truth, offsets = info.read_truth(truth_path), read_offset_map(offset)
     if labels.shape != truth.shape or offsets.shape != truth.shape:
         raise DataError(f"{label}, {truth_path} and {offset} differ in size")
     results = []
     ways = [Refining(dataset, scale, confidence, keep_thin=width) for scale, confidence, width in settings]
     for refined in [labels, *(way(labels, offsets) for way in ways)]:
-        scores = LabelScores(catalog, _DISTANCES)
+        scores = LabelScores(info, _DISTANCES)
         scores.update(refined, truth)
         results.append(scores)
     return results
@@ -136,8 +137,8 @@ def _score_job(job: Job, dataset: str, settings: list[Setting], train_ids: bool)
 
 def _row(before: LabelScores, after: LabelScores, setting: Setting) -> dict:
     """The changes of a setting, in points."""
-    base = before.summary()
-    gains = {name: 100 * (value - base[name]) for name, value in after.summary().items()}
+    base = before.compute()
+    gains = {name: 100 * (value - base[name]) for name, value in after.compute().items()}
     classes = {name: 100 * (value - before.by_class[name]) for name, value in after.by_class.items()}
     known = {name: change for name, change in classes.items() if not np.isnan(change)}
     worst = min(known, key=lambda name: known[name], default="-")
@@ -148,9 +149,9 @@ def _row(before: LabelScores, after: LabelScores, setting: Setting) -> dict:
 
 
 def _show(before: LabelScores, rows: list[dict]) -> None:
-    from openseg.report.tables import align
+    from openseg.tools.report.tables import align
 
-    summary = before.summary()
+    summary = before.compute()
     values = [summary["mIoU"], *(summary[f"boundary F {distance} px"] for distance in _DISTANCES)]
     cells = [[*rows[0]], ["as they are", "", "", *(f"{100 * value:.2f}" for value in values), "", ""]]
     for row in rows:

@@ -1,4 +1,4 @@
-"""``main.py predict`` of a video: ids of every frame, and the colours as videos."""
+"""``main.py predict`` of a video: ids of every frame, and the colors as videos."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from openseg.engine.predict import result_settings
 from openseg.errors import ConfigError, DataError
-from openseg.files import atomic_write, claim_folder
-from openseg.images import read_label, write_label
-from openseg.progress import progress
+from openseg.inference.folder import result_settings
+from openseg.io.files import atomic_write
+from openseg.io.images import read_label, write_label
+from openseg.io.progress import progress
+from openseg.io.results import claim_folder
 
 if TYPE_CHECKING:
-    from openseg.engine.distributed import Group
-    from openseg.engine.predict import Outputs
-    from openseg.engine.predictor import Predictor
+    from openseg.distributed import Group
+    from openseg.inference.folder import Outputs
+    from openseg.inference.predictor import Predictor
 
 __all__ = ["VIDEO_SUFFIXES", "predict_video"]
 
@@ -48,18 +49,18 @@ def predict_video(predictor: Predictor, source: Path, outputs: Outputs, made_by:
     made_by = {"what": "predictions", **made_by, **result_settings(predictor)}
     made_by |= {"bytes": status.st_size, "changed": status.st_mtime}
     kept = claim_folder(outputs.folder, made_by, (".png", ".mp4"), ("label", ""), outputs.others)["label"]
-    catalog = predictor.experiment.catalog
+    info = predictor.config.dataset_info
     with contextlib.closing(_Frames(source)) as frames, contextlib.ExitStack() as stack:
         writers = {kind: stack.enter_context(_video(outputs.folder / f"{kind}.mp4", frames)) for kind in kinds}
         for number, image in enumerate(progress(frames, frames.count, "predict")):
             label = outputs.path("label", f"{number:06}")
             if label.name in kept:
-                labels = catalog.encode(read_label(label), label)
+                labels = info.encode(read_label(label), label)
             else:
                 labels = predictor(image).labels
-                write_label(label, catalog.decode(labels))
+                write_label(label, info.decode(labels))
             for kind, writer in writers.items():
-                picture = catalog.colorize(labels) if kind == "vis" else catalog.overlay(image, labels)
+                picture = info.colorize(labels) if kind == "vis" else info.overlay(image, labels)
                 writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
 

@@ -1,16 +1,16 @@
 """From images to labels and offsets: whole images or sliding windows, several scales, mirrored or not."""
 
 from openseg.inference.boundary import Boundary, predict_boundary
-from openseg.inference.predict import predict_labels, predict_logits, predict_scores, window_starts
-from openseg.inference.rows import Rows, argmax, bands, cubic, held, resized
+from openseg.inference.lazy import LazyLogits, argmax, bands, cubic, from_tensor, resized
+from openseg.inference.logits import predict_labels, predict_logits, predict_scores, window_starts
 
 __all__ = [
     "Boundary",
-    "Rows",
+    "LazyLogits",
     "argmax",
     "bands",
     "cubic",
-    "held",
+    "from_tensor",
     "predict_boundary",
     "predict_labels",
     "predict_logits",

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from openseg.config import Experiment, TestConfig
-from openseg.data.transforms import normalize
-from openseg.inference.predict import window_starts
-from openseg.models import SegFixOutput
+from openseg.config import Config, TestConfig
+from openseg.datasets.transforms import normalize
+from openseg.inference.logits import window_starts
 from openseg.models.layers import resize_logits
+from openseg.models.segfix import SegFixOutput
 from openseg.segfix import DIRECTION_VECTORS, NUM_DIRECTIONS, OffsetMap
 from openseg.segfix.offsets import LEVELS
 
@@ -33,23 +33,23 @@ class Boundary(NamedTuple):
     probability: Tensor
     logits: Tensor
 
-    def offset_map(self, experiment: Experiment) -> OffsetMap:
+    def offset_map(self, config: Config) -> OffsetMap:
         """The offsets of the first image, see ``offset_codes``."""
-        return OffsetMap(offset_codes(self.probability[:1], self.logits[:1], experiment)[0].cpu().numpy())
+        return OffsetMap(offset_codes(self.probability[:1], self.logits[:1], config)[0].cpu().numpy())
 
 
-def offset_codes(probability: Tensor, logits: Tensor, experiment: Experiment) -> Tensor:
+def offset_codes(probability: Tensor, logits: Tensor, config: Config) -> Tensor:
     """Codes of ``OffsetMap``, ``uint8[B, H, W]``, of what ``Boundary`` holds.
 
-    Pixels whose boundary probability is up to ``loss.mask_threshold`` stay. The confidence is the length of the mean of
-    the 8 directions, weighed by their probabilities: 1 where all agree, 0 where they cancel, as in the middle of thin
-    things. ``test.direction`` says which way a pixel goes: the most probable one, or that mean.
+    Pixels whose boundary probability is up to ``segfix.mask_threshold`` stay. The confidence is the length of the mean
+    of the 8 directions, weighted by their probabilities: 1 where all agree, 0 where they cancel, as in the middle of
+    thin objects. ``segfix.direction`` says which way a pixel goes: the most probable one, or that mean.
     """
-    threshold = experiment.loss.mask_threshold
+    threshold = config.segfix.mask_threshold
     probabilities = logits.softmax(dim=1)
     vectors = torch.tensor(DIRECTION_VECTORS, dtype=probabilities.dtype, device=probabilities.device)
     down, right = torch.tensordot((vectors / vectors.norm(dim=1, keepdim=True)).T, probabilities, dims=([1], [1]))
-    if experiment.test.direction == "mean":
+    if config.segfix.direction == "mean":
         direction = ((torch.atan2(down, right) + math.pi) / (math.pi / 4)).round().long() % NUM_DIRECTIONS
     else:
         direction = probabilities.argmax(dim=1)
@@ -58,18 +58,18 @@ def offset_codes(probability: Tensor, logits: Tensor, experiment: Experiment) ->
     return (codes * (probability > threshold)).to(torch.uint8)
 
 
-def predict_boundary(model: Callable[[Tensor], SegFixOutput], images: Tensor, experiment: Experiment) -> Boundary:
+def predict_boundary(model: Callable[[Tensor], SegFixOutput], images: Tensor, config: Config) -> Boundary:
     """SegFix outputs of ``images: uint8[B, 3, H, W]`` at their size.
 
     As the original: mask probabilities and raw direction logits are averaged where windows overlap; and beyond the
     original likewise over the scales of ``test.ss`` and mirror images. The stride of windows is a third, unless given.
     """
-    test = experiment.test
+    test = config.test
     how, size = test.ss, tuple(images.shape[-2:])
     weights = how.weights or (1.0,) * len(how.scales)
     total: Tensor | None = None
     for scale, weight in zip(how.scales, weights, strict=True):
-        inputs = normalize(_scaled(images, scale), experiment.normalization)
+        inputs = normalize(_scaled(images, scale), config.normalization)
         for mirrored in (False, True) if how.flip else (False,):
             view = _windows(model, inputs.flip(3) if mirrored else inputs, test)
             if mirrored:
@@ -97,7 +97,7 @@ def _resized(view: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _windows(model: Callable[[Tensor], SegFixOutput], inputs: Tensor, test: TestConfig) -> Tensor:
-    """Boundary probability and direction logits ``[B, 9, H, W]`` of normalised inputs."""
+    """Boundary probability and direction logits ``[B, 9, H, W]`` of normalized inputs."""
     size = tuple(inputs.shape[-2:])
     if test.window is None:
         return _whole(model, inputs)

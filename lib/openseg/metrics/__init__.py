@@ -1,21 +1,26 @@
 """Scores of label maps: arrays in, numbers out; streaming, and mergeable by addition. Needs no torch."""
 
+from openseg.metrics.base import Metric
 from openseg.metrics.boundary import DISTANCES, BoundaryCounts, BoundaryIoU
 from openseg.metrics.cityscapes import CityscapesCounts
 from openseg.metrics.confusion import ConfusionMatrix
-from openseg.metrics.counting import Joint, joint_counts
+from openseg.metrics.counting import JointCounts, joint_counts
 from openseg.metrics.instances import InstanceScores, PredictedInstance
+from openseg.metrics.registry import METRICS, register_metric
 from openseg.metrics.scores import LabelScores
 
 __all__ = [
     "DISTANCES",
+    "METRICS",
     "BoundaryCounts",
     "BoundaryIoU",
     "CityscapesCounts",
     "ConfusionMatrix",
     "InstanceScores",
-    "Joint",
+    "JointCounts",
     "LabelScores",
+    "Metric",
     "PredictedInstance",
     "joint_counts",
+    "register_metric",
 ]

@@ -52,7 +52,7 @@ class BoundaryCounts:
     After Csurka et al., "What is a good evaluation measure for semantic segmentation?" (BMVC 2013), as the SegFix paper
     reports it, with these choices: the boundary of a class is its mask minus the erosion by a 3x3 square (the image
     border is no boundary); a boundary pixel matches if the other outline has a pixel within Euclidean distance d;
-    matches and totals are summed over the data set before precision, recall and F.
+    matches and totals are summed over the dataset before precision, recall and F.
 
     ``counts: int64[D, K, 4]``: matched and all boundary pixels of the prediction, matched and all of the truth.
     """
@@ -80,11 +80,15 @@ class BoundaryCounts:
         self._image_f += np.nan_to_num(_f_score(added))
         self._images += added[0, :, 3] > 0
 
-    def __iadd__(self, other: BoundaryCounts) -> BoundaryCounts:
+    def merge(self, other: BoundaryCounts) -> None:
+        """Add the counts of another one."""
         self.counts += other.counts
         self._image_f += other._image_f
         self._images += other._images
-        return self
+
+    def compute(self) -> dict[str, float]:
+        """The mean F-score by distance."""
+        return {f"boundary F {distance} px": f for distance, f in self.mean_f.items()}
 
     @property
     def class_f(self) -> np.ndarray:
@@ -129,7 +133,7 @@ class BoundaryIoU:
     """Boundary IoU of classes (Cheng, Girshick, Dollar, Berg, Kirillov: "Boundary IoU", CVPR 2021).
 
     The intersection over union of what is left of two masks within ``width`` pixels inside their outlines, the image
-    border being one. As in mIoU, intersections and unions are summed over the data set.
+    border being one. As in mIoU, intersections and unions are summed over the dataset.
 
     ``counts: int64[K, 3]``: intersection, region of the prediction, region of the truth.
     """
@@ -156,9 +160,13 @@ class BoundaryIoU:
         counted[both, 0] = joint.counts[rows, columns]
         self.counts += counted[: self.num_classes]
 
-    def __iadd__(self, other: BoundaryIoU) -> BoundaryIoU:
+    def merge(self, other: BoundaryIoU) -> None:
+        """Add the counts of another one."""
         self.counts += other.counts
-        return self
+
+    def compute(self) -> dict[str, float]:
+        """The mean Boundary IoU."""
+        return {"boundary IoU": self.mean_iou}
 
     @property
     def class_iou(self) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from openseg.catalog import Catalog, get_catalog
+from openseg.datasets.info import DatasetInfo
 from openseg.metrics.confusion import ConfusionMatrix, nan_mean, require_same_shape
 
 __all__ = ["CATEGORIES", "CityscapesCounts"]
@@ -22,6 +22,12 @@ CATEGORIES = {
     "human": ("person", "rider"),
     "vehicle": ("car", "truck", "bus", "train", "motorcycle", "bicycle"),
 }
+_FILE_IDS = {
+    **{"road": 7, "sidewalk": 8, "building": 11, "wall": 12, "fence": 13, "pole": 17, "traffic light": 19},
+    **{"traffic sign": 20, "vegetation": 21, "terrain": 22, "sky": 23, "person": 24, "rider": 25, "car": 26},
+    **{"truck": 27, "bus": 28, "train": 31, "motorcycle": 32, "bicycle": 33},
+}
+"""File ID of each class, as the benchmark's programs expect them."""
 _INSTANCE_CATEGORIES = ("human", "vehicle")
 _UNSCORED_VEHICLES = (29, 30)
 """Ids of caravan and trailer: predicted, they are vehicles to the iIoU of categories, and nothing to all else."""
@@ -44,9 +50,9 @@ class CityscapesCounts:
     ``instances: float64[K + C, 2]``: weighted hits and misses by class, then by category of ``CATEGORIES``.
     """
 
-    def __init__(self, catalog: Catalog, confusion: ConfusionMatrix) -> None:
+    def __init__(self, info: DatasetInfo, confusion: ConfusionMatrix) -> None:
         """``confusion`` is counted and added elsewhere."""
-        self.classes, self.file_ids = catalog.classes, catalog.ids
+        self.classes, self.file_ids = info.classes, info.ids
         self.confusion = confusion
         self.instances = np.zeros((len(self.classes) + len(CATEGORIES), 2))
         self.with_instances = False
@@ -55,11 +61,11 @@ class CityscapesCounts:
         self._unscored = np.zeros(len(self.classes), np.int64)  # predicted as caravan or trailer, by class of the truth
 
     @staticmethod
-    def fits(catalog: Catalog) -> bool:
-        """Whether a data set has the classes and ids of Cityscapes, in label files of ids."""
-        official = get_catalog("cityscapes")
-        facts = [(each.classes, each.ids, each.merged_ids, each.label_colors) for each in (catalog, official)]
-        return facts[0] == facts[1]
+    def fits(info: DatasetInfo) -> bool:
+        """Whether a dataset has the classes and ids of Cityscapes, in label files of ids."""
+        members = {name for names in CATEGORIES.values() for name in names}
+        ids = dict(zip(info.classes, info.ids, strict=True))
+        return ids == _FILE_IDS and set(info.classes) == members and not (info.merged_ids or info.label_colors)
 
     def update(self, ids: np.ndarray, prediction: np.ndarray, truth: np.ndarray, instances: np.ndarray) -> None:
         """Add the instances of one pair.
@@ -103,11 +109,11 @@ class CityscapesCounts:
         self.instances[label] += (hits * weight, (pixels.size - hits) * weight)
         self.instances[len(self.classes) + category] += (category_hits * weight, (pixels.size - category_hits) * weight)
 
-    def __iadd__(self, other: CityscapesCounts) -> CityscapesCounts:
+    def merge(self, other: CityscapesCounts) -> None:
+        """Add the instances of another one; its confusion matrix is merged elsewhere."""
         self.instances += other.instances
         self.with_instances |= other.with_instances
         self._unscored += other._unscored
-        return self
 
     @property
     def category_iou(self) -> dict[str, float]:
@@ -146,7 +152,7 @@ class CityscapesCounts:
             values[name] = _share(self.instances[len(self.classes) + row], wrong)
         return values
 
-    def summary(self) -> dict[str, float]:
+    def compute(self) -> dict[str, float]:
         """The headline numbers by name, as shares of 1."""
         values = {"category IoU": _mean(self.category_iou)}
         if self.with_instances:
@@ -154,7 +160,7 @@ class CityscapesCounts:
         return values
 
     def as_dict(self) -> dict[str, dict[str, float]]:
-        """The values behind ``summary`` by name, for JSON."""
+        """The values behind ``compute`` by name, for JSON."""
         values = {"category_iou": self.category_iou}
         if self.with_instances:
             values |= {"class_iiou": self.class_iiou, "category_iiou": self.category_iiou}

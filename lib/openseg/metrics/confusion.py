@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from openseg.errors import DataError
-from openseg.metrics.counting import Joint, joint_counts
+from openseg.metrics.counting import JointCounts, joint_counts
 
 __all__ = ["ConfusionMatrix", "nan_mean", "require_same_shape", "to_bytes"]
 
@@ -13,7 +13,7 @@ __all__ = ["ConfusionMatrix", "nan_mean", "require_same_shape", "to_bytes"]
 class ConfusionMatrix:
     """Counts of (truth, prediction) over pixels whose truth is a class.
 
-    ``counts: int64[K, K + 1]``, rows are the truth. The last column holds predictions that are no class; on a labelled
+    ``counts: int64[K, K + 1]``, rows are the truth. The last column holds predictions that are no class; on a labeled
     pixel they are a miss.
     """
 
@@ -21,26 +21,33 @@ class ConfusionMatrix:
         self.num_classes = num_classes
         self.counts = np.zeros((num_classes, num_classes + 1), np.int64)
 
-    def update(self, prediction: np.ndarray, truth: np.ndarray) -> None:
-        """Add one pair of training-id maps, integers ``[H, W]``; a truth outside ``0..K-1`` is not counted.
+    def update(self, prediction: np.ndarray, target: np.ndarray, joint: JointCounts | None = None) -> None:
+        """Add one pair of maps of train IDs, integers ``[H, W]``; a target outside ``0..K-1`` is not counted.
+
+        ``joint``: the joint counts of the two maps, if they are known already.
 
         Raises:
             DataError: the shapes differ.
         """
-        require_same_shape(prediction, truth)
-        ids = np.arange(256)
-        maps = (to_bytes(each, self.num_classes) for each in (prediction, truth))
-        self.add_joint(joint_counts(*maps), ids, ids)
+        require_same_shape(prediction, target)
+        if joint is None:
+            joint = joint_counts(*(to_bytes(each, self.num_classes) for each in (prediction, target)))
+        valid = joint.truth < self.num_classes
+        columns = np.minimum(joint.prediction, self.num_classes)
+        np.add.at(self.counts, (joint.truth[valid, None], columns), joint.counts[valid])
 
-    def add_joint(self, joint: Joint, prediction_table: np.ndarray, truth_table: np.ndarray) -> None:
-        """Add the counts of two maps of any values, whose training ids are ``table[value]``."""
-        truth, prediction = truth_table[joint.truth], np.minimum(prediction_table[joint.prediction], self.num_classes)
-        valid = truth < self.num_classes
-        np.add.at(self.counts, (truth[valid, None], prediction), joint.counts[valid])
-
-    def __iadd__(self, other: ConfusionMatrix) -> ConfusionMatrix:
+    def merge(self, other: ConfusionMatrix) -> None:
+        """Add the counts of another one."""
         self.counts += other.counts
-        return self
+
+    def compute(self) -> dict[str, float]:
+        """The mean scores by name."""
+        return {
+            "mIoU": self.mean_iou,
+            "pixel accuracy": self.pixel_accuracy,
+            "mean accuracy": self.mean_accuracy,
+            "frequency-weighted IoU": self.frequency_weighted_iou,
+        }
 
     @property
     def _diagonal(self) -> np.ndarray:

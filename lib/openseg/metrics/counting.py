@@ -11,21 +11,29 @@ import numpy as np
 from openseg.compiled import compiled
 from openseg.errors import DataError
 
-__all__ = ["Joint", "joint_counts", "nearest_counts"]
+__all__ = ["JointCounts", "joint_counts", "nearest_counts"]
 
 NOTHING = 255
 """Value of pixels that take no part in ``nearest_counts``."""
 
 
-class Joint(NamedTuple):
+class JointCounts(NamedTuple):
     """How often values of two maps meet: ``counts[i, j]`` times ``truth[i]`` and ``prediction[j]``, all that occur."""
 
     truth: np.ndarray
     prediction: np.ndarray
     counts: np.ndarray
 
+    def mapped(self, prediction_table: np.ndarray, truth_table: np.ndarray) -> JointCounts:
+        """The counts of the maps that two look-up tables ``uint8[256]`` make of these."""
+        truth, rows = np.unique(truth_table[self.truth], return_inverse=True)
+        prediction, columns = np.unique(prediction_table[self.prediction], return_inverse=True)
+        counts = np.zeros((truth.size, prediction.size), np.int64)
+        np.add.at(counts, (rows[:, None], columns), self.counts)
+        return JointCounts(truth, prediction, counts)
 
-def joint_counts(prediction: np.ndarray, truth: np.ndarray) -> Joint:
+
+def joint_counts(prediction: np.ndarray, truth: np.ndarray) -> JointCounts:
     """How often each pair of values meets; both maps are ``uint8`` of one shape.
 
     Raises:
@@ -42,7 +50,7 @@ def joint_counts(prediction: np.ndarray, truth: np.ndarray) -> Joint:
     if whole < rows.size:
         np.add.at(counts, (rows[whole:], columns[whole:]), 1)
     values = [np.flatnonzero(each) for each in _occurring(counts)]
-    return Joint(*values, counts[np.ix_(*values)].astype(np.int64))
+    return JointCounts(*values, counts[np.ix_(*values)].astype(np.int64))
 
 
 @compiled

@@ -71,14 +71,13 @@ class _Curve:
         self.hits.append(int(hit @ _BITS))
         self.wrong.append(int(wrong @ _BITS))
 
-    def __iadd__(self, other: _Curve) -> _Curve:
+    def merge(self, other: _Curve) -> None:
         for mine, its in ((self.confidence, other.confidence), (self.hits, other.hits), (self.wrong, other.wrong)):
             mine.extend(its)
         self.missed += other.missed
-        return self
 
     def average_precision(self, level: int) -> float:
-        """Area under precision over recall, each step as wide as half the way to both its neighbours."""
+        """Area under precision over recall, each step as wide as half the way to both its neighbors."""
         hits, wrong = (np.asarray(each, np.int64) >> level & 1 for each in (self.hits, self.wrong))
         counted = (hits | wrong) > 0
         hits, confidence = hits[counted], np.asarray(self.confidence)[counted]
@@ -141,12 +140,12 @@ class InstanceScores:
             for kind in KINDS:
                 _match(self._curves[kind, file_id], kind, seen[file_id], truths[file_id], scored)
 
-    def __iadd__(self, other: InstanceScores) -> InstanceScores:
+    def merge(self, other: InstanceScores) -> None:
+        """Add what another one counted."""
         for key, curve in other._curves.items():
-            self._curves[key] += curve
+            self._curves[key].merge(curve)
         for file_id in self.classes:
             self._has_truth[file_id] |= other._has_truth[file_id]
-        return self
 
     def average_precision(self, kind: str) -> np.ndarray:
         """``float64[K, 10]`` by class and overlap; NaN for a class without scored instances in the truth."""
@@ -156,7 +155,7 @@ class InstanceScores:
             rows.append([curve.average_precision(level) if there else np.nan for level in range(len(OVERLAPS))])
         return np.array(rows)
 
-    def summary(self) -> dict[str, float]:
+    def compute(self) -> dict[str, float]:
         """The headline numbers by name, as shares of 1."""
         mask, boundary = (self.average_precision(kind) for kind in KINDS)
         return {
@@ -173,7 +172,7 @@ class InstanceScores:
 
     def as_dict(self) -> dict[str, dict[str, float]]:
         """Everything as plain values, for JSON."""
-        values = {"summary": self.summary()}
+        values = {"summary": self.compute()}
         for kind in KINDS:
             table = self.average_precision(kind)
             name = "ap" if kind == "mask" else "boundary_ap"

@@ -7,74 +7,98 @@ from typing import Any
 
 import numpy as np
 
-from openseg.catalog import Catalog
+from openseg.datasets.info import DatasetInfo
+from openseg.metrics.base import Metric
 from openseg.metrics.boundary import DISTANCES, BoundaryCounts, BoundaryIoU
 from openseg.metrics.cityscapes import CityscapesCounts
 from openseg.metrics.confusion import ConfusionMatrix
+from openseg.metrics.counting import JointCounts
+from openseg.metrics.registry import METRICS
 
 __all__ = ["LabelScores"]
 
 
 class LabelScores:
-    """Confusion and boundary counts of one set of predictions; for Cityscapes also what its benchmark reports."""
+    """All metrics of one set of predictions: confusion, boundaries, those of Cityscapes, registered ones.
 
-    def __init__(self, catalog: Catalog, distances: Sequence[int] = DISTANCES) -> None:
-        """``distances`` of the boundary F-score in pixels; empty leaves boundary scores out, which are slower."""
-        self.classes = catalog.classes
+    Every command and the validation while training go through ``update``.
+    """
+
+    def __init__(self, info: DatasetInfo, distances: Sequence[int] = DISTANCES, metrics: Sequence[str] = ()) -> None:
+        """
+        Args:
+            distances: of the boundary F-score in pixels; empty leaves boundary scores out, which are slower.
+            metrics: names of registered metrics to compute besides.
+
+        Raises:
+            ConfigError: an unknown metric.
+        """
+        self.classes = info.classes
         self.confusion = ConfusionMatrix(len(self.classes))
+        self.official = CityscapesCounts(info, self.confusion) if CityscapesCounts.fits(info) else None
         self.boundary = BoundaryCounts(len(self.classes), distances) if distances else None
-        self.boundary_iou = BoundaryIoU(len(self.classes), catalog.boundary_ratio) if distances else None
-        self.official = CityscapesCounts(catalog, self.confusion) if CityscapesCounts.fits(catalog) else None
+        self.boundary_iou = BoundaryIoU(len(self.classes), info.boundary_ratio) if distances else None
+        self.registered: dict[str, Metric] = {name: METRICS.look_up(name, "metrics")(info) for name in metrics}
 
-    def update(self, prediction: np.ndarray, truth: np.ndarray) -> None:
-        """Add one pair of training-id maps ``uint8[H, W]``.
+    @property
+    def _metrics(self) -> list[Any]:
+        """In the order in which their scores are shown."""
+        built_in = (self.confusion, self.official, self.boundary, self.boundary_iou)
+        return [*(each for each in built_in if each is not None), *self.registered.values()]
+
+    def update(
+        self,
+        prediction: np.ndarray,
+        target: np.ndarray,
+        *,
+        joint: JointCounts | None = None,
+        instances: np.ndarray | None = None,
+        ids: np.ndarray | None = None,
+    ) -> None:
+        """Add one pair of maps of train IDs ``uint8[H, W]``.
+
+        Args:
+            joint: the joint counts of the two maps, if they are known already.
+            instances: the target's instance map ``uint16[H, W]``, for the iIoU of Cityscapes.
+            ids: with ``instances``: the predicted file IDs, ``uint8[H, W]``.
 
         Raises:
             DataError: the shapes differ.
         """
-        self.confusion.update(prediction, truth)
-        self.update_boundaries(prediction, truth)
+        for metric in self._metrics:
+            if metric is self.confusion:
+                self.confusion.update(prediction, target, joint)
+            elif metric is self.official:
+                if instances is not None and ids is not None:
+                    self.official.update(ids, prediction, target, instances)
+            else:
+                metric.update(prediction, target)
 
-    def update_boundaries(self, prediction: np.ndarray, truth: np.ndarray) -> None:
-        """The part of ``update`` that counts boundaries, where they are wanted."""
-        if self.boundary is not None and self.boundary_iou is not None:
-            self.boundary.update(prediction, truth)
-            self.boundary_iou.update(prediction, truth)
+    def merge(self, other: LabelScores) -> None:
+        """Add what another one counted.
 
-    def __iadd__(self, other: LabelScores) -> LabelScores:
+        Raises:
+            ValueError: it has other metrics.
+        """
         if self._measures != other._measures:
             raise ValueError(f"scores of {self._measures} and of {other._measures} do not add up")
-        self.confusion += other.confusion
-        for mine, its in ((self.boundary, other.boundary), (self.boundary_iou, other.boundary_iou)):
-            if mine is not None and its is not None:
-                mine += its
-        if self.official is not None and other.official is not None:
-            self.official += other.official
-        return self
+        for mine, its in zip(self._metrics, other._metrics, strict=True):
+            mine.merge(its)
 
     @property
-    def _measures(self) -> tuple:
+    def _measures(self) -> tuple[Any, ...]:
         boundary = () if self.boundary is None else self.boundary.distances
-        return len(self.classes), boundary, self.boundary_iou and self.boundary_iou.ratio
+        return len(self.classes), boundary, self.boundary_iou and self.boundary_iou.ratio, *self.registered
 
-    def summary(self) -> dict[str, float]:
-        """The headline numbers by name, as shares of 1."""
-        confusion = self.confusion
-        values = {
-            "mIoU": confusion.mean_iou,
-            "pixel accuracy": confusion.pixel_accuracy,
-            "mean accuracy": confusion.mean_accuracy,
-            "frequency-weighted IoU": confusion.frequency_weighted_iou,
-        }
-        if self.official is not None:
-            values |= self.official.summary()
-        if self.boundary is not None and self.boundary_iou is not None:
-            values |= {f"boundary F {distance} px": f for distance, f in self.boundary.mean_f.items()}
-            values["boundary IoU"] = self.boundary_iou.mean_iou
+    def compute(self) -> dict[str, float]:
+        """The mean scores by name, as shares of 1."""
+        values: dict[str, float] = {}
+        for metric in self._metrics:
+            values |= metric.compute()
         return values
 
-    def image_summary(self) -> dict[str, float]:
-        """Boundary F-scores averaged over images instead of summed over the data set."""
+    def image_means(self) -> dict[str, float]:
+        """Boundary F-scores averaged over images instead of summed over the dataset."""
         if self.boundary is None:
             return {}
         return {f"boundary F {distance} px, mean of images": f for distance, f in self.boundary.image_mean_f.items()}
@@ -86,7 +110,7 @@ class LabelScores:
 
     @property
     def absent(self) -> list[str]:
-        """Classes that neither truth nor prediction holds; they are in no mean."""
+        """Classes that neither target nor prediction holds; they are in no mean."""
         return [name for name, iou in zip(self.classes, self.confusion.class_iou, strict=True) if np.isnan(iou)]
 
     def as_dict(self) -> dict[str, Any]:
@@ -95,8 +119,8 @@ class LabelScores:
         def by_class(values: np.ndarray) -> dict[str, float]:
             return dict(zip(self.classes, values.tolist(), strict=True))
 
-        result = {
-            "summary": self.summary() | self.image_summary(),
+        result: dict[str, Any] = {
+            "summary": self.compute() | self.image_means(),
             "absent": self.absent,
             "class_iou": self.by_class,
             "class_accuracy": by_class(self.confusion.class_accuracy),

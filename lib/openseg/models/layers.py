@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-__all__ = ["LEAKY_SLOPE", "activation", "conv_bn", "conv_bn_act", "init_weights", "resize_logits"]
+__all__ = [
+    "LEAKY_SLOPE",
+    "activation",
+    "conv_bn",
+    "conv_bn_act",
+    "fold_norm",
+    "fold_sequences",
+    "init_weights",
+    "resize_logits",
+]
 
 LEAKY_SLOPE = 0.01
 
@@ -41,7 +53,7 @@ def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def init_weights(module: nn.Module) -> None:
-    """He initialisation of convolutions (fan-out), ones and zeros for batch norm (He et al., ICCV 2015)."""
+    """He initialization of convolutions (fan-out), ones and zeros for batch norm (He et al., ICCV 2015)."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -50,3 +62,31 @@ def init_weights(module: nn.Module) -> None:
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
+
+
+def fold_norm(holder: nn.Module, conv: str, norm: str) -> None:
+    """Fold the batch norm ``holder.<norm>``, in eval mode, into the convolution ``holder.<conv>`` before it."""
+    convolution, batch_norm = holder.get_submodule(conv), holder.get_submodule(norm)
+    _fold(convolution, batch_norm)
+    setattr(holder, norm, nn.Identity())
+
+
+def _fold(conv: nn.Module, norm: nn.Module) -> None:
+    assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    conv.weight, conv.bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+
+
+def fold_sequences(module: nn.Module) -> None:
+    """``fold_norm`` wherever ``conv_bn`` or ``conv_bn_act`` stand in an ``nn.Sequential`` of a module of our own.
+
+    Only plain ``nn.Conv2d`` and ``nn.BatchNorm2d``: subclasses may do more than their base.
+    """
+    for sequence in [each for each in module.modules() if type(each) is nn.Sequential]:
+        for before, after in pairwise(dict(sequence.named_children())):
+            follower = sequence.get_submodule(after)
+            holder, norm = (follower, "0") if type(follower) is nn.Sequential and len(follower) else (sequence, after)
+            if type(sequence.get_submodule(before)) is nn.Conv2d and type(holder.get_submodule(norm)) is nn.BatchNorm2d:
+                _fold(sequence.get_submodule(before), holder.get_submodule(norm))
+                setattr(holder, norm, nn.Identity())

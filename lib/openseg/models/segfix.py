@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from openseg.models.layers import conv_bn_act, init_weights
+from openseg.models.heads.inputs import MapSelection
+from openseg.models.layers import conv_bn_act, fold_sequences, init_weights
 from openseg.segfix.directions import NUM_DIRECTIONS
 
 __all__ = ["SegFix", "SegFixOutput"]
@@ -24,23 +25,32 @@ class SegFixOutput(NamedTuple):
     direction_logits: Tensor
 
 
+class _Classifier(nn.Sequential):
+    """A hidden 1x1 convolution and a 1x1 classifier."""
+
+    def __init__(self, channels: int, outputs: int, act: str) -> None:
+        hidden = conv_bn_act(channels, HIDDEN_CHANNELS, 1, act, bias=False)
+        super().__init__(*hidden, nn.Conv2d(HIDDEN_CHANNELS, outputs, 1, bias=False))
+
+    def fuse(self) -> None:
+        """Fold the batch norm, for inference."""
+        plain = nn.Sequential(*self.children())
+        fold_sequences(plain)
+
+
 class SegFix(nn.Module):
     """``forward(images: float[B, 3, H, W]) -> SegFixOutput`` at the backbone's finest stride."""
 
     def __init__(self, backbone: nn.Module, act: str) -> None:
         super().__init__()
         self.backbone = backbone
-        channels = backbone.head_channels[1]
-        self.direction_head = self._head(channels, NUM_DIRECTIONS, act)
-        self.mask_head = self._head(channels, 2, act)
+        self.inputs = MapSelection(backbone.channels, backbone.strides)  # type: ignore[arg-type]
+        channels = self.inputs.main_channels
+        self.direction_head = _Classifier(channels, NUM_DIRECTIONS, act)
+        self.mask_head = _Classifier(channels, 2, act)
         init_weights(self.direction_head)
         init_weights(self.mask_head)
 
-    @staticmethod
-    def _head(channels: int, outputs: int, act: str) -> nn.Sequential:
-        hidden = conv_bn_act(channels, HIDDEN_CHANNELS, 1, act, bias=False)
-        return nn.Sequential(*hidden, nn.Conv2d(HIDDEN_CHANNELS, outputs, 1, bias=False))
-
     def forward(self, images: Tensor) -> SegFixOutput:
-        _, features = self.backbone.head_inputs(self.backbone(images))
+        _, features = self.inputs(self.backbone(images))
         return SegFixOutput(self.mask_head(features), self.direction_head(features))

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import inspect
 
 from torch import Tensor, nn
+
+from openseg.errors import ConfigError
+from openseg.models.base import SegmentorOutput
 
 __all__ = ["Segmentor", "SegmentorOutput"]
 
 
-class SegmentorOutput(NamedTuple):
-    """Logits ``float[B, K, h, w]`` at the head's stride; resize them with ``resize_logits``."""
-
-    logits: Tensor
-    aux_logits: Tensor | None
-
-
 class Segmentor(nn.Module):
-    """``forward(images: float[B, 3, H, W]) -> SegmentorOutput``; any H, W >= 32.
+    """``forward(images: float[B, C, H, W]) -> SegmentorOutput``; any H, W >= 32.
 
     ``aux=False`` leaves out auxiliary logits that the main ones do not need.
     """
@@ -26,6 +22,11 @@ class Segmentor(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self._head_takes_aux = "aux" in inspect.signature(head.forward).parameters
 
     def forward(self, images: Tensor, aux: bool = True) -> SegmentorOutput:
-        return SegmentorOutput(*self.head(*self.backbone.head_inputs(self.backbone(images)), aux))
+        features = self.backbone(images)
+        result = self.head(features, aux=aux) if self._head_takes_aux else self.head(features)
+        if isinstance(result, Tensor):
+            raise ConfigError(f"{type(self.head).__name__} gave a tensor; a head gives (logits, aux_logits or None)")
+        return SegmentorOutput(*result)

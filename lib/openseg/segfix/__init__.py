@@ -1,4 +1,4 @@
-"""SegFix on arrays and its own files; needs neither torch nor a model or data set of openseg.
+"""SegFix on arrays and its own files; needs neither torch nor a model or dataset of openseg.
 
 >>> import numpy as np
 >>> from openseg.segfix import refine

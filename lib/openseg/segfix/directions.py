@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from openseg.catalog import IGNORE
+from openseg.labels import IGNORE_INDEX
 
 __all__ = [
     "DIRECTION_VECTORS",
@@ -34,7 +34,7 @@ def angles_to_directions(angles: np.ndarray) -> np.ndarray:
     return (np.ceil((np.asarray(angles, np.float64) + 157.5) / 45).astype(np.int64) % NUM_DIRECTIONS).astype(np.uint8)
 
 
-_CODE_TABLE = np.full(256, IGNORE, np.uint8)
+_CODE_TABLE = np.full(256, IGNORE_INDEX, np.uint8)
 _CODE_TABLE[:181] = angles_to_directions(2.0 * np.arange(181) - 180)
 _FLIP_TABLE = np.arange(256, dtype=np.uint8)
 _FLIP_TABLE[:181] = (270 - np.arange(181)) % 180

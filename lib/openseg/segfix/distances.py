@@ -98,7 +98,7 @@ def _row_distances(regions: np.ndarray, vertical: np.ndarray, far: float, distan
 def inside_gradients(regions: np.ndarray, distances: np.ndarray, repeat_border: bool) -> tuple[np.ndarray, np.ndarray]:
     """Gradient (down, right) of each pixel's distance within its region, ``float64[H, W]`` each.
 
-    It is the sum over a 5x5 neighbourhood of offset / squared length times the distance there; pixels of other regions
+    It is the sum over a 5x5 neighborhood of offset / squared length times the distance there; pixels of other regions
     count as 0, and so does what lies outside of the map unless ``repeat_border``.
     """
     mode = "edge" if repeat_border else "constant"
@@ -116,7 +116,7 @@ def _gradients(regions: np.ndarray, distances: np.ndarray, down: np.ndarray, rig
     for y in range(height):
         for x in range(width):
             value = regions[y + 2, x + 2]
-            near = distances[y + 2, x + 2] < 3.0  # else all of the neighbourhood, up to sqrt(8) away, is one region
+            near = distances[y + 2, x + 2] < 3.0  # else all of the neighborhood, up to sqrt(8) away, is one region
             sum_down, sum_right = 0.0, 0.0
             # Opposite pixels together, so that what is equal cancels exactly.
             for dy in range(3):

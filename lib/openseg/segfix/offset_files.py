@@ -2,7 +2,7 @@
 
 Two formats, told apart by their suffix; label ``a.png`` belongs to ``a.png`` or ``a.mat`` of the offset folder.
 
-``.png``  ours: the codes of ``OffsetMap`` as 8-bit grey, marked by the text entry ``openseg: offsets 2`` so that a
+``.png``  ours: the codes of ``OffsetMap`` as 8-bit gray, marked by the text entry ``openseg: offsets 2`` so that a
           folder of label maps given by mistake is noticed.
 ``.mat``  the original's: key ``mat``, integers ``[H, W, 2]`` (dh, dw) in {-1, 0, 1}; ours hold ``confidence`` besides,
           ``uint8[H, W]``.
@@ -26,8 +26,8 @@ import imagecodecs
 import numpy as np
 
 from openseg.errors import DataError
-from openseg.files import atomic_write, list_files
-from openseg.images import decode_grey_png, is_marked, write_label
+from openseg.io.files import atomic_write, list_files
+from openseg.io.images import decode_gray_png, is_marked, write_label
 from openseg.segfix.offsets import LEVELS, NUM_DIRECTIONS, OffsetMap
 
 __all__ = [
@@ -57,7 +57,7 @@ class ZipMember(NamedTuple):
         return Path(self.name).suffix
 
 
-Place = Path | ZipMember
+OffsetFile = Path | ZipMember
 
 
 def write_offsets(
@@ -112,12 +112,12 @@ def read_offset_map(place: str | os.PathLike | ZipMember) -> OffsetMap:
         raise DataError(f"{place}: damaged offset file ({error}); predict it again") from None
 
 
-def _check_suffix(place: Place) -> None:
+def _check_suffix(place: OffsetFile) -> None:
     if place.suffix.lower() not in OFFSET_SUFFIXES:
         raise DataError(f"{place}: an offset file ends in {' or '.join(OFFSET_SUFFIXES)}")
 
 
-def _content(place: Place) -> bytes:
+def _content(place: OffsetFile) -> bytes:
     return place.read_bytes() if isinstance(place, Path) else _open_archive(place.archive).read(place.name)
 
 
@@ -134,7 +134,7 @@ def _open_archive_of(path: Path, *_: int) -> zipfile.ZipFile:
 def _from_png(content: bytes) -> OffsetMap:
     if not is_marked(content, _MARK):
         raise DataError("a PNG, but not an offset file of openseg; is this a folder of labels, or of an older version?")
-    codes = decode_grey_png(content)
+    codes = decode_gray_png(content)
     if codes.max(initial=0) > NUM_DIRECTIONS * LEVELS:
         raise DataError(f"damaged offset file (code {codes.max()}); predict it again")
     return OffsetMap(codes)
@@ -225,7 +225,7 @@ def archive_names(archive: Path) -> list[str]:
     ]
 
 
-def list_offsets(place: str | os.PathLike) -> dict[str, Place]:
+def list_offsets(place: str | os.PathLike) -> dict[str, OffsetFile]:
     """The offset files in a folder, a zip archive, or a folder inside of one, by their path in it.
 
     Raises:

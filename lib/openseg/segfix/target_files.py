@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from openseg.errors import DataError
-from openseg.files import atomic_write
-from openseg.images import decode_grey_png, is_marked, write_label
+from openseg.io.files import atomic_write
+from openseg.io.images import decode_gray_png, is_marked, write_label
 from openseg.segfix.directions import NUM_DIRECTIONS, codes_to_directions, directions_to_codes
 from openseg.segfix.targets import DEGREES_PER_CODE, NO_ANGLE, Targets
 
@@ -25,7 +25,7 @@ _DEPTHS = 31
 def write_targets(path: str | os.PathLike, targets: Targets) -> None:
     """Write targets in the format that the suffix names, atomically.
 
-    ``.png``: 8-bit grey, ``31 * direction + min(depth, 30)``, and a text entry that says so; what training needs.
+    ``.png``: 8-bit gray, ``31 * direction + min(depth, 30)``, and a text entry that says so; what training needs.
     ``.mat``: the original's layout, ``depth``, ``dir_deg`` and ``deg_reduce``.
     """
     path = Path(path)
@@ -74,14 +74,14 @@ def read_targets(path: str | os.PathLike, max_distance: int = 0) -> Targets:
         content = path.read_bytes()
         if not is_marked(content, _MARK):
             raise ValueError("a PNG of something else")
-        packed = decode_grey_png(content)
+        packed = decode_gray_png(content)
     except FileNotFoundError:
         raise DataError(f"{path}: no SegFix ground truth; make it with dt_offset_generator.py") from None
     except Exception as error:  # the parsers raise whatever they meet in a damaged file
         raise DataError(f"{path}: not SegFix ground truth, or damaged ({error}); make it again") from None
     if max_distance >= _DEPTHS - 1:
         raise DataError(
-            f"{path}: a PNG knows distances up to {_DEPTHS - 2}; for loss.max_distance={max_distance} "
+            f"{path}: a PNG knows distances up to {_DEPTHS - 2}; for segfix.max_distance={max_distance} "
             "make it with --format mat"
         )
     return Targets(cv2.LUT(packed, _DEPTH_TABLE), cv2.LUT(packed, _CODE_TABLE))

@@ -4,7 +4,7 @@ The rule ``original`` is exact to the original's definition: the Euclidean dista
 region (the image border is no boundary), and the angle of its gradient under a 5x5 kernel that sees zeros outside the
 image; regions of a class with fewer than 100 pixels are boundary all over and point to the right.
 
-The rule ``clean`` mends what hurts there: small regions count like others, the image border does not bend angles, and a
+The rule ``clean`` fixes what hurts there: small regions count like others, the image border does not bend angles, and a
 pixel from which a step in its direction leads no further inside (the middle line of what is thin) is told to stay.
 """
 
@@ -16,8 +16,8 @@ from typing import Literal
 
 import numpy as np
 
-from openseg.catalog import IGNORE
 from openseg.compiled import compiled
+from openseg.labels import IGNORE_INDEX
 from openseg.segfix.directions import DIRECTION_VECTORS, codes_to_directions
 from openseg.segfix.distances import boundary_distances, inside_gradients
 
@@ -44,21 +44,21 @@ class Targets:
 
     def mask_and_direction(self, labels: np.ndarray, max_distance: int) -> tuple[np.ndarray, np.ndarray]:
         """Boundary mask (0, 1) and direction (0..7), ``uint8[H, W]``; 255 where ``labels`` is ignored."""
-        ignored = labels == IGNORE
-        mask = np.where(ignored, IGNORE, self.depth <= max_distance).astype(np.uint8)
-        direction = np.where(ignored, IGNORE, codes_to_directions(self.angle_code)).astype(np.uint8)
+        ignored = labels == IGNORE_INDEX
+        mask = np.where(ignored, IGNORE_INDEX, self.depth <= max_distance).astype(np.uint8)
+        direction = np.where(ignored, IGNORE_INDEX, codes_to_directions(self.angle_code)).astype(np.uint8)
         return mask, direction
 
 
 def make_targets(labels: np.ndarray, rule: Rule = "original") -> Targets:
-    """Targets of a label map ``uint8[H, W]`` of training ids; pixels of ``IGNORE`` get depth 0 and code 90.
+    """Targets of a label map ``uint8[H, W]`` of training ids; pixels of ``IGNORE_INDEX`` get depth 0 and code 90.
 
     So do, by the rule ``original``, those of classes with fewer than 100 pixels.
     """
     left_out = np.zeros(256, np.bool_)
     if rule == "original":
         left_out = np.bincount(labels.ravel(), minlength=256) < MIN_REGION_PIXELS
-    left_out[IGNORE] = True
+    left_out[IGNORE_INDEX] = True
     return _region_targets(labels, rule, left_out)
 
 
@@ -69,7 +69,7 @@ def make_instance_targets(instances: np.ndarray, ids: Collection[int], rule: Rul
     ids that are not in ``ids`` (the evaluated classes) are one region together.
     """
     table = np.arange(1 << 16, dtype=np.uint16)
-    table[: IGNORE + 1][~np.isin(np.arange(IGNORE + 1), list(ids))] = IGNORE
+    table[: IGNORE_INDEX + 1][~np.isin(np.arange(IGNORE_INDEX + 1), list(ids))] = IGNORE_INDEX
     return _region_targets(table[instances], rule, np.zeros(1 << 16, np.bool_))
 
 

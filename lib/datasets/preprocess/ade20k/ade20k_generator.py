@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from openseg.prepare.releases import ade20k
+from openseg.tools.prepare.releases import ade20k
 
 if __name__ == "__main__":
     sys.exit(ade20k())

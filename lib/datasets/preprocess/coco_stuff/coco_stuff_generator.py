@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from openseg.prepare.releases import coco_stuff
+from openseg.tools.prepare.releases import coco_stuff
 
 if __name__ == "__main__":
     sys.exit(coco_stuff())

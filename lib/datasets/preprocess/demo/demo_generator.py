@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from openseg.prepare.scenes import demo
+from openseg_demo.generator import demo
 
 if __name__ == "__main__":
     sys.exit(demo())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from openseg.prepare.releases import lip
+from openseg.tools.prepare.releases import lip
 
 if __name__ == "__main__":
     sys.exit(lip())

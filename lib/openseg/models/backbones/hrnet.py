@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from openseg.models.layers import conv_bn, init_weights, resize_logits
+from openseg.models.base import recompute
+from openseg.models.layers import conv_bn, fold_norm, fold_sequences, init_weights, resize_logits
 
 __all__ = ["HRNET_SPECS", "HRNEXT_SPECS", "HRNeXt", "HRNet", "HRNetSpec"]
 
@@ -60,6 +60,11 @@ class BasicBlock(nn.Module):
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         return F.relu(self.bn2(self.conv2(y)) + x, inplace=True)
 
+    def fuse(self) -> None:
+        """Fold batch norms into their convolutions, for inference."""
+        for number in (1, 2):
+            fold_norm(self, f"conv{number}", f"bn{number}")
+
 
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 convolutions with a residual connection; four times ``channels`` come out."""
@@ -81,12 +86,18 @@ class Bottleneck(nn.Module):
         y = F.relu(self.bn2(self.conv2(y)), inplace=True)
         return F.relu(self.bn3(self.conv3(y)) + self.downsample(x), inplace=True)
 
+    def fuse(self) -> None:
+        """Fold batch norms into their convolutions, for inference."""
+        for number in (1, 2, 3):
+            fold_norm(self, f"conv{number}", f"bn{number}")
+
 
 class HRModule(nn.Module):
     """Residual blocks on every branch, then each branch receives the sum of all, resized to it."""
 
     def __init__(self, widths: list[int], blocks: int, block: Callable[[int], nn.Module]) -> None:
         super().__init__()
+        self.grad_checkpointing = False
         self.branches = nn.ModuleList(nn.Sequential(*[block(width) for _ in range(blocks)]) for width in widths)
         self.fuse_layers = nn.ModuleList(
             nn.ModuleList(self._path(widths, source, target) for source in range(len(widths)))
@@ -107,6 +118,9 @@ class HRModule(nn.Module):
         return nn.Sequential(*steps)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
+        return recompute(self, self._exchange, features) if self.grad_checkpointing else self._exchange(features)
+
+    def _exchange(self, features: list[Tensor]) -> list[Tensor]:
         features = [branch(x) for branch, x in zip(self.branches, features, strict=True)]
         fused = []
         for target, paths in enumerate(self.fuse_layers):
@@ -125,6 +139,23 @@ class _HighResolution(nn.Module):
     """The stages that HRNet and HRNeXt share: each begins with a transition that adds one branch."""
 
     channels: list[int]
+    strides: list[int]
+    stem_convolutions: int
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep only the inputs of modules and of the stem's blocks; the backward pass computes the rest again."""
+        self.grad_checkpointing = enable
+        for module in self.modules():
+            if isinstance(module, HRModule):
+                module.grad_checkpointing = enable
+
+    def fuse(self) -> None:
+        """Fold batch norms into their convolutions, for inference."""
+        for number in range(1, 1 + self.stem_convolutions):
+            fold_norm(self, f"conv{number}", f"bn{number}")
+        for block in [each for each in self.modules() if isinstance(each, (BasicBlock, Bottleneck))]:
+            block.fuse()
+        fold_sequences(self)
 
     def _add_stages(self, before: list[int], stages: list[list[int]], spec: HRNetSpec) -> None:
         """Stages 2, 3, 4 with ``stages[i]`` channels on their branches, after branches of ``before`` channels."""
@@ -141,18 +172,6 @@ class _HighResolution(nn.Module):
             features = _widen(self.get_submodule(f"transition{number - 1}"), features)
             features = self.get_submodule(f"stage{number}")(features)
         return features
-
-    @property
-    def head_channels(self) -> tuple[int, int]:
-        """Channels of what ``head_inputs`` gives."""
-        return sum(self.channels), sum(self.channels)
-
-    @staticmethod
-    def head_inputs(features: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """What the auxiliary and the main head read: all maps resized to the finest one and concatenated, for both."""
-        size = features[0].shape[-2:]
-        joined = torch.cat([features[0], *[resize_logits(x, size) for x in features[1:]]], dim=1)
-        return joined, joined
 
 
 def _transition(before: list[int], after: list[int]) -> nn.ModuleList:
@@ -175,13 +194,17 @@ def _widen(transition: nn.ModuleList, features: list[Tensor]) -> list[Tensor]:
 class HRNet(_HighResolution):
     """HRNet without its classification head.
 
-    ``forward(images: float[B, 3, H, W])`` gives four maps at strides 4, 8, 16, 32 with ``channels`` channels.
+    ``forward(images: float[B, C, H, W])`` gives four maps at strides 4, 8, 16, 32 with ``channels`` channels.
     """
 
-    def __init__(self, spec: HRNetSpec) -> None:
+    stem_convolutions = 2
+
+    def __init__(self, spec: HRNetSpec, in_channels: int = 3) -> None:
         super().__init__()
+        self.grad_checkpointing = False
+        self.strides = [4, 8, 16, 32]
         widths = [spec.width * 2**i for i in range(4)]
-        self.conv1, self.bn1 = conv_bn(3, 64, 3, stride=2)
+        self.conv1, self.bn1 = conv_bn(in_channels, 64, 3, stride=2)
         self.conv2, self.bn2 = conv_bn(64, 64, 3, stride=2)
         self.layer1 = nn.Sequential(*[Bottleneck(64 if i == 0 else 256, 64) for i in range(spec.stem_blocks)])
         self._add_stages([256], [widths[:2], widths[:3], widths], spec)
@@ -190,20 +213,26 @@ class HRNet(_HighResolution):
     def forward(self, images: Tensor) -> list[Tensor]:
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        return self._run_stages([self.layer1(x)])
+        for block in self.layer1:
+            x = recompute(block, block, x) if self.grad_checkpointing else block(x)
+        return self._run_stages([x])
 
 
 class HRNeXt(_HighResolution):
     """HRNeXt without its classification head.
 
-    ``forward(images: float[B, 3, H, W])`` gives five maps at strides 2, 4, 8, 16, 32 with ``channels`` channels.
+    ``forward(images: float[B, C, H, W])`` gives five maps at strides 2, 4, 8, 16, 32 with ``channels`` channels.
     """
 
-    def __init__(self, spec: HRNetSpec) -> None:
+    stem_convolutions = 1
+
+    def __init__(self, spec: HRNetSpec, in_channels: int = 3) -> None:
         super().__init__()
+        self.grad_checkpointing = False
+        self.strides = [2, 4, 8, 16, 32]
         widths = [spec.width * 2**i for i in range(5)]
         before = [128, 256]
-        self.conv1, self.bn1 = conv_bn(3, 64, 3, stride=2)
+        self.conv1, self.bn1 = conv_bn(in_channels, 64, 3, stride=2)
         self.transition0 = _transition([64], before)
         module = HRModule(before, spec.stem_blocks, lambda width: Bottleneck(width, width // Bottleneck.expansion))
         self.stage1 = nn.Sequential(module)

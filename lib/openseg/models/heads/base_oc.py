@@ -8,9 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from openseg.config import ModelConfig
-from openseg.models.heads.attention import attend, aux_classifier, init_head, project_twice
-from openseg.models.layers import conv_bn_act
+from openseg.models.heads.attention import ContextHead, attend, project_twice
 
 __all__ = ["BaseOCHead", "FCNHead"]
 
@@ -31,40 +29,30 @@ class SelfAttention(nn.Module):
         return self.out(attend(*rows).transpose(1, 2).reshape(query.shape))
 
 
-class FCNHead(nn.Module):
-    """A 3x3 convolution and a classifier.
+class FCNHead(ContextHead):
+    """A 3x3 convolution and a classifier."""
 
-    ``forward(aux_features: float[B, A, h, w], features: float[B, C, h, w])`` gives ``(logits, aux_logits)``, both
-    ``[B, K, h, w]``; the auxiliary logits only serve training and are None unless ``aux``.
-    """
+    def _build(self, in_channels: int) -> None:
+        self.pixels = nn.Sequential(*self._conv(in_channels, 3), nn.Dropout2d(self.dropout))
 
-    def __init__(self, in_channels: tuple[int, int], num_classes: int, config: ModelConfig) -> None:
-        super().__init__()
-        channels, act = config.head_channels, config.activation
-        self.aux = aux_classifier(in_channels[0], num_classes, config)
-        self.pixels = nn.Sequential(*conv_bn_act(in_channels[1], channels, 3, act), nn.Dropout2d(config.dropout))
-        self.classifier = nn.Conv2d(channels, num_classes, 1)
-        init_head(self)
-
-    def forward(self, aux_features: Tensor, features: Tensor, aux: bool = True) -> tuple[Tensor, Tensor | None]:
-        return self.classifier(self.pixels(features)), self.aux(aux_features) if aux else None
+    def forward(self, features: list[Tensor], aux: bool = True) -> tuple[Tensor, Tensor | None]:
+        aux_map, main_map = self.inputs(features)
+        return self.classifier(self.pixels(main_map)), self.aux(aux_map) if aux else None
 
 
-class BaseOCHead(nn.Module):
-    """Dense self-attention beside the features that it was made from; inputs and outputs are those of ``FCNHead``."""
+class BaseOCHead(ContextHead):
+    """Dense self-attention beside the features that it was made from."""
 
-    def __init__(self, in_channels: tuple[int, int], num_classes: int, config: ModelConfig) -> None:
-        super().__init__()
-        channels, act = config.head_channels, config.activation
-        self.aux = aux_classifier(in_channels[0], num_classes, config)
-        self.pixels = nn.Sequential(*conv_bn_act(in_channels[1], channels, 3, act))
-        self.attention = SelfAttention(channels, config.key_channels, act)
-        self.fuse = nn.Sequential(*conv_bn_act(2 * channels, channels, 1, act), nn.Dropout2d(config.dropout))
-        self.classifier = nn.Conv2d(channels, num_classes, 1)
-        init_head(self)
+    def _build(self, in_channels: int) -> None:
+        self.pixels = nn.Sequential(*self._conv(in_channels, 3))
+        self.attention = SelfAttention(self.head_channels, self.key_channels, self.activation)
+        self.bottleneck = self._project(2 * self.head_channels)
+
+    def _finish(self) -> None:
         nn.init.zeros_(self.attention.out.weight)  # training starts without context
 
-    def forward(self, aux_features: Tensor, features: Tensor, aux: bool = True) -> tuple[Tensor, Tensor | None]:
-        pixels = self.pixels(features)
+    def forward(self, features: list[Tensor], aux: bool = True) -> tuple[Tensor, Tensor | None]:
+        aux_map, main_map = self.inputs(features)
+        pixels = self.pixels(main_map)
         joined = torch.cat([self.attention(pixels), pixels], dim=1)
-        return self.classifier(self.fuse(joined)), self.aux(aux_features) if aux else None
+        return self.classifier(self.bottleneck(joined)), self.aux(aux_map) if aux else None

@@ -1,6 +1,6 @@
 """ISA: interlaced sparse self-attention (Huang et al., arXiv 1907.12273; also in OCNet, IJCV 2021).
 
-Dense attention is factorised: first among the pixels at the same place of all 8x8 cells (long range), then among the
+Dense attention is factorized: first among the pixels at the same place of all 8x8 cells (long range), then among the
 pixels of each cell (short range).
 """
 
@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from openseg.config import ModelConfig
-from openseg.models.heads.attention import attend, aux_classifier, init_head, project_twice
+from openseg.models.heads.attention import ContextHead, attend, project_twice
 from openseg.models.layers import conv_bn_act
 
 __all__ = ["ISAHead"]
@@ -57,38 +56,33 @@ def _part(x: Tensor, axis: int, start: int, length: int) -> Tensor:
     )
 
 
-class ISAHead(nn.Module):
-    """Interlaced sparse self-attention on one feature map; inputs and outputs are those of ``FCNHead``.
+class ISAHead(ContextHead):
+    """Interlaced sparse self-attention on one feature map.
 
     Maps that are no multiple of the cell are padded with zeros on all sides; the padding takes part in the attention.
-    ``exporting`` pads in another way, slower to train: an exporter takes a padding that may be empty for two cases.
     """
 
-    exporting = False
+    bias = False
 
-    def __init__(self, in_channels: tuple[int, int], num_classes: int, config: ModelConfig) -> None:
-        super().__init__()
-        channels, act = config.head_channels, config.activation
-        self.aux = aux_classifier(in_channels[0], num_classes, config, bias=False)
-        self.pixels = nn.Sequential(*conv_bn_act(in_channels[1], channels, 3, act, bias=False))
-        self.long_range = GroupedAttention(channels, config.key_channels, act, long_range=True)
-        self.short_range = GroupedAttention(channels, config.key_channels, act, long_range=False)
-        self.fuse = nn.Sequential(
-            *conv_bn_act(2 * channels, channels, 1, act, bias=False), nn.Dropout2d(config.dropout)
-        )
-        self.classifier = nn.Conv2d(channels, num_classes, 1)
-        init_head(self)
+    def _build(self, in_channels: int) -> None:
+        self.pixels = nn.Sequential(*self._conv(in_channels, 3))
+        sizes = self.head_channels, self.key_channels, self.activation
+        self.long_range = GroupedAttention(*sizes, long_range=True)
+        self.short_range = GroupedAttention(*sizes, long_range=False)
+        self.bottleneck = self._project(2 * self.head_channels)
 
-    def forward(self, aux_features: Tensor, features: Tensor, aux: bool = True) -> tuple[Tensor, Tensor | None]:
-        pixels = self.pixels(features)
+    def _context(self, pixels: Tensor) -> Tensor:
         height, width = pixels.shape[-2:]
         down, across = ((length + CELL - 1) // CELL * CELL - length for length in (height, width))
         top, left = down // 2, across // 2
-        if self.exporting:
+        if torch.compiler.is_compiling():  # an exporter takes a padding that may be empty for two cases
             padded = _part(_part(pixels, 2, -top, height + down), 3, -left, width + across)
-            context = _part(_part(self.short_range(self.long_range(padded)), 2, top, height), 3, left, width)
-        else:
-            padded = F.pad(pixels, (left, across - left, top, down - top))
-            context = self.short_range(self.long_range(padded))[..., top : top + height, left : left + width]
-        joined = torch.cat([pixels, context], dim=1)
-        return self.classifier(self.fuse(joined)), self.aux(aux_features) if aux else None
+            return _part(_part(self.short_range(self.long_range(padded)), 2, top, height), 3, left, width)
+        padded = F.pad(pixels, (left, across - left, top, down - top))
+        return self.short_range(self.long_range(padded))[..., top : top + height, left : left + width]
+
+    def forward(self, features: list[Tensor], aux: bool = True) -> tuple[Tensor, Tensor | None]:
+        aux_map, main_map = self.inputs(features)
+        pixels = self.pixels(main_map)
+        joined = torch.cat([pixels, self._context(pixels)], dim=1)
+        return self.classifier(self.bottleneck(joined)), self.aux(aux_map) if aux else None

@@ -1,0 +1,81 @@
+"""Reading configs: a YAML file plus ``dotted.key=value`` overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from openseg.config.sections import Config
+from openseg.errors import ConfigError
+from openseg.plugins import load_plugins
+from openseg.schema import explain, read_yaml
+
+__all__ = ["load_config", "shipped_configs"]
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a config from YAML and apply ``dotted.key=value`` overrides, the last one winning.
+
+    Raises:
+        ConfigError: missing file, bad YAML, unknown key (with the nearest names), an invalid value, or a module of
+            ``plugins`` that cannot be imported.
+    """
+    path = _found(Path(path))
+    values = read_yaml(path, "the config; see configs/")
+    for override in overrides:
+        _apply(values, override)
+    plugins = values.get("plugins", ())
+    if isinstance(plugins, list) and all(isinstance(name, str) for name in plugins):  # else the section says so
+        load_plugins(plugins, [path.parent])
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, Config)}") from None
+
+
+def shipped_configs() -> Path:
+    """The folder ``configs`` that came with this package: beside ``lib`` in a checkout, else inside the package."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parents[1] / "configs"
+    return checkout if checkout.is_dir() else package / "configs"
+
+
+def _found(path: Path) -> Path:
+    """``path``, or what came with this package where ``configs/...`` is not here."""
+    if path.exists() or path.parts[:1] != ("configs",):
+        return path
+    shipped = shipped_configs().parent / path
+    return shipped if shipped.exists() else path
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"override '{override}': write it as key.sub=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"override '{override}': the value is not valid YAML") from None
+    *parents, leaf = key.split(".")
+    place: Any = values
+    for parent in parents:
+        if isinstance(place, list):
+            place = place[_position(place, parent, override)]
+            continue
+        place = place.setdefault(parent, {})
+        if not isinstance(place, (dict, list)):
+            raise ConfigError(f"override '{override}': '{parent}' is a value, not a section")
+    if isinstance(place, list):
+        place[_position(place, leaf, override)] = value
+    else:
+        place[leaf] = value
+
+
+def _position(entries: list[Any], text: str, override: str) -> int:
+    if not text.isdigit() or int(text) >= len(entries):
+        raise ConfigError(f"override '{override}': '{text}' is no position in a list of {len(entries)}, counted from 0")
+    return int(text)

@@ -1,0 +1,107 @@
+"""The options of each loss; ``loss`` of a config is one of them, or a list whose weighted sum is minimized."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from openseg.config.terms import Term, parse_terms
+from openseg.losses.registry import LOSSES
+
+__all__ = ["LOSS_SECTIONS", "LossTerm", "LossTerms", "PixelLossTerm"]
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+MeanOver = Literal["process", "batch"]
+_MEAN_OVER = (
+    "which pixels a mean and OHEM's choice are over: those of each process and accumulation step, as the original, or "
+    "of the whole batch, which makes the loss independent of the number of processes"
+)
+
+
+class LossTerm(Term):
+    """A loss of any network."""
+
+    @classmethod
+    def own_fields(cls) -> Collection[str]:
+        return ("type", "weight", "aux_weight", "class_weights", "mean_over")
+
+
+class PixelLossTerm(LossTerm):
+    """A loss of the main logits, and of the auxiliary ones if they have a weight."""
+
+    weight: Weight = Field(1.0, description="of this loss in the sum")
+    aux_weight: Weight = Field(0.0, description="weight of the same loss of the auxiliary logits")
+    class_weights: bool = Field(False, description="use the class weights of the dataset, in losses that take them")
+
+
+class CrossEntropyTerm(PixelLossTerm):
+    """Cross-entropy."""
+
+    type: Literal["ce"] = Field("ce", description="cross-entropy")
+    aux_weight: Weight = Field(0.4, description="weight of the cross-entropy of the auxiliary logits")
+    mean_over: MeanOver = Field("process", description=_MEAN_OVER)
+
+
+class OHEMTerm(PixelLossTerm):
+    """Cross-entropy of the hard pixels of the main logits, and plain cross-entropy of the auxiliary ones."""
+
+    type: Literal["ohem"] = Field("ohem", description="cross-entropy of hard pixels only")
+    aux_weight: Weight = Field(0.4, description="weight of the plain cross-entropy of the auxiliary logits")
+    threshold: float = Field(0.9, description="pixels whose class is less probable than this are hard")
+    min_kept: Annotated[int, Field(ge=1)] = Field(100_000, description="minimum number of hard pixels")
+    count_first_pixel: bool = Field(
+        False, description="count the batch's first pixel even if it is ignored, as later versions of the original do"
+    )
+    mean_over: MeanOver = Field("process", description=_MEAN_OVER)
+
+
+class DiceTerm(PixelLossTerm):
+    """1 - Dice coefficient, mean over the classes of the batch."""
+
+    type: Literal["dice"] = Field("dice", description="1 - Dice coefficient, mean over the classes of the batch")
+    smooth: Annotated[float, Field(gt=0)] = Field(1.0, description="is added to numerator and denominator")
+
+
+class LovaszTerm(PixelLossTerm):
+    """Lovász-softmax, a surrogate of the IoU."""
+
+    type: Literal["lovasz"] = Field("lovasz", description="Lovász-softmax, a surrogate of the IoU")
+
+
+class BoundaryTerm(PixelLossTerm):
+    """1 - boundary F-score of soft boundaries."""
+
+    type: Literal["boundary"] = Field("boundary", description="1 - boundary F-score of soft boundaries")
+    width: Annotated[int, Field(ge=1)] = Field(1, description="width of a boundary, pixels on each side")
+    distance: Annotated[int, Field(ge=1)] = Field(2, description="pixels at which boundaries still match")
+
+
+class SegFixTerm(LossTerm):
+    """Boundary mask and directions of a SegFix network."""
+
+    type: Literal["segfix"] = Field("segfix", description="boundary mask and directions of a SegFix network")
+    mask_weight: Weight = Field(1.0, description="weight of the boundary mask's loss")
+    direction_weight: Weight = Field(1.0, description="weight of the directions' loss")
+    mean_over: MeanOver = Field("process", description=_MEAN_OVER)
+
+
+LOSS_SECTIONS: dict[str, type[LossTerm]] = {
+    "ce": CrossEntropyTerm,
+    "ohem": OHEMTerm,
+    "dice": DiceTerm,
+    "lovasz": LovaszTerm,
+    "boundary": BoundaryTerm,
+    "segfix": SegFixTerm,
+}
+
+
+def _parse(values: Any) -> Any:
+    terms = parse_terms(values, LOSSES, PixelLossTerm, LOSS_SECTIONS, ("logits", "labels", "class_weights", "scope"))
+    if not terms:
+        raise ValueError("name at least one loss")
+    return terms
+
+
+LossTerms = Annotated[tuple[SerializeAsAny[LossTerm], ...], BeforeValidator(_parse)]

@@ -1,0 +1,86 @@
+"""Entries of lists such as ``loss`` and ``augment.transforms``: a type, and the options that this type has."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from pydantic import ConfigDict, Field, ValidationError, create_model
+
+from openseg.registry import Registry
+from openseg.schema import Section, explain
+
+__all__ = ["Term", "parse_terms", "section_of"]
+
+
+class Term(Section):
+    """One entry; ``type`` is the name under which something is registered."""
+
+    type: str = Field(description="registered name")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments of what is registered."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in self.own_fields()}
+
+    @classmethod
+    def own_fields(cls) -> Collection[str]:
+        """Keys that are no arguments of what is registered."""
+        return ("type",)
+
+
+def parse_terms(
+    values: Any, registry: Registry[Any], base: type[Term], known: Mapping[str, type[Term]], provided: Collection[str]
+) -> tuple[Term, ...]:
+    """A tuple of terms from a list of mappings, or from a single one.
+
+    Args:
+        base: of sections that follow from the parameters of what is registered.
+        known: the sections of types that have one of their own.
+        provided: parameters that are no options.
+
+    Raises:
+        ValueError: an unknown type or key, or an invalid value.
+    """
+    entries = [values] if isinstance(values, (Mapping, str, Term)) else values
+    if not isinstance(entries, (list, tuple)):
+        raise ValueError("write a mapping with a type, or a list of them")
+    return tuple(_parse(entry, registry, base, known, provided) for entry in entries)
+
+
+def _parse(
+    entry: Any, registry: Registry[Any], base: type[Term], known: Mapping[str, type[Term]], provided: Collection[str]
+) -> Term:
+    if isinstance(entry, Term):
+        return entry
+    if isinstance(entry, str):
+        entry = {"type": entry}
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"write a mapping with a type (got {entry!r})")
+    entry = {"type": next(iter(known), None), **entry}
+    name = entry["type"]
+    if not isinstance(name, str):
+        raise ValueError(f"every entry needs a type (got {name!r})")
+    section = known[name] if name in known else section_of(registry.look_up(name, "type"), name, base, tuple(provided))
+    try:
+        return section.model_validate(entry)
+    except ValidationError as error:
+        raise ValueError(explain(error, section)) from None
+
+
+@functools.cache
+def section_of(function: Callable[..., Any], name: str, base: type[Term], provided: tuple[str, ...]) -> type[Term]:
+    """The section whose keys are the parameters of ``function`` that are not ``provided``."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {}
+    for key, parameter in inspect.signature(function).parameters.items():
+        if key in provided or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            continue
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[key] = (hints.get(key, Any), default)
+    section = create_model(f"{name}Options", __base__=base, **fields)
+    section.model_config = ConfigDict(**{**base.model_config, "arbitrary_types_allowed": True})
+    return section

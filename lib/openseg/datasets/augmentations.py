@@ -1,0 +1,168 @@
+"""Random transforms of a training sample that a config lists under ``augment.transforms``; anybody's own are welcome.
+
+Each transform has a stream of random numbers of its own, which depends on the seed, the number of the draw, the
+transform's name and how many of the same name stand before it. So inserting one leaves the draws of all others as they
+were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+from pydantic import Field
+
+from openseg.labels import IGNORE_INDEX
+from openseg.registry import Registry
+from openseg.segfix.targets import NO_ANGLE
+
+__all__ = [
+    "FILL",
+    "TRANSFORMS",
+    "Sample",
+    "color_jitter",
+    "cutout",
+    "gaussian_blur",
+    "register_transform",
+    "rotation",
+]
+
+FILL = {"label": IGNORE_INDEX, "depth": 255, "angle_code": NO_ANGLE}
+"""Padding of each kind of map."""
+
+_MEAN_COLOR = (124, 116, 104)
+"""RGB that is about zero after normalization with the statistics of ImageNet."""
+
+Sigma = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Probability = Annotated[float, Field(ge=0, le=1, description="how often it happens")]
+Strength = Annotated[float, Field(ge=0, lt=1, description="x of factors from 1 - x to 1 + x; 0: unchanged")]
+
+
+@dataclass
+class Sample:
+    """``image: uint8[H, W, 3]`` (RGB) and maps ``uint8[H, W]`` by kind (``label``, ``depth``, ``angle_code``).
+
+    ``window`` is (top, left, height, width) of the part that is not padding.
+    """
+
+    image: np.ndarray
+    maps: dict[str, np.ndarray]
+    window: tuple[int, int, int, int]
+
+    @property
+    def area(self) -> tuple[slice, slice]:
+        """The window as slices."""
+        top, left, height, width = self.window
+        return slice(top, top + height), slice(left, left + width)
+
+
+TRANSFORMS: Registry[Callable[..., Sample]] = Registry("transform")
+
+
+def register_transform(name: str, function: Callable[..., Sample] | None = None) -> Any:
+    """Make ``function(sample, rng, **options)`` the transform ``name``; without ``function`` a decorator.
+
+    It gets a ``Sample`` of the crop's size, which it may change, and a ``numpy.random.Generator`` of its own, and gives
+    a ``Sample``. Its further parameters are its keys in a config. Where it moves pixels it must move those of all maps.
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+    return TRANSFORMS.register(name, function)
+
+
+def color_jitter(
+    sample: Sample,
+    rng: np.random.Generator,
+    brightness: Strength = 0.2,
+    contrast: Strength = 0.2,
+    saturation: Strength = 0.2,
+    hue: Annotated[float, Field(ge=0, le=0.5, description="largest turn, a share of the whole circle")] = 0.02,
+) -> Sample:
+    """Multiply brightness, contrast and saturation by factors from ``1 - x`` to ``1 + x``, and turn the hue.
+
+    ``hue`` is a share of the whole circle, to either side.
+    """
+    factors = [1 + rng.uniform(-x, x) for x in (brightness, contrast, saturation)]
+    turn = rng.uniform(-hue, hue)
+    part = np.ascontiguousarray(sample.image[sample.area])
+    if part.size:
+        middle = factors[0] * part.mean()
+        table = np.clip((np.arange(256) * factors[0] - middle) * factors[1] + middle, 0, 255).round()
+        hsv = cv2.cvtColor(cv2.LUT(part, table.astype(np.uint8)), cv2.COLOR_RGB2HSV)
+        hsv[..., 0] = ((hsv[..., 0].astype(np.int16) + round(180 * turn)) % 180).astype(np.uint8)
+        hsv[..., 1] = cv2.LUT(hsv[..., 1], np.clip(np.arange(256) * factors[2], 0, 255).round().astype(np.uint8))
+        sample.image[sample.area] = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    return sample
+
+
+def rotation(
+    sample: Sample,
+    rng: np.random.Generator,
+    degrees: Annotated[float, Field(ge=0, le=180, description="largest angle to either side")] = 10.0,
+    probability: Probability = 0.5,
+) -> Sample:
+    """Rotate by up to ``degrees`` to either side about the middle; what comes from outside is ignored."""
+    happens, angle = rng.random() < probability, rng.uniform(-degrees, degrees)
+    if not happens:
+        return sample
+    height, width = sample.image.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
+    canvas = np.full_like(sample.image, _MEAN_COLOR)
+    canvas[sample.area] = sample.image[sample.area]
+    image = cv2.warpAffine(canvas, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=_MEAN_COLOR)
+    maps = {}
+    for kind, values in sample.maps.items():
+        if kind == "angle_code":  # of two degrees each; image coordinates turn the other way
+            values = ((values.astype(np.int16) - round(angle / 2)) % 180).astype(np.uint8)
+        fill = (FILL[kind],)
+        maps[kind] = cv2.warpAffine(
+            np.ascontiguousarray(values), matrix, (width, height), flags=cv2.INTER_NEAREST, borderValue=fill
+        )
+    return Sample(image, maps, (0, 0, height, width))
+
+
+def gaussian_blur(
+    sample: Sample,
+    rng: np.random.Generator,
+    sigma: Annotated[tuple[Sigma, Sigma], Field(description="range of the standard deviation in pixels")] = (0.1, 2.0),
+    probability: Probability = 0.5,
+) -> Sample:
+    """Blur the image with a standard deviation in pixels from the range ``sigma``."""
+    happens, strength = rng.random() < probability, rng.uniform(*sorted(sigma))
+    if happens and sample.window[2] and sample.window[3]:
+        part = np.ascontiguousarray(sample.image[sample.area])
+        sample.image[sample.area] = cv2.GaussianBlur(part, (0, 0), strength)
+    return sample
+
+
+def cutout(
+    sample: Sample,
+    rng: np.random.Generator,
+    holes: Annotated[int, Field(ge=1, description="number of rectangles")] = 1,
+    size: Annotated[tuple[Share, Share], Field(description="range of their sides, shares of the crop's")] = (
+        0.05,
+        0.25,
+    ),
+    probability: Probability = 0.5,
+) -> Sample:
+    """Blank rectangles whose sides are shares of the crop's from the range ``size``; their pixels are ignored."""
+    happens = rng.random() < probability
+    lengths = sample.image.shape[:2]
+    for shares, places in zip(rng.uniform(*sorted(size), (holes, 2)), rng.random((holes, 2)), strict=True):
+        sides = [round(share * length) for share, length in zip(shares, lengths, strict=True)]
+        starts = [int(p * (length - side + 1)) for p, length, side in zip(places, lengths, sides, strict=True)]
+        area = tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
+        if happens:
+            sample.image[area] = _MEAN_COLOR
+            for kind, values in sample.maps.items():
+                values[area] = FILL[kind]
+    return sample
+
+
+for _function in (color_jitter, rotation, gaussian_blur, cutout):
+    TRANSFORMS[_function.__name__] = _function

@@ -1,0 +1,241 @@
+"""The YAML file that describes a dataset: one of ``definitions/``, or anybody's own (docs/your-data.md).
+
+The shortest one is a line, ``classes: [background, road, car]``: the images and labels lie in
+``{train,val,test}/{image,label}`` beside the file, and pixels hold 0, 1 and 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field, ValidationError
+
+from openseg.datasets.info import DatasetInfo, SplitFiles
+from openseg.errors import ConfigError, nearest_names
+from openseg.labels import IGNORE_INDEX
+from openseg.schema import Section, explain, read_yaml
+
+__all__ = ["DatasetFile", "read_dataset_file"]
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+FileId = Annotated[int, Field(ge=0, le=65535)]
+Color = tuple[Byte, Byte, Byte]
+
+_MAX_CLASSES = 254
+_IGNORED = "ignore"
+_LARGEST_THING = 64
+
+
+class ClassEntry(Section):
+    """A class; its id is its position where it has none of its own."""
+
+    name: str
+    id: Byte | None = None
+    color: Color | None = None
+    weight: Annotated[float, Field(gt=0)] | None = None
+
+
+class SplitEntry(Section):
+    """See ``openseg.datasets.info.SplitFiles``."""
+
+    image: str | None = None
+    label: str | None = None
+    instance: str | None = None
+    list: str | None = None
+    label_suffix: str = ""
+
+
+class DatasetFile(Section):
+    """What the file may say; only ``classes`` is needed."""
+
+    classes: str | Annotated[list[str | ClassEntry], Field(min_length=1)] = Field(
+        description="names, entries, or the dataset whose classes these are"
+    )
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = Field(None, description="null: the file's name")
+    folder: str | None = Field(None, description="where the splits are; null: beside this file")
+    splits: dict[str, SplitEntry] = Field({}, description="where it is not <split>/{image,label}")
+    ids: Literal["train"] | dict[FileId, str] | None = Field(
+        None, description="class of each file id, or ignore; train: the files hold 0, 1, 2, ... in the classes' order"
+    )
+    ignored_ids: tuple[FileId, ...] | None = None
+    void_id: Byte | None = Field(
+        None, description="written where a prediction has no class; null: 255, or the largest id that no class has"
+    )
+    thing_ids: tuple[FileId, ...] | None = None
+    flip_pairs: tuple[tuple[str | Byte, str | Byte], ...] | None = Field(None, description="names or file ids")
+    label_colors: bool = Field(False, description="label files are RGB pictures in the classes' colors")
+    ignored_colors: tuple[Color, ...] = ()
+    boundary_ratio: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
+        None, description="width of the regions that Boundary IoU compares, over the image diagonal; null: 0.02"
+    )
+
+
+def read_dataset_file(path: Path, base_of: Callable[[str], DatasetInfo], own: bool = True) -> DatasetInfo:
+    """Read a dataset's file.
+
+    Args:
+        base_of: the dataset whose classes the file takes over, by name.
+        own: somebody's own, whose paths are relative to the file; otherwise to the data root.
+
+    Raises:
+        ConfigError: it cannot be read, or says something that cannot be; the message names the file and the key.
+    """
+    values = read_yaml(path, "the description of a dataset; see docs/your-data.md")
+    try:
+        facts = DatasetFile.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, DatasetFile)}") from None
+    name = facts.name or path.stem
+    try:
+        classes = _classes(facts, base_of)
+        ids = _ids(facts, classes)
+        pairs = _pairs(facts, classes, ids["ids"])
+        if facts.label_colors:
+            _require_different((*classes.colors, *facts.ignored_colors), "label_colors", "color")
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    folder = facts.folder or (name if not own else ".")
+    return DatasetInfo(
+        name=name,
+        folder=str((path.parent / folder).resolve()) if own else folder,
+        classes=classes.names,
+        colors=classes.colors,
+        class_weights=classes.weights,
+        flip_pairs=pairs,
+        label_colors=facts.label_colors,
+        ignored_colors=facts.ignored_colors,
+        splits={split: SplitFiles(**entry.model_dump()) for split, entry in facts.splits.items()},
+        boundary_ratio=facts.boundary_ratio or (classes.base or DatasetInfo).boundary_ratio,
+        **ids,
+    )
+
+
+class _Classes(NamedTuple):
+    """The classes, in the order of training ids; ``base`` is the dataset that they were taken from."""
+
+    names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    weights: tuple[float, ...] | None
+    ids: tuple[int, ...]
+    base: DatasetInfo | None = None
+
+
+def _classes(facts: DatasetFile, base_of: Callable[[str], DatasetInfo]) -> _Classes:
+    if isinstance(facts.classes, str):
+        base = base_of(facts.classes)
+        return _Classes(base.classes, base.colors, base.class_weights, base.ids, base)
+    entries = [ClassEntry(name=entry) if isinstance(entry, str) else entry for entry in facts.classes]
+    names = tuple(entry.name for entry in entries)
+    _require_different(names, "classes", "class")
+    if len(names) > _MAX_CLASSES:
+        raise ConfigError(f"classes: {len(names)} of them, at most {_MAX_CLASSES} are possible")
+    weights = tuple(entry.weight for entry in entries if entry.weight is not None)
+    if weights and len(weights) != len(entries):
+        raise ConfigError("classes: give every class a weight, or none")
+    colors = tuple(entry.color or _default_color(number) for number, entry in enumerate(entries))
+    if facts.label_colors and any(entry.color is None for entry in entries):
+        raise ConfigError("label_colors: every class needs its color")
+    if facts.ids is not None and any(entry.id is not None for entry in entries):
+        raise ConfigError("ids: the classes have an id each already; leave out the one or the other")
+    ids = tuple(number if entry.id is None else entry.id for number, entry in enumerate(entries))
+    return _Classes(names, colors, weights or None, ids)
+
+
+def _require_different(values: tuple, key: str, what: str) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise ConfigError(f"{key}: {what} {value!r} is there {values.count(value)} times")
+
+
+def _default_color(number: int) -> tuple[int, int, int]:
+    """Colors far apart for neighboring numbers, as PASCAL VOC spreads the bits; black is left for no class."""
+    red = green = blue = 0
+    number += 1
+    for bit in range(7, -1, -1):
+        red |= (number & 1) << bit
+        green |= (number >> 1 & 1) << bit
+        blue |= (number >> 2 & 1) << bit
+        number >>= 3
+    return red, green, blue
+
+
+def _ids(facts: DatasetFile, classes: _Classes) -> dict[str, Any]:
+    """Fields of the dataset that say what file ids mean."""
+    base, ids, merged, ignored = classes.base, classes.ids, [], list(facts.ignored_ids or ())
+    if facts.ids is None:
+        if base is not None:
+            merged = list(base.merged_ids)
+            ignored = list(base.ignored_ids if facts.ignored_ids is None else facts.ignored_ids)
+    elif facts.ids == "train":
+        ids = tuple(range(len(classes.names)))
+    else:
+        ids, merged = _id_table(facts.ids, classes.names, ignored)
+    _require_different(ids, "classes", "id")
+    used = {*ids, *(file_id for file_id, _ in merged)}
+    if used & set(ignored):
+        raise ConfigError(f"ignored_ids: {min(used & set(ignored))} is the id of a class")
+    void = facts.void_id
+    if void is None and base is not None and facts.ids is None:
+        void = base.void_id
+    elif void is None:
+        void = max((each for each in range(IGNORE_INDEX + 1) if each not in used), default=-1)
+        if void < 0:
+            raise ConfigError(
+                "ids: all of 0 to 255 are classes; leave one for void_id, where a prediction has no class"
+            )
+        ignored += [void] if void != IGNORE_INDEX else []
+    if void in used:
+        raise ConfigError(f"void_id: {void} is the id of a class; set it to an id that is none")
+    if void != IGNORE_INDEX and void not in ignored:
+        raise ConfigError(f"void_id: {void} must be one of ignored_ids, or predictions could not be read again")
+    if facts.thing_ids and not all(0 < file_id <= _LARGEST_THING for file_id in facts.thing_ids):
+        raise ConfigError(f"thing_ids: from 1 to {_LARGEST_THING}; an instance map holds id * 1000 + number in 16 bits")
+    things = facts.thing_ids if facts.thing_ids is not None else (base.thing_ids if base and facts.ids is None else ())
+    return {
+        "ids": ids,
+        "merged_ids": tuple(merged),
+        "ignored_ids": tuple(ignored),
+        "void_id": void,
+        "thing_ids": things,
+    }
+
+
+def _id_table(
+    table: dict[int, str], names: tuple[str, ...], ignored: list[int]
+) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
+    """First id of each class, and (file id, training id) of the others; ids to ignore are added to ``ignored``."""
+    first: dict[str, int] = {}
+    merged = []
+    for file_id, name in table.items():
+        if name == _IGNORED and name not in names:
+            ignored.append(file_id)
+        elif name not in names:
+            raise ConfigError(f"ids: {file_id} is of no class '{name}'; {nearest_names(name, names)}, or {_IGNORED}")
+        elif name in first:
+            merged.append((file_id, names.index(name)))
+        else:
+            first[name] = file_id
+    missing = [name for name in names if name not in first]
+    if missing:
+        raise ConfigError(f"ids: class {missing[0]} has none")
+    if max(first.values()) > IGNORE_INDEX:
+        raise ConfigError("ids: the first id of each class is written in predictions and is at most 255")
+    return tuple(first[name] for name in names), merged
+
+
+def _pairs(facts: DatasetFile, classes: _Classes, ids: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Training ids of the classes that change places in a mirrored image."""
+    if facts.flip_pairs is None:
+        return classes.base.flip_pairs if classes.base else ()
+
+    def number(value: str | int) -> int:
+        known = classes.names if isinstance(value, str) else ids
+        if value not in known:
+            raise ConfigError(f"flip_pairs: no class {value!r}; {nearest_names(str(value), classes.names)}")
+        return known.index(value)
+
+    pairs = tuple((number(left), number(right)) for left, right in facts.flip_pairs)
+    _require_different(tuple(classes.names[each] for pair in pairs for each in pair), "flip_pairs", "class")
+    return pairs

@@ -1,0 +1,263 @@
+"""Facts of datasets: class names, colors, file ids and training ids, and where the files of a split lie.
+
+On disk a label map holds the dataset's own ids. In the loader, the networks and the metrics it holds training ids
+``0..K-1`` and ``IGNORE_INDEX``. Both ways are one table look-up. The datasets that come with openseg are YAML files in
+``definitions/``; anybody's own is one more such file (``dataset_file``, docs/your-data.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+
+from openseg.errors import DataError
+from openseg.io.images import color_mode, read_color_label, read_label
+from openseg.labels import IGNORE_INDEX, UNKNOWN
+
+__all__ = ["DatasetInfo", "SplitFiles", "color_keys"]
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """Where the files of a split lie, relative to the dataset's folder; None: ``<split>/<kind>``.
+
+    Attributes:
+        list: a text file of the names that belong to the split, or, without ``image``, of paths: image, tab, label.
+        label_suffix: what a label's name has and its image's does not, such as ``_mask``.
+    """
+
+    image: str | None = None
+    label: str | None = None
+    instance: str | None = None
+    list: str | None = None
+    label_suffix: str = ""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of one dataset.
+
+    Attributes:
+        name: as result folders are called.
+        folder: below the data root; absolute for a dataset with a YAML file of its own.
+        classes: class names in the order of training ids.
+        colors: RGB of each class.
+        ids: file id of each class.
+        merged_ids: (file id, training id) of further ids that count as a class.
+        ignored_ids: file ids that are no class; they become ``IGNORE_INDEX``. 255 is one unless it is a class.
+        void_id: the file id written for ``IGNORE_INDEX``.
+        thing_ids: file ids of countable classes (their instance maps hold ``id * 1000 + number``).
+        flip_pairs: training ids of classes that change places in a mirrored image, such as left and right arm.
+        class_weights: weights of the cross-entropy, or None for equal ones.
+        label_colors: label files are pictures in the classes' colors.
+        ignored_colors: colors in them that are no class.
+        splits: where the files lie, where it is not ``<split>/{image,label}``.
+        boundary_ratio: width of the regions that Boundary IoU compares, over the image diagonal.
+    """
+
+    name: str
+    folder: str
+    classes: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    ids: tuple[int, ...]
+    merged_ids: tuple[tuple[int, int], ...] = ()
+    ignored_ids: tuple[int, ...] = ()
+    void_id: int = IGNORE_INDEX
+    thing_ids: tuple[int, ...] = ()
+    flip_pairs: tuple[tuple[int, int], ...] = ()
+    class_weights: tuple[float, ...] | None = field(default=None, repr=False)
+    label_colors: bool = False
+    ignored_colors: tuple[tuple[int, int, int], ...] = ()
+    splits: Mapping[str, SplitFiles] = field(default_factory=dict)
+    boundary_ratio: float = 0.02
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @cached_property
+    def _encode_table(self) -> np.ndarray:
+        table = np.full(1 << 16, UNKNOWN, np.uint8)
+        table[[IGNORE_INDEX, *self.ignored_ids]] = IGNORE_INDEX
+        table[list(self.ids)] = np.arange(self.num_classes, dtype=np.uint8)
+        for file_id, train_id in self.merged_ids:
+            table[file_id] = train_id
+        return table
+
+    @cached_property
+    def _color_table(self) -> np.ndarray:
+        """Training id of each color, by ``red << 16 | green << 8 | blue``."""
+        table = np.full(1 << 24, UNKNOWN, np.uint8)
+        for colors, values in ((self.ignored_colors, None), (self.colors, range(self.num_classes))):
+            for position, (red, green, blue) in enumerate(colors):
+                table[red << 16 | green << 8 | blue] = IGNORE_INDEX if values is None else values[position]
+        return table
+
+    @cached_property
+    def _decode_table(self) -> np.ndarray:
+        table = np.full(256, self.void_id, np.uint8)
+        table[: self.num_classes] = self.ids
+        return table
+
+    @cached_property
+    def flipped_classes(self) -> np.ndarray:
+        """Training id of each class in a mirrored image, ``uint8[256]``; ``IGNORE_INDEX`` stays."""
+        table = np.arange(256, dtype=np.uint8)
+        for left, right in self.flip_pairs:
+            table[[left, right]] = right, left
+        return table
+
+    @cached_property
+    def _values(self) -> dict[str, int]:
+        """Training id of each value that label files may hold, an id or a color as text."""
+        if self.label_colors:
+            values = {str(color): IGNORE_INDEX for color in self.ignored_colors}
+            return values | {str(color): number for number, color in enumerate(self.colors)}
+        table = self._encode_table
+        return {str(value): int(table[value]) for value in np.flatnonzero(table != UNKNOWN)}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with what a label file's values mean."""
+        return hashlib.sha256(repr(self._values).encode()).hexdigest()[:12]
+
+    @cached_property
+    def output_fingerprint(self) -> str:
+        """Changes with what is written of a prediction: classes, ids, colors, left and right."""
+        facts = replace(self, folder="", splits={}, class_weights=None, boundary_ratio=0.0)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """What a network learned from this dataset's labels; kept in checkpoints."""
+        return {"classes": list(self.classes), "values": self._values}
+
+    @cached_property
+    def _prediction_table(self) -> np.ndarray:
+        return np.where(self._encode_table == UNKNOWN, np.uint8(IGNORE_INDEX), self._encode_table)
+
+    @property
+    def byte_table(self) -> np.ndarray:
+        """Training id, ``IGNORE_INDEX`` or ``UNKNOWN`` of each 8-bit file id, ``uint8[256]``."""
+        return self._encode_table[:256]
+
+    def encode_known(self, labels: np.ndarray) -> np.ndarray:
+        """File ids ``uint8`` or ``uint16[H, W]``, or colors ``uint8[H, W, 3]`` -> training ids, ``uint8[H, W]``.
+
+        Values that the table does not know become ``UNKNOWN``.
+        """
+        if labels.ndim == 3:
+            return np.take(self._color_table, color_keys(labels))
+        return _look_up(self._encode_table, labels)
+
+    def encode(self, labels: np.ndarray, source: object = "label map") -> np.ndarray:
+        """As ``encode_known``, but an unknown value is an error.
+
+        Raises:
+            DataError: a value that the table does not know; the message names ``source`` and the value.
+        """
+        encoded = self.encode_known(labels)
+        unknown = encoded == UNKNOWN
+        if unknown.any():
+            raise DataError(f"{source}: {self.explain_unknown(labels[unknown])}")
+        return encoded
+
+    def explain_unknown(self, values: np.ndarray) -> str:
+        """What is wrong with a label map that holds ``values`` (ids ``[N]`` or colors ``[N, 3]``), in one line."""
+        if values.ndim == 2:
+            colors = ", ".join(str(tuple(color)) for color in np.unique(values, axis=0)[:3].tolist())
+            return f"color {colors} is no class of {self.name}; add it to its classes or to ignored_colors"
+        unknown = np.unique(values)
+        instance = " (instance map given as labels?)" if unknown[-1] > IGNORE_INDEX else ""
+        known = _ranges([*self.ids, *(file_id for file_id, _ in self.merged_ids)])
+        return (
+            f"value {', '.join(map(str, unknown[:5]))} is no id of {self.name}{instance}; known ids are {known} "
+            f"and, ignored, {_ranges(np.flatnonzero(self._encode_table == IGNORE_INDEX).tolist())}; "
+            "add it to the dataset's ids or ignored_ids"
+        )
+
+    def merge_instances(self, instances: np.ndarray) -> np.ndarray:
+        """An instance map in which ids that mean the same class are the same one where they stand alone, as stuff."""
+        table = np.arange(1 << 16, dtype=np.uint16)
+        for file_id, train_id in self.merged_ids:
+            if file_id <= IGNORE_INDEX:  # larger values are instances
+                table[file_id] = self.ids[train_id]
+        return np.take(table, instances)
+
+    def encode_prediction(self, labels: np.ndarray) -> np.ndarray:
+        """Ids or colors of a prediction -> training ids; whatever is no class becomes ``IGNORE_INDEX`` (a miss where
+        truth is).
+        """
+        if labels.ndim == 3:
+            encoded = self.encode_known(labels)
+            return np.where(encoded == UNKNOWN, np.uint8(IGNORE_INDEX), encoded)
+        return _look_up(self._prediction_table, labels)
+
+    def read_raw(self, path: str | os.PathLike) -> np.ndarray:
+        """A label file as it is: ids ``[H, W]``, or colors ``uint8[H, W, 3]`` where the dataset is color-coded."""
+        return read_color_label(path) if self.label_colors else read_label(path)
+
+    def read_truth(self, path: str | os.PathLike) -> np.ndarray:
+        """A label file as training ids, ``uint8[H, W]``.
+
+        Raises:
+            DataError: missing, damaged, or it holds an unknown value.
+        """
+        return self.encode(self.read_raw(path), path)
+
+    def read_prediction(self, path: str | os.PathLike) -> np.ndarray:
+        """A predicted label file as training ids, see ``encode_prediction``; of a color-coded dataset in colors or
+        ids.
+        """
+        mode = color_mode(path) if self.label_colors else ""
+        if mode in ("RGB", "RGBA", "P"):
+            encoded = self.encode_known(read_color_label(path))
+            is_class = encoded < self.num_classes
+            # A palette may also just show ids: then some of its colors mean nothing, or none is a class.
+            if mode != "P" or (is_class.any() and not (encoded == UNKNOWN).any()):
+                return np.where(is_class, encoded, np.uint8(IGNORE_INDEX))
+        return self.encode_prediction(read_label(path))
+
+    def decode(self, train_ids: np.ndarray) -> np.ndarray:
+        """Training ids -> file ids, ``uint8``; anything that is no class becomes ``void_id``."""
+        return self._decode_table[train_ids]
+
+    def colorize(self, train_ids: np.ndarray) -> np.ndarray:
+        """Training ids -> RGB ``uint8[H, W, 3]``; anything that is no class is black."""
+        table = np.zeros((256, 3), np.uint8)
+        table[: self.num_classes] = self.colors
+        return table[train_ids]
+
+    def overlay(self, image: np.ndarray, train_ids: np.ndarray) -> np.ndarray:
+        """Half the colors of training ids, half the RGB image ``uint8[H, W, 3]``."""
+        return cv2.addWeighted(self.colorize(train_ids), 0.5, np.ascontiguousarray(image), 0.5, 0)
+
+
+def _look_up(table: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    if labels.dtype == np.uint8 and labels.ndim == 2 and labels.size:
+        return cv2.LUT(labels, table[:256])  # several times faster
+    return np.take(table, labels)
+
+
+def color_keys(colors: np.ndarray) -> np.ndarray:
+    """``uint8[..., 3]`` -> ``int32[...]``: ``red << 16 | green << 8 | blue``."""
+    red, green, blue = (colors[..., channel].astype(np.int32) for channel in range(3))
+    return red << 16 | green << 8 | blue
+
+
+def _ranges(values: list[int]) -> str:
+    """``[0, 1, 2, 5]`` -> ``0-2, 5``."""
+    parts: list[list[int]] = []
+    for value in sorted(set(values)):
+        if parts and value == parts[-1][1] + 1:
+            parts[-1][1] = value
+        else:
+            parts.append([value, value])
+    return ", ".join(str(a) if a == b else f"{a}, {b}" if b == a + 1 else f"{a}-{b}" for a, b in parts)

@@ -1,0 +1,244 @@
+"""Datasets and loaders for training, validation and prediction.
+
+The training stream is a pure function of (seed, draw): draw ``n`` is image ``permutation(seed, epoch)[n mod size]``
+under random changes drawn from ``(seed, n)``. Whatever the number of workers, and wherever a run resumes,
+draw ``n`` is the same sample, and resuming skips nothing by reading it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pickle
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from openseg.config import Config
+from openseg.datasets.samples import Samples
+from openseg.datasets.splits import Pair
+from openseg.datasets.transforms import augment, fit_image
+from openseg.errors import OpensegError
+from openseg.io.images import read_image
+from openseg.segfix.targets import Targets
+
+__all__ = ["ImageSet", "TrainSet", "ValSet", "draws_of", "iterate_images", "iterate_training"]
+
+
+class _Guarded(Dataset):
+    """Returns an ``OpensegError`` as a value: a raised one would reach the parent with a worker's traceback as text."""
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.load(index)
+        except OpensegError as error:
+            return error
+
+    def load(self, index: int) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class _Packed(Sequence[Pair]):
+    """Pairs as bytes in one array: millions of objects would be copied into every worker as their counts change."""
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        packed = [pickle.dumps(pair, protocol=pickle.HIGHEST_PROTOCOL) for pair in pairs]
+        self._ends = np.cumsum([0, *map(len, packed)])
+        self._bytes = np.frombuffer(b"".join(packed), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> Pair:
+        return pickle.loads(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
+
+
+class TrainSet(_Guarded):
+    """Training samples by draw number."""
+
+    def __init__(self, config: Config, pairs: Sequence[Pair]) -> None:
+        self.config = config
+        self.pairs = _Packed(pairs)
+        self.samples = Samples(config)
+
+    def pair_of(self, draw: int) -> Pair:
+        """The pair that a draw is made of."""
+        epoch, position = divmod(draw, len(self.pairs))
+        return self.pairs[_permutation(self.config.train.seed, epoch, len(self.pairs))[position]]
+
+    def load(self, index: int) -> dict[str, Any]:
+        seed, pair = self.config.train.seed, self.pair_of(index)
+        image, label = self.samples.pair(pair)
+        maps = {"label": label}
+        if self.samples.with_targets:
+            targets = self.samples.targets(pair, label)
+            maps |= {"depth": targets.depth, "angle_code": targets.angle_code}
+        sample = augment(
+            image,
+            maps,
+            self.config.augment,
+            (seed, index),
+            self.config.data,
+            self.samples.dataset_info.flipped_classes if self.samples.dataset_info.flip_pairs else None,
+        )
+        item: dict[str, Any] = {"image": sample.image.transpose(2, 0, 1), "window": np.array(sample.window)}
+        if not self.samples.with_targets:
+            item["label"] = sample.maps["label"]
+        else:
+            targets = Targets(sample.maps["depth"], sample.maps["angle_code"])
+            item["mask"], item["direction"] = targets.mask_and_direction(
+                sample.maps["label"], self.config.segfix.max_distance
+            )
+        return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in item.items()}
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch, size]).permutation(size)
+
+
+class ValSet(_Guarded):
+    """Whole images, resized as the config says, with their training ids at their own size, in order.
+
+    For SegFix, whose windows are small, one crop of each image with its ground truth; always the same one.
+    """
+
+    def __init__(self, config: Config, pairs: Sequence[Pair]) -> None:
+        self.config = config
+        self.pairs = pairs
+        self.samples = Samples(config)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def load(self, index: int) -> dict[str, Any]:
+        pair = self.pairs[index]
+        image, label = self.samples.pair(pair)
+        label = np.array(label)
+        if not self.samples.with_targets:
+            return {"pair": pair, "image": _fitted(image, self.config), "label": label}
+        area = self._crop(index, label.shape)
+        targets = self.samples.targets(pair, label)
+        targets = Targets(targets.depth[area], targets.angle_code[area])
+        mask, direction = targets.mask_and_direction(label[area], self.config.segfix.max_distance)
+        image = _fitted(image[area], self.config)
+        return {"pair": pair, "image": image, "label": label[area], "mask": mask, "direction": direction}
+
+    def _crop(self, index: int, size: tuple[int, int]) -> tuple[slice, slice]:
+        """As much of an image as a training crop shows, at a place that depends on the image's number alone."""
+        rng = np.random.default_rng(index)
+        scale = min(self.config.test.ss.scales)
+        lengths = [
+            min(length, -(-crop // scale)) for length, crop in zip(size, self.config.augment.crop_size, strict=True)
+        ]
+        starts = [int(rng.integers(0, length - kept + 1)) for length, kept in zip(size, lengths, strict=True)]
+        rows, columns = (slice(start, start + int(kept)) for start, kept in zip(starts, lengths, strict=True))
+        return rows, columns
+
+
+class ImageSet(_Guarded):
+    """Images without labels, resized as the config says, and their own (height, width); in order."""
+
+    def __init__(self, config: Config, paths: Sequence[Path]) -> None:
+        self.config = config
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def load(self, index: int) -> dict[str, Any]:
+        image = read_image(self.paths[index])
+        return {"path": self.paths[index], "image": _fitted(image, self.config), "size": image.shape[:2]}
+
+
+def _fitted(image: np.ndarray, config: Config) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(fit_image(image, config.data).transpose(2, 0, 1)))
+
+
+def _init_worker(_: int) -> None:
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        getattr(signal, "SIGUSR1", signal.SIGTERM),
+    ):  # they reach the whole process group; the parent handles them
+        signal.signal(number, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def _collate(items: list[Any]) -> Any:
+    for item in items:
+        if isinstance(item, OpensegError):
+            return item
+    return torch.utils.data.default_collate(items)
+
+
+def _first(items: list[Any]) -> Any:
+    return items[0]
+
+
+def _iterate(loader: DataLoader, broken: list[OpensegError] | None = None) -> Iterator[dict[str, Any]]:
+    try:
+        # A for loop lets go of its iterator when an error passes; a variable would keep the workers with the traceback.
+        for batch in loader:
+            if not isinstance(batch, OpensegError):
+                yield batch
+            elif broken is None:
+                raise batch
+            else:
+                broken.append(batch)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise OpensegError(
+            "a process that reads samples died, perhaps out of memory or of shared memory (/dev/shm); use fewer "
+            "data.workers, 0 reads in the main process"
+        ) from None
+
+
+def _loader(dataset: Dataset, workers: int, pin: bool, **options: Any) -> DataLoader:
+    # An own generator: otherwise each new iterator would draw from torch's global one and change the training.
+    return DataLoader(
+        dataset,
+        num_workers=min(workers, os.cpu_count() or 1),
+        pin_memory=pin,
+        worker_init_fn=_init_worker,
+        generator=torch.Generator().manual_seed(0),
+        **options,
+    )
+
+
+def draws_of(iteration: int, batch_size: int, rank: int = 0, world: int = 1) -> range:
+    """The draws of one process in an iteration; together the processes have those of the whole batch, in order."""
+    share = batch_size // world
+    first = iteration * batch_size + rank * share
+    return range(first, first + share)
+
+
+def iterate_training(
+    dataset: TrainSet, start_iteration: int, pin: bool, rank: int = 0, world: int = 1
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches of the iterations ``start_iteration .. max_iters - 1``, of each the part of one process.
+
+    Raises:
+        OpensegError: whatever a sample raised, in the calling process.
+    """
+    train, workers = dataset.config.train, dataset.config.data.workers
+    draws = (draws_of(each, train.batch_size, rank, world) for each in range(start_iteration, train.max_iters))
+    return _iterate(_loader(dataset, workers, pin, batch_sampler=draws, collate_fn=_collate))
+
+
+def iterate_images(
+    dataset: ValSet | ImageSet | Subset, workers: int, pin: bool, broken: list[OpensegError] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The items of ``dataset`` one by one, decoded ahead by workers.
+
+    What is wrong with an item that cannot be read is added to ``broken``, or raised without one.
+    """
+    return _iterate(_loader(dataset, workers, pin, batch_size=1, shuffle=False, collate_fn=_first), broken)

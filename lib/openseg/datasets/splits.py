@@ -1,0 +1,372 @@
+"""Image and label files of a split: ``<data root>/<dataset>/<split>/{image,label}``, or where its YAML says."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from openseg.config import Config
+from openseg.datasets.info import DatasetInfo, SplitFiles
+from openseg.errors import DataError, nearest_names
+from openseg.io.files import IMAGE_SUFFIXES, LABEL_SUFFIXES, list_files
+from openseg.io.matching import index_files, sample_key
+from openseg.segfix.target_files import TARGET_SUFFIXES
+
+__all__ = [
+    "Pair",
+    "SplitPaths",
+    "list_images",
+    "list_labels",
+    "list_pairs",
+    "list_split",
+    "list_truths",
+    "match_labels",
+    "pair_files",
+    "require_partners",
+    "split_paths",
+    "unmatched",
+]
+
+logger = logging.getLogger("openseg")
+
+_SUGGESTION_POOL = 20_000
+_SUGGESTED = 20
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One sample: its key, image and label map; for SegFix its ground truth file, or its instance map."""
+
+    key: str
+    image: Path
+    label: Path
+    targets: Path | None = None
+    instance: Path | None = None
+
+
+@dataclass(frozen=True)
+class SplitPaths:
+    """Where a split lies; ``folder`` holds what is made of it, such as SegFix ground truth.
+
+    ``named`` is whether the dataset's file names the ``image`` folder.
+    """
+
+    folder: Path
+    image: Path
+    label: Path
+    instance: Path
+    list: Path | None = None
+    named: bool = False
+    label_suffix: str = ""
+
+    @property
+    def is_path_list(self) -> bool:
+        """The list holds paths; otherwise it holds names of the images in ``image``, or there is none."""
+        return self.list is not None and not self.named
+
+    def rows(self, columns: int) -> list[list[Path]]:
+        """Image and label paths of a path list."""
+        return _listed_paths(self.list or Path(), self.folder.parent, columns)
+
+
+def split_paths(info: DatasetInfo, data_dir: Path, split: str) -> SplitPaths:
+    """Where ``split`` of a dataset lies.
+
+    Raises:
+        DataError: the dataset's file lists its splits, and this is none of them.
+    """
+    if info.splits and split not in info.splits:
+        raise DataError(f"{info.name} has no split '{split}'; {nearest_names(split, info.splits)}")
+    files = info.splits.get(split, SplitFiles())
+    return SplitPaths(
+        folder=data_dir / split,
+        image=data_dir / (files.image or f"{split}/image"),
+        label=data_dir / (files.label or f"{split}/label"),
+        instance=data_dir / (files.instance or f"{split}/instance"),
+        list=None if files.list is None else data_dir / files.list,
+        named=files.image is not None,
+        label_suffix=files.label_suffix,
+    )
+
+
+def _outside(files: list[Path], folder: Path, other: Path) -> list[Path]:
+    """``files`` of ``folder`` that are not in ``other``, which may lie inside it."""
+    if folder == other or not other.is_relative_to(folder):
+        return files
+    return [path for path in files if not path.is_relative_to(other)]
+
+
+def _share_a_folder(paths: SplitPaths) -> bool:
+    """``a.jpg`` and ``a.png``: then the suffix tells which is the label."""
+    return paths.image == paths.label and not paths.label_suffix
+
+
+def _labels(paths: SplitPaths) -> dict[str, Path]:
+    """Labels by the keys of their images; names without ``label_suffix`` are left out."""
+    suffixes = LABEL_SUFFIXES if _share_a_folder(paths) else IMAGE_SUFFIXES
+    files = _outside(list_files(paths.label, suffixes), paths.label, paths.image)
+    return index_files((path for path in files if path.stem.endswith(paths.label_suffix)), paths.label_suffix)
+
+
+def _images(paths: SplitPaths) -> dict[str, Path]:
+    """Images by key, also those in sub-folders (Cityscapes has one for each city)."""
+    if not paths.image.is_dir():
+        raise DataError(f"{paths.image}: no such folder; put the images there")
+    suffixes = tuple(set(IMAGE_SUFFIXES) - set(LABEL_SUFFIXES)) if _share_a_folder(paths) else IMAGE_SUFFIXES
+    images = _outside(list_files(paths.image, suffixes), paths.image, paths.label)
+    if paths.label_suffix and paths.image == paths.label:
+        images = [path for path in images if not path.stem.endswith(paths.label_suffix)]
+    index = index_files(images)
+    if paths.list is None:
+        return index
+    return {key: index[key] for key in _listed_keys(paths.list, index)}
+
+
+def _read_list(path: Path) -> list[tuple[int, str]]:
+    """(line number, line) of a list file."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot read the list of the split ({error})") from None
+    rows = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not rows:
+        raise DataError(f"{path}: an empty list")
+    return rows
+
+
+def _listed_keys(path: Path, index: Mapping[str, Path]) -> list[str]:
+    """Keys of the names in a list file."""
+    keys: dict[str, int] = {}
+    for number, name in _read_list(path):
+        key = sample_key(name) if name.lower().endswith(IMAGE_SUFFIXES) else sample_key(f"{name}.png")
+        if key not in index:
+            raise DataError(f"{path}, line {number}: no image '{name}'; {_nearest(key, index)}")
+        if key in keys:
+            raise DataError(f"{path}, line {number}: '{name}' is in line {keys[key]} already")
+        keys[key] = number
+    return list(keys)
+
+
+def _listed_paths(path: Path, data_dir: Path, columns: int) -> list[list[Path]]:
+    """Paths in a list file of ``columns`` columns (labels may be left out where only images are wanted).
+
+    Columns are parted by a tab, or by blanks where that gives two.
+    """
+    rows = []
+    for number, line in _read_list(path):
+        cells = [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()
+        if columns == 1 and ((data_dir / line).is_file() or len(cells) != 2):
+            cells = [line]
+        if len(cells) < columns or len(cells) > 2:
+            raise DataError(
+                f"{path}, line {number}: write the image's path, a tab, and the label's (found {len(cells)} parts)"
+            )
+        row = [data_dir / cell for cell in cells]
+        for listed in row[:columns]:
+            if not listed.is_file():
+                raise DataError(f"{path}, line {number}: {listed} is no file")
+        rows.append(row)
+    return rows
+
+
+def list_images(paths: SplitPaths | str | os.PathLike) -> list[Path]:
+    """The images of a split, or of a folder of images, also below it.
+
+    Raises:
+        DataError: no folder, no images, two of one name, or a split that has labels but no ``image`` folder.
+    """
+    if not isinstance(paths, SplitPaths):
+        folder = Path(paths)
+        if (folder / "label").is_dir() and not (folder / "image").is_dir():
+            raise DataError(f"{folder / 'image'}: no such folder; put the images there")
+        images = folder / "image" if (folder / "image").is_dir() else folder
+        return sorted(index_files(list_files(images, IMAGE_SUFFIXES)).values())
+    if paths.is_path_list:
+        return list(index_files(row[0] for row in paths.rows(1)).values())
+    if not paths.named and not paths.image.is_dir() and paths.folder.is_dir():
+        return list_images(paths.folder)  # a split for prediction alone may hold its images as they are
+    return sorted(_images(paths).values())
+
+
+def list_labels(paths: SplitPaths) -> list[Path]:
+    """The label files of a split, with or without images.
+
+    Raises:
+        DataError: none, or two of one name.
+    """
+    if paths.is_path_list:
+        return [row[1] for row in paths.rows(2)]
+    labels = _labels(paths)
+    if paths.list is not None:
+        return [labels[key] for key in _listed_keys(paths.list, labels)]
+    return sorted(labels.values())
+
+
+def list_pairs(paths: SplitPaths) -> list[Pair]:
+    """All samples of a split, sorted by name, or in the order of its list.
+
+    Raises:
+        DataError: a folder is missing or empty, or an image has no label.
+    """
+    if paths.is_path_list:
+        rows = paths.rows(2)
+        index_files(image for image, _ in rows)  # results are written under the images' names
+        index_files(label for _, label in rows)  # and SegFix ground truth under the labels'
+        return [Pair(sample_key(image), image, label) for image, label in rows]
+    for folder in (paths.image, paths.label):
+        if not folder.is_dir():
+            raise DataError(
+                f"{folder}: no such folder; a dataset is laid out as <data root>/<dataset>/<split>/{{image,label}}, "
+                "or as its own file says (docs/your-data.md); lib/datasets/preprocess/ has programs for the public ones"
+            )
+    images = _images(paths)
+    labels = _labels(paths)
+    require_partners(images, labels, "label", paths.label)
+    if paths.list is None and len(labels) > len(images):
+        alone = next(path for key, path in labels.items() if key not in images)
+        logger.warning("%s: %d labels have no image (%s)", paths.label, len(labels) - len(images), alone.name)
+    keys = images if paths.list is not None else sorted(images)
+    return [Pair(key, images[key], labels[key]) for key in keys]
+
+
+def unmatched(paths: SplitPaths) -> tuple[list[Pair], dict[str, str], dict[str, str]]:
+    """The pairs of a split, and its files without a partner: images and labels, each with the nearest name.
+
+    Raises:
+        DataError: a folder or a list cannot be read.
+    """
+    if paths.is_path_list:
+        return list_pairs(paths), {}, {}
+    images = _images(paths)
+    labels = _labels(paths)
+    alone = [key for key in images if key not in labels]
+    left = {} if paths.list is not None else {key: path for key, path in labels.items() if key not in images}
+    pairs = [Pair(key, images[key], labels[key]) for key in sorted(images) if key in labels]
+    suffix = _common_suffix(images, labels)
+    return (
+        pairs,
+        _with_suggestions({key: images[key] for key in alone}, left or labels, suffix),
+        _with_suggestions(left, alone or images),
+    )
+
+
+def _with_suggestions(files: Mapping[str, Path], names: Iterable[str], suffix: str = "") -> dict[str, str]:
+    """What is nearest to each file's key; of many files only the first, since comparing names takes long."""
+    names = list(itertools.islice(names, _SUGGESTION_POOL))
+    return {
+        str(path): _nearest(key, names, suffix) if number < _SUGGESTED else "see the first ones"
+        for number, (key, path) in enumerate(files.items())
+    }
+
+
+def _common_suffix(images: Mapping[str, Path], labels: Mapping[str, Path]) -> str:
+    """What all labels' names have beside their images' names, such as ``_mask``; empty where that is not so."""
+    image, label = next(iter(sorted(images)), ""), next(iter(sorted(labels)), "")
+    suffix = label[len(image) :] if image and label.startswith(image) else ""
+    if suffix and all(f"{key}{suffix}" in labels for key in itertools.islice(images, 100)):
+        return suffix
+    return ""
+
+
+def _nearest(key: str, names: Iterable[str], suffix: str = "") -> str:
+    if suffix:
+        return f"all labels end in '{suffix}': say label_suffix: {suffix} in the dataset's file"
+    names = list(itertools.islice(names, _SUGGESTION_POOL))
+    return nearest_names(key, names, limit=3) if names else "there are no others"
+
+
+def _explain_missing(wanted: Mapping[str, Path], others: Mapping[str, Path], what: str, where: Path) -> str:
+    missing = [path for key, path in wanted.items() if key not in others]
+    names = ", ".join(path.name for path in missing[:3]) + (", ..." if len(missing) > 3 else "")
+    example = next(iter(others.values()), None)
+    suffix = _common_suffix(wanted, others) if what == "label" else ""
+    hint = f"; {_nearest('', (), suffix)}" if suffix else ""
+    return (
+        f"{len(missing)} of {len(wanted)} files below {missing[0].parent} have no {what} in {where} ({names}); a pair "
+        f"shares its name, and the {what}s look like {example}{hint}"
+    )
+
+
+def pair_files(wanted: Iterable[Path], others: Iterable[Path], what: str) -> dict[str, tuple[Path, Path]]:
+    """Each file of ``wanted`` with the one of ``others`` that shares its key.
+
+    Raises:
+        DataError: a file has no partner; ``what`` names what is missing.
+    """
+    others = list(others)
+    wanted_index, index = index_files(wanted), index_files(others)
+    require_partners(wanted_index, index, what, others[0].parent if others else Path())
+    return {key: (path, index[key]) for key, path in wanted_index.items()}
+
+
+def require_partners(wanted: Mapping[str, Path], others: Mapping[str, Path], what: str, where: Path) -> None:
+    """Raises DataError where a key of ``wanted`` is not in ``others``, the files of kind ``what`` in ``where``."""
+    if any(key not in others for key in wanted):
+        raise DataError(_explain_missing(wanted, others, what, where))
+
+
+def list_truths(split: SplitPaths) -> dict[str, Path]:
+    """The labels of a split by the key that predictions have: that of the image, or of the label where there is none.
+
+    Raises:
+        DataError: the split has no labels.
+    """
+    if not (split.list or split.label.is_dir()):
+        raise DataError(f"{split.label}: no such folder")
+    if split.label_suffix or split.is_path_list:  # images and labels have different names
+        return {pair.key: pair.label for pair in list_pairs(split)}
+    return index_files(list_labels(split))
+
+
+def match_labels(predictions: Sequence[Path], split: SplitPaths) -> dict[Path, Path]:
+    """The true label of each predicted label map.
+
+    Raises:
+        DataError: a prediction has no truth, or the split has none.
+    """
+    truths, index = list_truths(split), index_files(predictions)
+    require_partners(index, truths, "truth", split.label)
+    return {path: truths[key] for key, path in index.items()}
+
+
+def list_split(config: Config, split: str) -> list[Pair]:
+    """The samples that a config reads of ``split``, or of several joined by ``+``; see ``list_pairs``.
+
+    Raises:
+        DataError: also where SegFix ground truth is missing; the message says how to make it.
+    """
+    pairs: list[Pair] = []
+    for name in split.split("+"):
+        paths = split_paths(config.dataset_info, config.data_dir, name)
+        found = list_pairs(paths)
+        if config.task == "segfix":
+            found = _with_targets(config, name, paths, found)
+        pairs += found
+    return pairs
+
+
+def _with_targets(config: Config, split: str, paths: SplitPaths, pairs: list[Pair]) -> list[Pair]:
+    if config.segfix.targets == "label":
+        return pairs
+    if config.segfix.targets == "instance":
+        found = pair_files([pair.label for pair in pairs], list_files(paths.instance, (".png",)), "instance map")
+        instances = dict(found.values())
+        return [replace(pair, instance=instances[pair.label]) for pair in pairs]
+    folder = paths.folder / config.segfix.offset_gt
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    made = {path.stem: path for path in found if path.suffix in TARGET_SUFFIXES and not path.name.startswith(".")}
+    missing = [pair.label.stem for pair in pairs if pair.label.stem not in made]
+    if missing:
+        kind = " --instances" if "_inst" in config.segfix.offset_gt else ""
+        rule = " --rule clean" if "clean" in config.segfix.offset_gt else ""
+        name = f" --outname {config.segfix.offset_gt}"
+        raise DataError(
+            f"{folder}: no SegFix ground truth of {len(missing)} of {len(pairs)} labels ({missing[0]}); make it with "
+            f"python main.py segfix-targets --datadir {config.data_dir} --split {split} "
+            f"--dataset {config.data.dataset}{kind}{rule}{name}, or while training with segfix.targets=label"
+        )
+    return [replace(pair, targets=made[pair.label.stem]) for pair in pairs]

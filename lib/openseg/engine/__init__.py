@@ -1,1 +1,0 @@
-"""Loops: training, validation, prediction; and the files that they keep."""

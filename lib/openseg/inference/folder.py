@@ -1,0 +1,177 @@
+"""Labels of many images into a folder: continued where it stopped, shared by the processes of torchrun."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from openseg.config import Config
+from openseg.datasets.info import DatasetInfo
+from openseg.datasets.loaders import ImageSet, iterate_images
+from openseg.distributed import Group
+from openseg.errors import ConfigError, OpensegError
+from openseg.inference import LazyLogits, bands
+from openseg.inference.predictor import Predictor
+from openseg.io.files import atomic_write, is_older
+from openseg.io.images import read_image, write_image, write_label
+from openseg.io.parallel import Writers
+from openseg.io.progress import progress
+from openseg.io.results import RECORD, claim_folder
+
+__all__ = ["KINDS", "Outputs", "model_settings", "predict_images", "result_settings", "tell_kept"]
+
+logger = logging.getLogger("openseg")
+
+KINDS = {"label": ".png", "vis": ".png", "overlay": ".jpg", "logits": ".npy", "probabilities": ".npy"}
+"""What can be written of an image, each in a folder of this name: file ids, colors, colors over the image, and
+``float16[K, H, W]`` arrays."""
+
+
+SCORE_FILES = {"json": "scores.json", "markdown": "scores.md", "confusion": "confusion.csv"}
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where results go, and of which ``kinds`` besides ``label``; ``others`` as of ``claim_folder``."""
+
+    folder: Path
+    kinds: tuple[str, ...] = ("vis",)
+    others: Literal["replace", "refuse", "overwrite"] = "replace"
+
+    @property
+    def scores(self) -> dict[str, Path]:
+        """Files of scores that ``val`` writes, by kind."""
+        return {kind: self.folder / name for kind, name in SCORE_FILES.items()}
+
+    @property
+    def report(self) -> Path:
+        """The folder of the page that ``val`` writes."""
+        return self.folder / "report"
+
+    def path(self, kind: str, name: str) -> Path:
+        """The file of an image called ``name``."""
+        return self.folder / kind / f"{name}{KINDS[kind]}"
+
+    def claim(self, made_by: dict[str, Any]) -> dict[str, set[str]]:
+        """See ``claim_folder``."""
+        made_by = {"what": "predictions", **made_by}
+        return claim_folder(self.folder, made_by, tuple(KINDS.values()), tuple(KINDS), self.others)
+
+    def done(self, existing: Mapping[str, set[str]], name: str, image: Path) -> bool:
+        """Whether an image has all its files, none older than itself; the label is written last."""
+        kinds = ("label", *self.kinds)
+        return all(
+            f"{name}{KINDS[kind]}" in existing[kind] and not is_older(self.path(kind, name), image) for kind in kinds
+        )
+
+
+@torch.inference_mode()
+def predict_images(
+    predictor: Predictor,
+    images: Mapping[str, Path],
+    outputs: Outputs,
+    made_by: dict[str, Any],
+    group: Group,
+    broken: list[OpensegError] | None = None,
+) -> None:
+    """Write the labels of images, and what else ``outputs`` names; files that already exist are kept.
+
+    Args:
+        images: by the names of their results.
+        made_by: whatever decides the result besides the config, such as the checkpoint's hash.
+        broken: takes the errors of images that cannot be read; None raises the first one.
+
+    Raises:
+        DataError: the folder holds files that no such call wrote.
+        ConfigError: logits are wanted of a config that averages probabilities.
+    """
+    config = predictor.config
+    if "logits" in outputs.kinds and config.test.average == "probabilities":
+        raise ConfigError("with test.average=probabilities there are no logits to write; write probabilities")
+    made_by = {**made_by, **result_settings(predictor)}
+    todo = group.broadcast(_claim(outputs, made_by, images) if group.first else None)
+    names = {path: name for name, path in images.items()}
+    mine = [images[name] for name in group.share_of(todo)]
+    pin = predictor.device.type == "cuda"
+    items = iterate_images(ImageSet(config, mine), config.data.workers, pin, broken)
+    with Writers(min(os.cpu_count() or 1, 4)) as writers:
+        for item in progress(items, len(mine), "predict", hidden=not group.first):
+            labels, rows = predictor.predict(item["image"], tuple(item["size"]))  # older pinning makes it a list
+            for kind in {"logits", "probabilities"} & set(outputs.kinds):
+                _write_rows(outputs.path(kind, names[item["path"]]), rows, kind, config)
+            writers.submit(_write_prediction, outputs, names[item["path"]], labels, item, config.dataset_info)
+    group.wait()
+
+
+def result_settings(predictor: Predictor) -> dict[str, Any]:
+    """What decides the files of a semantic prediction, beside weights and images."""
+    config = predictor.config
+    return {
+        "mode": predictor.mode,
+        "test": config.test.model_dump(mode="json", exclude={"compile"}),
+        "normalization": config.normalization.model_dump(mode="json"),
+        "data": config.data.model_dump(mode="json", include={"short_side", "size"}),
+        "model": model_settings(config),
+        "classes": config.dataset_info.output_fingerprint,
+    }
+
+
+def model_settings(config: Config) -> dict[str, Any]:
+    """What decides a network, beside its weights."""
+    return config.model.model_dump(mode="json", exclude={"pretrained"})
+
+
+def _claim(outputs: Outputs, made_by: dict[str, Any], images: Mapping[str, Path]) -> list[str]:
+    """Names of the images that are still to do."""
+    ours = (outputs.folder / RECORD).exists()
+    existing = outputs.claim(made_by)
+    todo = [name for name, path in images.items() if not outputs.done(existing, name, path)]
+    tell_kept(len(images) - len(todo), len(images))
+    wanted = {f"{name}{KINDS['label']}" for name in images}
+    left = sorted(existing["label"] - wanted)
+    if left:
+        logger.warning("%s holds %d files of other images, such as %s", outputs.folder / "label", len(left), left[0])
+    if todo and ours:  # scores of what was there before
+        page = [outputs.report / "index.html"] if (outputs.report / RECORD).exists() else []
+        for path in (*outputs.scores.values(), *page):
+            path.unlink(missing_ok=True)
+    return todo
+
+
+def tell_kept(kept: int, total: int) -> None:
+    """Say how many results already exist."""
+    if kept:
+        logger.info("%d of %d already exist; --overwrite makes them again", kept, total)
+
+
+def _write_prediction(outputs: Outputs, name: str, labels: np.ndarray, item: dict[str, Any], info: DatasetInfo) -> None:
+    if "vis" in outputs.kinds:
+        write_image(outputs.path("vis", name), info.colorize(labels))
+    if "overlay" in outputs.kinds:
+        image = item["image"].numpy().transpose(1, 2, 0)
+        image = image if image.shape[:2] == labels.shape else read_image(item["path"])
+        write_image(outputs.path("overlay", name), info.overlay(image, labels))
+    write_label(outputs.path("label", name), info.decode(labels))
+
+
+def _write_rows(path: Path, rows: LazyLogits, kind: str, config: Config) -> None:
+    """Write logits or probabilities as ``float16[K, H, W]``, a few rows at a time."""
+    with atomic_write(path) as temporary:
+        array = np.lib.format.open_memmap(temporary, "w+", np.float16, (rows.classes, *rows.size))
+        if hasattr(os, "posix_fallocate"):  # on a full disk an error here, instead of a signal on writing a page
+            with open(temporary, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, array.offset + array.nbytes)
+        for top, band in bands(rows):
+            if kind == "probabilities":
+                # A cubic resize overshoots.
+                band = band.softmax(dim=1) if config.test.average == "logits" else band.clamp(min=0)
+                band = band / band.sum(dim=1, keepdim=True)
+            array[:, top : top + band.shape[2]] = band[0].cpu().numpy()
+        array.flush()

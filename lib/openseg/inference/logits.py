@@ -1,0 +1,169 @@
+"""From images to labels.
+
+Semantics are the original's: logits are resized with aligned corners; the logits of scales and mirrored images are
+summed; windows overlap, the last one is flush with the border, and what overlaps is averaged; logits are brought to an
+image's own size by OpenCV's cubic resize.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from openseg.config import Config, SingleScale, TestConfig
+from openseg.datasets.transforms import normalize
+from openseg.inference.lazy import LazyLogits, Window, argmax, cropped, cubic, from_tensor, mosaic, resized, summed
+from openseg.models.layers import resize_logits
+from openseg.models.segmentor import SegmentorOutput
+
+__all__ = ["predict_labels", "predict_logits", "predict_scores", "window_starts"]
+
+Network = Callable[..., SegmentorOutput]
+Size = tuple[int, int]
+
+
+def predict_logits(
+    model: Network,
+    inputs: Tensor,
+    how: SingleScale,
+    test: TestConfig | None = None,
+    flipped_classes: Tensor | None = None,
+    limit: tuple[int, int] | None = None,
+) -> LazyLogits:
+    """Logits ``float[B, K, H, W]`` at the size of ``inputs``: the sum over scales, mirrored and not.
+
+    With ``test.average: probabilities`` the mean of the softmax of each instead.
+
+    Args:
+        inputs: normalized images ``float[B, 3, H, W]``.
+        how: scales, flip and weights.
+        test: windows and the kind of average; the default is none and logits.
+        flipped_classes: ``int64[K]``, the class that each one becomes in a mirrored image.
+        limit: (height, width) of the largest part that memory has room for, if that is less than the windows of
+            ``test``; what is larger is cut into windows that overlap by a quarter, whose logits wait in main memory.
+    """
+    test = test or TestConfig()
+    size = tuple(inputs.shape[-2:])
+    probabilities = test.average == "probabilities"
+    terms: list[list[tuple[LazyLogits, float]]] = [[] for _ in how.scales]
+    # The largest first: what it needed is free for the others, while small pieces left behind would be in its way.
+    for number in sorted(range(len(how.scales)), key=lambda each: -how.scales[each]):
+        scale, weight = how.scales[number], how.weights[number] if how.weights else 1.0
+        scaled_size = max(int(size[0] * scale), 1), max(int(size[1] * scale), 1)
+        scaled, grid = resize_logits(inputs, scaled_size), _grid(test, scale, limit)
+        views = _views(model, scaled, grid, how.flip, flipped_classes, wait="cpu" if limit else inputs.device)
+        if not probabilities and all(isinstance(view, Tensor) for view in views):
+            views = [sum(views)]  # small maps, so that less is held and resized
+        for view in views:
+            rows = from_tensor(view) if isinstance(view, Tensor) else view
+            # In two steps as the original, whose networks resize to their input's size themselves.
+            terms[number].append((resized(resized(rows, scaled_size), size), weight))
+    flat = [term for group in terms for term in group]
+    if not probabilities:
+        return summed(flat)
+    total = sum(weight for _, weight in flat)
+    return summed([(rows, weight / total) for rows, weight in flat], probabilities=True)
+
+
+def _views(
+    model: Network,
+    images: Tensor,
+    grid: tuple[Size, Size] | None,
+    flip: bool,
+    flipped_classes: Tensor | None,
+    wait: str | torch.device,
+) -> list[Tensor | LazyLogits]:
+    """Logits of images and, with ``flip``, of their mirror images turned back: whole, or of windows.
+
+    ``wait`` is the device on which the logits of windows wait until their rows are wanted.
+    """
+    views: list[Tensor | LazyLogits] = []
+    for mirrored in (False, True) if flip else (False,):
+        forward = _forward(model, mirrored, flipped_classes)
+        views.append(_windows(forward, images, *grid, mirrored, wait) if grid else forward(images))
+    return views
+
+
+def _forward(model: Network, mirrored: bool, flipped_classes: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """Logits of images, or those of their mirror images turned back."""
+
+    def forward(images: Tensor) -> Tensor:
+        if not mirrored:
+            return model(images, aux=False).logits.float()
+        logits = model(images.flip(3), aux=False).logits.float().flip(3)
+        return logits if flipped_classes is None else logits[:, flipped_classes]
+
+    return forward
+
+
+def _grid(test: TestConfig, scale: float, limit: tuple[int, int] | None) -> tuple[Size, Size] | None:
+    """Window and stride at one scale, or None for whole images."""
+    if limit is not None:
+        window = limit if test.window is None else (min(limit[0], test.window[0]), min(limit[1], test.window[1]))
+        return window, (max(window[0] * 3 // 4, 1), max(window[1] * 3 // 4, 1))
+    if test.window is None or scale < 1:  # the original takes images that it shrinks whole
+        return None
+    return test.window, test.window_stride or test.window
+
+
+def _windows(
+    forward: Callable[[Tensor], Tensor],
+    images: Tensor,
+    window: Size,
+    stride: Size,
+    mirrored: bool,
+    wait: str | torch.device,
+) -> LazyLogits:
+    """The mean of the logits of windows; those of a mirrored image lie mirrored."""
+    size = tuple(images.shape[-2:])
+    window = min(window[0], size[0]), min(window[1], size[1])
+    windows = []
+    for top in window_starts(size[0], window[0], stride[0]):
+        for start in window_starts(size[1], window[1], stride[1]):
+            left = size[1] - window[1] - start if mirrored else start
+            part = images[..., top : top + window[0], left : left + window[1]]
+            windows.append(Window(top, left, forward(part).to(wait)))
+    return mosaic(windows, window, size, images.device)
+
+
+def predict_scores(
+    model: Network,
+    images: Tensor,
+    config: Config,
+    mode: Literal["ss", "ms"],
+    size: tuple[int, int],
+    limit: tuple[int, int] | None = None,
+) -> LazyLogits:
+    """Logits, or with ``test.average: probabilities`` these, of ``images: uint8[B, 3, H, W]`` at ``size``.
+
+    Logits are made at the images' size, and brought to ``size`` by a cubic resize where it is another one.
+    ``limit`` as of ``predict_logits``.
+    """
+    how = config.test.ms if mode == "ms" else config.test.ss
+    inputs = normalize(images, config.normalization)
+    height, width = inputs.shape[-2:]
+    padded = F.pad(inputs, (0, -width % how.pad_to, 0, -height % how.pad_to))
+    info, flipped = config.dataset_info, None
+    if info.flip_pairs:
+        flipped = torch.from_numpy(info.flipped_classes[: info.num_classes]).long().to(images.device)
+    logits = predict_logits(model, padded, how, config.test, flipped, limit)
+    return cubic(cropped(logits, (height, width)), size)
+
+
+def predict_labels(
+    model: Network, images: Tensor, config: Config, mode: Literal["ss", "ms"], size: tuple[int, int]
+) -> Tensor:
+    """Training ids ``uint8[B, *size]`` of ``images: uint8[B, 3, H, W]``, see ``predict_scores``."""
+    return argmax(predict_scores(model, images, config, mode, size), len(images))
+
+
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """Where windows begin along one side: every ``stride`` pixels, the last one flush with the end."""
+    if length <= window:
+        return [0]
+    last = length - window
+    return [*range(0, last, stride), last]

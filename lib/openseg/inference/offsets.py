@@ -1,0 +1,110 @@
+"""SegFix networks at work: the offsets of one image, or of many into a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from openseg.config import Config
+from openseg.datasets.loaders import ImageSet, iterate_images
+from openseg.distributed import Group, pick_device
+from openseg.errors import ConfigError, OpensegError
+from openseg.inference import predict_boundary
+from openseg.inference.folder import model_settings, tell_kept
+from openseg.inference.predictor import load_for_inference
+from openseg.io.files import is_older
+from openseg.io.parallel import Writers
+from openseg.io.progress import progress
+from openseg.io.results import claim_folder
+from openseg.segfix import OFFSET_SUFFIXES, OffsetMap, write_offsets
+
+__all__ = ["FORMATS", "SegFixPredictor", "predict_offsets"]
+
+FORMATS: dict[str, tuple[str, Literal["int8", "int32"]]] = {
+    "png": (".png", "int8"),
+    "mat": (".mat", "int8"),
+    "mat-int32": (".mat", "int32"),
+}
+"""Suffix and type of the numbers of each kind of offset file."""
+
+
+class SegFixPredictor:
+    """``SegFixPredictor(config, checkpoint)(image)`` gives the offsets of an image."""
+
+    def __init__(self, config: Config, checkpoint: str | os.PathLike, device: str | torch.device = "auto") -> None:
+        """
+        Raises:
+            ConfigError: the config is not of SegFix, or there is no such device.
+            CheckpointError: the checkpoint is damaged, belongs to another network, or contradicts the config.
+        """
+        if config.task != "segfix":
+            raise ConfigError(f"{config.name} is a config of task {config.task}, which predicts no offsets")
+        self.config = config
+        self.device = pick_device(device)
+        self.model, self.report = load_for_inference(config, Path(checkpoint), self.device)
+        self.model.eval()
+
+    def __call__(self, image: np.ndarray) -> OffsetMap:
+        """The offsets of an image, RGB ``uint8[H, W, 3]``."""
+        return self.predict(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))))
+
+    @torch.inference_mode()
+    def predict(self, image: torch.Tensor) -> OffsetMap:
+        """The offsets of an image ``uint8[3, H, W]``."""
+        boundary = predict_boundary(self.model, image[None].to(self.device, non_blocking=True), self.config)
+        return boundary.offset_map(self.config)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the offsets, beside weights and images."""
+        config = self.config
+        return {
+            "model": model_settings(config),
+            "threshold": config.segfix.mask_threshold,
+            "test": config.test.model_dump(mode="json", exclude={"compile", "ms", "average"}),
+            "normalization": config.normalization.model_dump(mode="json"),
+        }
+
+
+def predict_offsets(
+    predictor: SegFixPredictor,
+    images: Sequence[Path],
+    out_dir: Path,
+    kind: str,
+    made_by: dict[str, Any],
+    group: Group,
+    overwrite: bool = False,
+    broken: list[OpensegError] | None = None,
+) -> None:
+    """Write the offsets of images: ``<out_dir>/<image stem>`` with the suffix of ``kind``, see ``FORMATS``.
+
+    Files that an interrupted call left are kept if ``made_by``, such as the checkpoint's hash, is the same as then.
+
+    Args:
+        broken: takes the errors of images that cannot be read; None raises the first one.
+
+    Raises:
+        DataError: the folder holds offsets that no such call wrote.
+    """
+    suffix, dtype = FORMATS[kind]
+    made_by = {"what": "offsets", **made_by, **predictor.settings, "format": kind}
+    todo = None
+    if group.first:
+        existing = claim_folder(out_dir, made_by, OFFSET_SUFFIXES, others="overwrite" if overwrite else "replace")[""]
+        files = {path: out_dir / f"{path.stem}{suffix}" for path in images}
+        todo = [path for path, made in files.items() if made.name not in existing or is_older(made, path)]
+        tell_kept(len(images) - len(todo), len(images))
+    todo = group.broadcast(todo)
+    mine = group.share_of(todo)
+    workers, pin = predictor.config.data.workers, predictor.device.type == "cuda"
+    items = iterate_images(ImageSet(predictor.config, mine), workers, pin, broken)
+    with Writers(min(os.cpu_count() or 1, 4)) as writers:
+        for item in progress(items, len(mine), "offsets", hidden=not group.first):
+            offsets = predictor.predict(item["image"])
+            writers.submit(write_offsets, out_dir / f"{item['path'].stem}{suffix}", offsets, dtype)
+    group.wait()

@@ -1,0 +1,164 @@
+"""A trained network that takes images and gives labels: what ``main.py`` and Python callers share."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from openseg.config import Config, load_config
+from openseg.datasets.info import DatasetInfo
+from openseg.datasets.transforms import fit_image
+from openseg.distributed import pick_device, set_precision
+from openseg.errors import ConfigError, DataError, OpensegError, is_out_of_memory
+from openseg.inference import LazyLogits, argmax, predict_scores
+from openseg.inference.prepare import prepare_for_inference
+from openseg.io.images import read_image
+from openseg.models.checkpoint.io import KeyReport, load_model
+
+__all__ = ["Prediction", "Predictor", "load_for_inference"]
+
+logger = logging.getLogger("openseg")
+
+_SMALLEST_WINDOW = 128
+
+
+def load_for_inference(config: Config, checkpoint: str | Path, device: torch.device) -> tuple[nn.Module, KeyReport]:
+    """The network of a config, ready to predict on ``device``: batch norms folded, in ``test.precision``.
+
+    Raises:
+        CheckpointError: the file is damaged, belongs to another network, or contradicts the config.
+    """
+    set_precision(device, config.test.precision)
+    model, report = load_model(config, checkpoint)
+    dtype = torch.bfloat16 if config.test.precision == "bf16" else torch.float32
+    model = prepare_for_inference(model, dtype).to(device)
+    if config.test.compile:
+        model = torch.compile(model)
+    return model, report
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The labels of one image: training ids ``uint8[H, W]``, positions in ``info.classes``."""
+
+    labels: np.ndarray
+    image: np.ndarray
+    dataset_info: DatasetInfo
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The dataset's own ids, ``uint8[H, W]``."""
+        return self.dataset_info.decode(self.labels)
+
+    @property
+    def colors(self) -> np.ndarray:
+        """RGB ``uint8[H, W, 3]``."""
+        return self.dataset_info.colorize(self.labels)
+
+    @property
+    def overlay(self) -> np.ndarray:
+        """The colors over the image, RGB ``uint8[H, W, 3]``."""
+        return self.dataset_info.overlay(self.image, self.labels)
+
+
+class Predictor:
+    """``Predictor(config, checkpoint)(image)`` gives the labels of an image at its own size.
+
+    When memory runs out, the image is cut into windows that overlap, smaller and smaller ones, with a warning: the
+    labels are then slightly other ones, since each window sees less around it.
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike | Config,
+        checkpoint: str | os.PathLike,
+        *,
+        mode: Literal["ss", "ms"] = "ss",
+        device: str | torch.device = "auto",
+        overrides: Sequence[str] = (),
+        windows_when_full: bool = True,
+    ) -> None:
+        """
+        Args:
+            config: the config, or its YAML file.
+            checkpoint: weights of any layout that we know.
+            mode: single-scale, or multi-scale and mirrored; see ``test`` of the config.
+            device: auto (a GPU when there is one), cpu, cuda, cuda:1, ...
+            overrides: ``dotted.key=value`` of the config.
+            windows_when_full: False raises when memory runs out.
+
+        Raises:
+            ConfigError: the config cannot be read, is of SegFix, or there is no such device.
+            CheckpointError: the checkpoint is damaged, belongs to another network, or contradicts the config.
+        """
+        if isinstance(config, Config) and overrides:
+            raise ConfigError("overrides belong to a config's file; this config is complete")
+        self.config = config if isinstance(config, Config) else load_config(Path(config), overrides)
+        if self.config.task != "semantic":
+            raise ConfigError(f"{self.config.name} is a config of task segfix, which has no labels to predict")
+        self.device = pick_device(device)
+        self.mode = mode
+        self.model, self.report = load_for_inference(self.config, Path(checkpoint), self.device)
+        self._windows_when_full = windows_when_full
+        self._limit: tuple[int, int] | None = None
+
+    def __call__(self, image: np.ndarray | Image.Image | str | os.PathLike) -> Prediction:
+        """The labels of one image: RGB ``uint8[H, W, 3]``, a PIL image, or a file.
+
+        Raises:
+            DataError: the file cannot be read, or the array is of another kind.
+        """
+        pixels = _pixels(image)
+        fitted = fit_image(pixels, self.config.data)
+        planes = torch.from_numpy(np.ascontiguousarray(fitted.transpose(2, 0, 1)))
+        labels, _ = self.predict(planes, pixels.shape[:2])
+        return Prediction(labels, pixels, self.config.dataset_info)
+
+    @torch.inference_mode()
+    def predict(self, image: torch.Tensor, size: tuple[int, int]) -> tuple[np.ndarray, LazyLogits]:
+        """Training ids ``uint8[*size]`` and logits of an image ``uint8[3, H, W]`` of the size that the network takes.
+
+        Raises:
+            OpensegError: memory runs out even in small windows.
+        """
+        images = image[None].to(self.device, non_blocking=True)
+        while True:
+            try:
+                rows = predict_scores(self.model, images, self.config, self.mode, size, self._limit)
+                return argmax(rows)[0].cpu().numpy(), rows
+            except (RuntimeError, MemoryError) as error:
+                if not self._windows_when_full or not is_out_of_memory(error):
+                    raise
+            # Here the error is gone, and with it what its frames held.
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._limit = self._smaller(tuple(images.shape[-2:]))
+
+    def _smaller(self, size: tuple[int, int]) -> tuple[int, int]:
+        before = self._limit or self.config.test.window or size
+        if max(before) <= _SMALLEST_WINDOW:
+            raise OpensegError(f"out of memory even in windows of {before[0]}x{before[1]} pixels; free some, or resize")
+        height, width = (max(min(a, b) // 2 // 32 * 32, _SMALLEST_WINDOW) for a, b in zip(before, size, strict=True))
+        logger.warning(
+            "out of memory: going on in windows of %dx%d pixels, whose labels differ slightly", height, width
+        )
+        return height, width
+
+
+def _pixels(image: np.ndarray | Image.Image | str | os.PathLike) -> np.ndarray:
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    if not isinstance(image, np.ndarray):
+        return read_image(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise DataError(f"an image is uint8[height, width, 3] in RGB, this array is {image.dtype}{list(image.shape)}")
+    return image

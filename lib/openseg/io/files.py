@@ -1,0 +1,148 @@
+"""Listing, matching and writing files, safely.
+
+Everything is written to a temporary file in the same folder and renamed: a reader never meets half a file, and an
+interrupted writer leaves the previous content. What cannot be made again is fsynced before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import math
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from openseg.errors import DataError, OpensegError
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "LABEL_SUFFIXES",
+    "atomic_write",
+    "file_hash",
+    "is_older",
+    "list_files",
+    "walk_files",
+    "without_nan",
+    "write_json",
+]
+
+logger = logging.getLogger("openseg")
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success it replaces ``path``, on any failure it is removed.
+
+    ``durable`` waits until the disk has it. Without, a loss of power soon after may leave an empty file, which
+    ``is_older`` takes for one that is to be made again; many small files are written several times faster.
+
+    Raises:
+        OpensegError: the folder cannot be written, or the disk is full. What stood at ``path`` is untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem[:80]}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        if durable:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        fix = "free some space" if full else "check the path and its permissions"
+        raise OpensegError(f"cannot write {path}: {error.strerror or error}; {fix} and run again") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically; NaN becomes null."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(without_nan(value), indent=1) + "\n", encoding="utf-8")
+
+
+def without_nan(value: Any) -> Any:
+    """``value`` with None in place of NaN and infinity, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def file_hash(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def is_older(made: Path, source: Path) -> bool:
+    """Whether a made file is older than what it was made of, or empty (see ``atomic_write``)."""
+    there = made.stat()
+    return there.st_size == 0 or there.st_mtime < source.stat().st_mtime
+
+
+def list_files(folder: str | os.PathLike, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
+    """Files below ``folder`` with one of ``suffixes``, sorted; links are followed, hidden files are left out.
+
+    Raises:
+        DataError: the folder is missing, unreadable, or holds no such file; a link leads to nothing.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    files = [Path(path) for path in sorted(walk_files(folder, suffixes))]
+    if not files:
+        raise DataError(f"{folder}: no file with a suffix of {', '.join(suffixes)}")
+    return files
+
+
+def walk_files(folder: str | os.PathLike, suffixes: tuple[str, ...] = ("",)) -> Iterator[str]:
+    """Files below ``folder`` with one of ``suffixes``; links are followed, hidden files are left out.
+
+    Raises:
+        DataError: a folder cannot be read, or a link leads to nothing.
+    """
+    yield from _walk(os.fspath(folder), suffixes, set())
+
+
+def _walk(folder: str, suffixes: tuple[str, ...], seen: set[tuple[int, int]]) -> Iterator[str]:
+    """``walk_files``; a folder that links lead to again is read once."""
+    try:
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        wanted = entry.name.lower().endswith(suffixes)
+        try:
+            is_dir, is_file = entry.is_dir(), wanted and entry.is_file()
+        except OSError as error:  # a link to itself
+            raise DataError(f"{entry.path}: cannot be read ({error.strerror}); fix or remove the link") from None
+        if is_dir:
+            yield from _walk(entry.path, suffixes, seen)
+        elif is_file:
+            yield entry.path
+        elif wanted and entry.is_symlink():
+            raise DataError(f"{entry.path}: a link to nothing; fix or remove it")

@@ -1,0 +1,346 @@
+"""Reading and writing images and label maps: what the pixels say, or one clear error.
+
+Pillow decodes, since it raises on truncated files where OpenCV returns a half-gray picture; plain PNGs, which training
+reads most, go to imagecodecs, which checks as strictly and is faster (docs/dependencies.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from openseg.errors import DataError
+from openseg.io.files import atomic_write
+
+__all__ = [
+    "color_mode",
+    "decode_gray_png",
+    "is_marked",
+    "is_turned_in_place",
+    "read_color_label",
+    "read_image",
+    "read_label",
+    "read_palette",
+    "require_same_size",
+    "write_image",
+    "write_label",
+]
+
+_IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_LABEL_MODES = ("L", "P", "1", "I;16", "I;16B", "I")
+_LABEL_FORMATS = ("PNG", "TIFF", "BMP")
+_MAX_PIXELS = 178_956_970  # where Pillow stops too
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_START = 16  # signature, then length and name of the header
+_PNG_HEADER = struct.Struct(">IIBBBBB")
+_PNG_GREY, _PNG_INDEXED = 0, 3
+_PNG_UP = 2  # the filter of a row that is stored as its difference to the one above
+_PNG_LEVEL = 2
+_PNG_BEGINNING = 200  # bytes: the header and the text of write_label
+# What changes how a PNG is shown or how many pictures it holds; Pillow sees to those.
+_PNG_NEEDED = {b"IHDR", b"PLTE", b"IDAT"}
+_PNG_SPECIAL = {b"acTL", b"eXIf", b"tRNS"}
+
+
+def _read_plain_png(path: Path, colors: bool) -> np.ndarray | None:
+    """A PNG of 8 or 16-bit grays ``[H, W]``, or of 8-bit ``colors`` ``[H, W, 3]``; None for whatever is not that."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(_PNG_START)
+            if start[: len(_PNG_SIGNATURE)] != _PNG_SIGNATURE:
+                return None
+            content = start + file.read()
+        width, height, bits, kind, *_ = _PNG_HEADER.unpack_from(content, _PNG_START)
+        if (bits, kind) not in (((8, 2),) if colors else ((8, 0), (16, 0))) or width * height > _MAX_PIXELS:
+            return None
+        if any(name in _PNG_SPECIAL for name, _ in _chunks(content)):
+            return None
+        return imagecodecs.png_decode(content) if colors else decode_gray_png(content)
+    except (OSError, ValueError, struct.error, imagecodecs.PngError):
+        return None  # _open finds out what is wrong with it
+
+
+def _chunks(content: bytes, check: bool = False) -> Iterator[tuple[bytes, memoryview]]:
+    """Name and content of each part of a PNG; with ``check`` a ValueError where a needed one differs from its sum."""
+    place, name = len(_PNG_SIGNATURE), b""
+    while name != b"IEND":
+        length, name = struct.unpack_from(">I4s", content, place)
+        part = memoryview(content)[place + 8 : place + 8 + length]
+        if check and name in _PNG_NEEDED:
+            (expected,) = struct.unpack_from(">I", content, place + 8 + length)
+            if zlib.crc32(part, zlib.crc32(name)) != expected:
+                raise ValueError(f"the checksum of its {name.decode()} differs")
+        yield name, part
+        place += length + 12
+
+
+def decode_gray_png(content: bytes) -> np.ndarray:
+    """The grays ``uint8`` or ``uint16[H, W]`` of a PNG; those of ``write_label`` in a fraction of the time of others.
+
+    Raises:
+        ValueError, imagecodecs.PngError: of another kind, or damaged.
+    """
+    with contextlib.suppress(struct.error, zlib.error, imagecodecs.ZlibngError):  # libpng says what is wrong
+        width, height, bits, kind, *_, interlaced = _PNG_HEADER.unpack_from(content, _PNG_START)
+        if bits not in (8, 16) or kind != _PNG_GREY:
+            raise ValueError("not a picture of 8 or 16-bit grays")
+        packed = b"".join(part for name, part in _chunks(content, check=True) if name == b"IDAT")
+        first = zlib.decompressobj().decompress(packed, 1)
+        if not interlaced and first == bytes([_PNG_UP]):
+            length = 1 + width * bits // 8
+            rows = np.frombuffer(imagecodecs.zlibng_decode(packed, out=height * length), np.uint8)
+            rows = rows.reshape(height, length)
+            if (rows[:, 0] == _PNG_UP).all():
+                values = rows[:, 1:].copy()
+                for y in range(1, height):  # np.add.accumulate goes down the columns one by one
+                    values[y] += values[y - 1]
+                return values if bits == 8 else values.view(">u2").astype(np.uint16)
+    return imagecodecs.png_decode(content)
+
+
+def _open(path: Path) -> tuple[Image.Image, str]:
+    """An image with its pixels read, and how the file stores them, such as ``L;4`` or ``RGB;16B``.
+
+    It holds one picture of a size that fits into memory.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata, and of sizes that are refused below
+            image = Image.open(path)
+            _require_one_picture(image, path)
+            stored = _raw_mode(image)
+            image.load()
+            if image.format == "PNG":  # whose checksums Pillow leaves aside
+                for _ in _chunks(path.read_bytes(), check=True):
+                    pass
+            return image, stored
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file{' (a link to nothing)' if path.is_symlink() else ''}") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: a folder, not an image") from None
+    except PermissionError:
+        raise DataError(f"{path}: permission denied; make it readable for this user") from None
+    except UnidentifiedImageError:
+        empty = path.stat().st_size == 0
+        raise DataError(f"{path}: {'an empty file' if empty else 'not an image'}; replace or remove it") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"{path}: more than {_MAX_PIXELS:,} pixels; cut it into tiles") from None
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's plugins raise whatever they meet in a damaged file
+        raise DataError(f"{path}: unreadable or truncated ({error}); copy it again or remove it") from None
+
+
+def _require_one_picture(image: Image.Image, path: Path) -> None:
+    if image.width * image.height > _MAX_PIXELS:
+        raise DataError(
+            f"{path}: {image.height} x {image.width} is more than {_MAX_PIXELS:,} pixels; cut it into tiles"
+        )
+    # A camera's MPO holds the photo first and its preview after it.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise DataError(f"{path}: holds {image.n_frames} pictures (animated or multi-page); save one of them")
+
+
+def _raw_mode(image: Image.Image) -> str:
+    arguments = image.tile[0][3] if image.tile else ""
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes an image upright, by its EXIF orientation."""
+    with contextlib.suppress(Exception):  # damaged metadata of a good picture
+        return _TURNS.get(image.getexif().get(_ORIENTATION))
+    return None
+
+
+def is_turned_in_place(path: str | os.PathLike) -> bool:
+    """Whether an image's EXIF orientation mirrors it or turns it by 180 degrees, which its size does not show."""
+    with contextlib.suppress(Exception), Image.open(path) as image:
+        return image.getexif().get(_ORIENTATION) in (2, 3, 4)
+    return False
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Read an image as RGB ``uint8[H, W, 3]`` (read-only), upright: its EXIF orientation is applied.
+
+    Gray and palette images become RGB, CMYK is converted, transparency is dropped.
+
+    Raises:
+        DataError: missing, not an image, truncated, more than 8 bits a channel, or several pictures in one.
+    """
+    path = Path(path)
+    plain = _read_plain_png(path, colors=True)
+    if plain is not None:
+        return plain
+    image, stored = _open(path)
+    if image.mode not in _IMAGE_MODES or "16" in stored:
+        raise DataError(
+            f"{path}: pixels of kind {stored or image.mode}; images have 8 bits a channel, so choose the range that "
+            "matters and convert it"
+        )
+    turn = _turn(image)
+    image = image if turn is None else image.transpose(turn)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _open_label(path: Path) -> tuple[Image.Image, str]:
+    image, stored = _open(path)
+    if image.format not in _LABEL_FORMATS or image.info.get("compression") in ("jpeg", "webp"):
+        raise DataError(
+            f"{path}: a label map saved as {image.format}, whose compression changes values; save labels as PNG"
+        )
+    if _turn(image) is not None:
+        raise DataError(f"{path}: a label map with an EXIF orientation, which not all programs see; save it without")
+    return image, stored
+
+
+def read_label(path: str | os.PathLike) -> np.ndarray:
+    """Read a single-channel label map as ``uint8[H, W]``, or ``uint16`` for 16-bit files; palette indices stay indices.
+
+    Raises:
+        DataError: missing, truncated, lossy, not single-channel, or beyond 16 bits.
+    """
+    path = Path(path)
+    plain = _read_plain_png(path, colors=False)
+    if plain is not None:
+        return plain
+    image, stored = _open_label(path)
+    if image.mode not in _LABEL_MODES:
+        raise DataError(f"{path}: a label map has one channel of class ids, this file is {image.mode}; {_mend(image)}")
+    labels = np.array(image)
+    if labels.dtype == np.bool_:
+        return labels.astype(np.uint8)
+    few_bits = re.fullmatch(r"L;([24])", stored)
+    if few_bits:  # Pillow stretches these grays to 0..255
+        labels //= np.uint8(255 // (2 ** int(few_bits[1]) - 1))
+    if labels.dtype not in (np.uint8, np.uint16):
+        if labels.min() < 0 or labels.max() > np.iinfo(np.uint16).max:
+            raise DataError(f"{path}: label values from {labels.min()} to {labels.max()} do not fit 16 bits")
+        labels = labels.astype(np.uint16)
+    return labels
+
+
+def _mend(image: Image.Image) -> str:
+    if image.mode == "RGB":
+        red, green, blue = image.split()
+        if red.tobytes() == green.tobytes() == blue.tobytes():
+            return "its three channels are the same, so save one of them"
+        return "if its colors stand for classes, say label_colors in the dataset's file (docs/your-data.md)"
+    return "save the channel that holds the ids"
+
+
+def color_mode(path: str | os.PathLike) -> str:
+    """How an image file has its colors: ``RGB`` or ``RGBA``, ``P`` of a palette, or something else of none."""
+    with contextlib.suppress(Exception), Image.open(path) as image:
+        return image.mode
+    return ""  # reading it says what is wrong
+
+
+def read_palette(path: str | os.PathLike) -> bytes | None:
+    """RGB of each value of an indexed image, or None."""
+    with Image.open(path) as image:
+        palette = image.getpalette() if image.mode == "P" else None
+    return None if palette is None else bytes(palette)
+
+
+def read_color_label(path: str | os.PathLike) -> np.ndarray:
+    """Read a label map whose colors stand for classes as RGB ``uint8[H, W, 3]``.
+
+    Raises:
+        DataError: missing, truncated, lossy, not a picture of 8-bit colors, or partly transparent.
+    """
+    path = Path(path)
+    image, _ = _open_label(path)
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
+        raise DataError(f"{path}: partly transparent colors; save the label map without transparency")
+    if image.mode not in ("RGB", "RGBA", "P"):
+        raise DataError(
+            f"{path}: the dataset says label_colors, this file is {image.mode}; save colors as RGB, or drop that key"
+        )
+    return np.asarray(image.convert("RGB"))
+
+
+def require_same_size(path: object, shape: Sequence[int], other: object, other_shape: Sequence[int]) -> None:
+    """Raises DataError where the maps of two files that belong together differ in size."""
+    if tuple(shape[:2]) != tuple(other_shape[:2]):
+        turned = tuple(shape[:2]) == tuple(other_shape[1::-1])
+        hint = "; one of them is turned by 90 degrees (EXIF orientation of the image?)" if turned else ""
+        raise DataError(
+            f"{path}: size {shape[0]} x {shape[1]} differs from {other} {other_shape[0]} x {other_shape[1]}{hint}"
+        )
+
+
+def is_marked(content: bytes, text: tuple[str, str]) -> bool:
+    """Whether a PNG begins with the ``text`` that ``write_label`` gave it."""
+    return "\0".join(text).encode("latin-1") in content[:_PNG_BEGINNING]
+
+
+def write_label(
+    path: str | os.PathLike, labels: np.ndarray, palette: bytes | None = None, text: tuple[str, str] | None = None
+) -> None:
+    """Write ``labels`` (``uint8`` or ``uint16``, ``[H, W]``) as PNG, atomically.
+
+    ``palette`` (RGB of each value) makes an indexed PNG; ``text`` is a keyword and what it says.
+
+    Raises:
+        DataError: labels of another kind.
+    """
+    if labels.dtype not in (np.uint8, np.uint16) or labels.ndim != 2 or not labels.size:
+        raise DataError(
+            f"{path}: a label map is uint8 or uint16[height, width], this is {labels.dtype}{list(labels.shape)}"
+        )
+    if palette is not None and labels.dtype != np.uint8:
+        raise DataError(f"{path}: a palette has 256 colors, so the labels must be uint8")
+    content = _encode_png(labels, palette, text)
+    with atomic_write(path, durable=False) as temporary:
+        temporary.write_bytes(content)
+
+
+def _encode_png(labels: np.ndarray, palette: bytes | None, text: tuple[str, str] | None) -> bytes:
+    """A PNG of one channel, in a tenth of the time that Pillow takes: each row less the one above, and zlib-ng."""
+    height, width = labels.shape
+    bits = 8 * labels.itemsize
+    values = labels.astype(f">u{labels.itemsize}", order="C").view(np.uint8).reshape(height, -1)
+    rows = np.empty((height, values.shape[1] + 1), np.uint8)
+    rows[:, 0] = _PNG_UP
+    rows[0, 1:] = values[0]
+    np.subtract(values[1:], values[:-1], out=rows[1:, 1:])
+    kind = _PNG_GREY if palette is None else _PNG_INDEXED
+    chunks = [(b"IHDR", _PNG_HEADER.pack(width, height, bits, kind, 0, 0, 0))]
+    if palette is not None:
+        chunks.append((b"PLTE", palette.ljust(3 * 256, b"\0")))  # a color for every value
+    if text is not None:
+        chunks.append((b"tEXt", "\0".join(text).encode("latin-1")))
+    chunks += [(b"IDAT", imagecodecs.zlibng_encode(rows, level=_PNG_LEVEL)), (b"IEND", b"")]
+    parts = [_PNG_SIGNATURE]
+    for name, content in chunks:
+        parts += [struct.pack(">I", len(content)), name, content, struct.pack(">I", zlib.crc32(name + content))]
+    return b"".join(parts)
+
+
+def write_image(path: str | os.PathLike, image: Image.Image | np.ndarray) -> None:
+    """Write a PIL image or an RGB ``uint8[H, W, 3]`` array, atomically."""
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    with atomic_write(path, durable=False) as temporary:
+        image.save(temporary, compress_level=3)

@@ -1,0 +1,97 @@
+"""Work by several processes or threads, in order, with failures raised in the caller."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import cv2
+
+from openseg.errors import OpensegError
+from openseg.io.progress import progress
+
+__all__ = ["Writers", "map_parallel", "run_parallel"]
+
+_CHUNK = 16
+
+
+def map_parallel(work: Callable[[Any], Any], items: Sequence[Any], what: str, workers: int) -> Iterator[Any]:
+    """``work(item)`` of every item, in order, by ``workers`` processes under a progress bar; a failure is raised."""
+    if workers <= 1 or len(items) <= 1:
+        for item in progress(items, len(items), what):
+            yield work(item)
+        return
+    size = max(min(len(items) // (8 * workers), _CHUNK), 1)
+    with ProcessPoolExecutor(workers, initializer=_init_worker) as pool:
+        try:
+            yield from progress(_in_order(pool, work, items, size, 4 * workers), len(items), what)
+        except BrokenProcessPool:
+            raise OpensegError(f"{what}: a worker process died, perhaps out of memory; use fewer --workers") from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, work: Callable[[Any], Any], items: Sequence[Any], size: int, most: int
+) -> Iterator[Any]:
+    """Results in the order of ``items``; at most ``most`` chunks are under way, so that results do not pile up."""
+    pending: deque[Future] = deque()
+    for first in range(0, len(items), size):
+        if len(pending) >= most:
+            yield from pending.popleft().result()
+        pending.append(pool.submit(_work_through, work, items[first : first + size]))
+    while pending:
+        yield from pending.popleft().result()
+
+
+def _work_through(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    return [work(item) for item in items]
+
+
+def run_parallel(work: Callable[[Any], None], items: Sequence[Any], what: str, workers: int) -> None:
+    """``map_parallel`` for work that gives nothing back."""
+    for _ in map_parallel(work, items, what, workers):
+        pass
+
+
+def _init_worker() -> None:
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent handles it
+    cv2.setNumThreads(0)  # its threads do not survive the fork, and every core has its process
+
+
+def _die_with_parent() -> None:
+    """Else workers of a killed call would go on writing beside the next one."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+class Writers:
+    """Threads that write files while the caller computes; at most ``2 * threads`` pieces of work wait."""
+
+    def __init__(self, threads: int = 2) -> None:
+        self._pool = ThreadPoolExecutor(threads)
+        self._pending: deque[Future] = deque()
+        self._most = 2 * threads
+
+    def submit(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Do ``work(*arguments)`` in a thread; a failure is raised by a later call or at the end."""
+        while len(self._pending) >= self._most:
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(work, *arguments))
+
+    def __enter__(self) -> Writers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown(wait=True)
+        while kind is None and self._pending:
+            self._pending.popleft().result()

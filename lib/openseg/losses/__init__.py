@@ -1,0 +1,1 @@
+"""Training losses: one file each, by name, and their weighted sum."""

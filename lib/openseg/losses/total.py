@@ -1,0 +1,118 @@
+"""The weighted sum of losses that a config asks for.
+
+Logits come at the head's stride and are resized here to the label's size. When no pixel counts, a loss is a zero that
+is still connected to the network, never NaN. Nothing here waits for a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openseg.config import Config
+from openseg.config.losses import PixelLossTerm
+from openseg.errors import ConfigError
+from openseg.losses import boundary, region  # noqa: F401  (registered by being imported)
+from openseg.losses.cross_entropy import PixelScope, cross_entropy, pixel_count
+from openseg.losses.registry import LOSSES
+from openseg.losses.segfix import SegFixLoss
+from openseg.models.base import SegmentorOutput
+from openseg.models.layers import resize_logits
+from openseg.registry import parameters_of
+
+__all__ = ["SegmentationLoss", "build_loss"]
+
+
+class SegmentationLoss:
+    """The sum of ``weight`` times each loss of the main logits, and ``aux_weight`` times those of the auxiliary ones.
+
+    With a ``scope``, means are over the pixels of its processes and of all parts of a batch, so that the mean of what
+    processes and parts give is the loss of the whole.
+    """
+
+    def __init__(
+        self, terms: Sequence[PixelLossTerm], class_weights: Tensor | None = None, scope: PixelScope | None = None
+    ) -> None:
+        self.terms, self.class_weights, self.scope = tuple(terms), class_weights, scope
+        self._functions = [LOSSES.look_up(term.type, "loss.type") for term in self.terms]
+
+    def __call__(
+        self, output: SegmentorOutput, batch: dict[str, Tensor], whole: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Named values, of which ``loss`` is to be minimized; ``whole`` is the batch of which ``batch`` is a part."""
+        labels = batch["label"]
+        size = (labels.shape[-2], labels.shape[-1])
+        main = resize_logits(output.logits.float(), size)
+        aux = None
+        if output.aux_logits is not None and any(term.aux_weight > 0 for term in self.terms):
+            aux = resize_logits(output.aux_logits.float(), size)
+        total: Tensor | None = None
+        values: dict[str, Tensor] = {}
+        for place, term in enumerate(self.terms):
+            loss = self._value(place, main, labels, whole)
+            total = term.weight * loss if total is None else total + term.weight * loss
+            values["main" if len(self.terms) == 1 else self._name(place)] = loss.detach()
+            if aux is not None and term.aux_weight > 0:
+                aux_loss = self._value(place, aux, labels, whole, auxiliary=True)
+                total = total + term.aux_weight * aux_loss
+                values["aux" if len(self.terms) == 1 else f"aux {self._name(place)}"] = aux_loss.detach()
+        assert total is not None
+        return {"loss": total, **values}
+
+    def _name(self, place: int) -> str:
+        """A term's type, with a number if there are more of it."""
+        kind = self.terms[place].type
+        before = sum(term.type == kind for term in self.terms[:place])
+        return f"{kind} {before + 1}" if before else kind
+
+    def _value(
+        self, place: int, logits: Tensor, labels: Tensor, whole: dict[str, Tensor] | None, auxiliary: bool = False
+    ) -> Tensor:
+        term, function = self.terms[place], self._functions[place]
+        class_weights = self.class_weights if term.class_weights else None
+        scope = self.scope if getattr(term, "mean_over", "process") == "batch" else None
+        if function is cross_entropy or (auxiliary and term.type == "ohem"):  # OHEM picks among main pixels only
+            return cross_entropy(logits, labels, class_weights, self._count(labels, class_weights, scope, whole))
+        context: dict[str, Any] = {"class_weights": class_weights, "scope": scope}
+        known = parameters_of(function)
+        provided = {name: value for name, value in context.items() if name in known}
+        return function(logits, labels, **term.options, **provided)
+
+    @staticmethod
+    def _count(
+        labels: Tensor, class_weights: Tensor | None, scope: PixelScope | None, whole: dict[str, Tensor] | None
+    ) -> Tensor | None:
+        """What a sum of cross-entropies is divided by, if not by the number of its own pixels."""
+        if scope is None:
+            return None
+        all_labels = labels if whole is None else whole["label"]
+        return scope.mean(pixel_count(all_labels, class_weights) / (len(all_labels) / len(labels)))
+
+
+def build_loss(config: Config, device: torch.device, scope: PixelScope | None = None) -> SegmentationLoss | SegFixLoss:
+    """The loss of a config: ``loss(output, batch)`` gives named values, of which ``loss`` is to be minimized.
+
+    ``scope`` is what ``loss.mean_over=batch`` is about.
+
+    Raises:
+        ConfigError: it asks for class weights, and the dataset or the loss has none.
+    """
+    if config.task == "segfix":
+        (term,) = config.loss
+        scope = scope if getattr(term, "mean_over", "") == "batch" else None
+        return SegFixLoss(**term.options, mask_threshold=config.segfix.mask_threshold, scope=scope)
+    terms = [term for term in config.loss if isinstance(term, PixelLossTerm)]
+    weighted = [term for term in terms if term.class_weights]
+    for term in weighted:
+        if "class_weights" not in parameters_of(LOSSES.look_up(term.type, "loss.type")):
+            raise ConfigError(f"loss.class_weights: the loss '{term.type}' takes no class weights; set it to false")
+    values = config.dataset_info.class_weights if weighted else None
+    if weighted and values is None:
+        raise ConfigError(
+            f"loss.class_weights: {config.dataset_info.name} has none; give its classes weights (main.py check "
+            "suggests some), or set it to false"
+        )
+    return SegmentationLoss(terms, None if values is None else torch.tensor(values, device=device), scope)

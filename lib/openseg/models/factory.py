@@ -1,0 +1,162 @@
+"""Networks from names and plain arguments; anybody's backbones and heads can be registered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from openseg.errors import ConfigError
+from openseg.models.backbones.hrnet import HRNET_SPECS, HRNEXT_SPECS, HRNet, HRNeXt
+from openseg.models.backbones.resnet import RESNET_SPECS, ResNet
+from openseg.models.base import require_backbone
+from openseg.models.heads.base_oc import BaseOCHead, FCNHead
+from openseg.models.heads.isa import ISAHead
+from openseg.models.heads.ocr import ASPOCRHead, OCRHead
+from openseg.models.segmentor import Segmentor
+from openseg.registry import Registry, call_builder, parameters_of
+
+if TYPE_CHECKING:
+    from openseg.config import Config
+
+__all__ = ["BACKBONES", "HEADS", "build_model", "create_backbone", "create_model", "register_backbone", "register_head"]
+
+BACKBONES: Registry[Callable[..., nn.Module]] = Registry("backbone")
+HEADS: Registry[Callable[..., nn.Module]] = Registry("head")
+
+for _name, _resnet in RESNET_SPECS.items():
+    BACKBONES[_name] = partial(ResNet, _resnet)
+for _name, _hrnet in HRNET_SPECS.items():
+    BACKBONES[_name] = partial(HRNet, _hrnet)
+for _name, _hrnext in HRNEXT_SPECS.items():
+    BACKBONES[_name] = partial(HRNeXt, _hrnext)
+HEADS |= {"fcn": FCNHead, "base_oc": BaseOCHead, "isa": ISAHead, "ocr": OCRHead, "asp_ocr": ASPOCRHead}
+
+
+def register_backbone(name: str, builder: Callable[..., nn.Module] | None = None) -> Any:
+    """Make ``builder(**options)`` the backbone ``name``; without ``builder`` a decorator of a class or function.
+
+    What it gives must satisfy ``openseg.models.base.Backbone``. If it has a parameter ``in_channels``, it is told how
+    many channels images have.
+
+    Example::
+
+        @openseg.register_backbone("two_convolutions")
+        class TwoConvolutions(torch.nn.Module): ...
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+    return BACKBONES.register(name, builder)
+
+
+def register_head(name: str, builder: Callable[..., nn.Module] | None = None) -> Any:
+    """Make ``builder(channels, strides, num_classes, **options)`` the head ``name``; see ``register_backbone``.
+
+    What it gives must satisfy ``openseg.models.base.Head``.
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+    return HEADS.register(name, builder)
+
+
+def create_backbone(name: str, in_channels: int = 3, options: Mapping[str, Any] | None = None) -> nn.Module:
+    """A randomly initialized backbone.
+
+    Raises:
+        ConfigError: unknown name or option, or a module that is no backbone.
+    """
+    builder = BACKBONES.look_up(name, "model.backbone")
+    options = dict(options or {})
+    if "in_channels" in parameters_of(builder):
+        options["in_channels"] = in_channels
+    elif in_channels != 3:
+        raise ConfigError(f"backbone '{name}' has no parameter in_channels; it takes images of 3 channels only")
+    backbone = call_builder(builder, f"backbone '{name}'", **options)
+    require_backbone(backbone, name)
+    return backbone
+
+
+def create_model(
+    backbone: str | nn.Module = "hrnet48",
+    head: str = "ocr",
+    num_classes: int = 19,
+    *,
+    pretrained: str | os.PathLike[str] | None = None,
+    in_channels: int = 3,
+    backbone_options: Mapping[str, Any] | None = None,
+    **head_options: Any,
+) -> Segmentor:
+    """A semantic segmentation network in training mode on the CPU.
+
+    Args:
+        backbone: a registered name, such as hrnet48 or resnet101 (MODEL_ZOO.md), or a module that satisfies
+            ``openseg.models.base.Backbone``.
+        head: a registered name, such as ocr, isa or base_oc.
+        num_classes: channels of the logits.
+        pretrained: ImageNet weights of the backbone; None leaves it randomly initialized.
+        in_channels: channels of the images.
+        backbone_options: further arguments of the backbone, such as ``{"output_stride": 16}`` of a ResNet.
+        head_options: further arguments of the head, such as ``head_channels=256``.
+
+    Returns:
+        ``model(images: float[B, C, H, W])`` gives ``.logits`` and ``.aux_logits``, each ``float[B, K, h, w]`` at the
+        head's stride.
+
+    Raises:
+        ConfigError: unknown names or options.
+        CheckpointError: ``pretrained`` is damaged or of another backbone.
+
+    Example:
+        >>> import openseg, torch
+        >>> model = openseg.create_model("hrnet_tiny", "ocr", num_classes=7, head_channels=32, key_channels=16)
+        >>> model.eval()(torch.zeros(1, 3, 64, 96)).logits.shape
+        torch.Size([1, 7, 16, 24])
+    """
+    if num_classes < 1:
+        raise ConfigError(f"num_classes={num_classes}: a network has at least one class")
+    name = backbone if isinstance(backbone, str) else type(backbone).__name__
+    if isinstance(backbone, str):
+        module = create_backbone(backbone, in_channels, backbone_options)
+    else:
+        module = backbone
+        require_backbone(module, name)
+    builder = HEADS.look_up(head, "model.head")
+    facts = tuple(module.channels), tuple(module.strides)  # type: ignore[arg-type]
+    model = Segmentor(module, call_builder(builder, f"head '{head}'", *facts, num_classes, **head_options))
+    if pretrained is not None:
+        from openseg.models.checkpoint.io import load_backbone
+
+        load_backbone(module, pretrained)
+    return model
+
+
+def build_model(config: Config) -> nn.Module:
+    """The randomly initialized network of a config: ``Segmentor`` or ``SegFix``, in training mode.
+
+    Of the settings of ``model``, a backbone or head gets those that it has a parameter for.
+
+    Raises:
+        ConfigError: unknown backbone, head or option.
+    """
+    model = config.model
+    options = model.backbone_options | {
+        name: value for name, value in model.backbone_settings.items() if value is not None
+    }
+    if config.task == "segfix":
+        from openseg.models.segfix import SegFix
+
+        return SegFix(create_backbone(model.backbone, options=options), model.activation)
+    known = parameters_of(HEADS.look_up(model.head, "model.head"))
+    head_options = {name: value for name, value in model.head_settings.items() if name in known}
+    return create_model(
+        model.backbone,
+        model.head,
+        config.dataset_info.num_classes,
+        backbone_options=options,
+        **head_options | model.head_options,
+    )

@@ -1,0 +1,45 @@
+"""Modules of the user that register backbones, heads, losses, metrics or transforms."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from openseg.errors import ConfigError
+
+__all__ = ["load_plugins", "loaded_plugins"]
+
+_LOADED: dict[str, tuple[str, ...]] = {}
+
+
+def load_plugins(names: Iterable[str], folders: Iterable[Path] = ()) -> None:
+    """Import modules once; what they register is known from then on.
+
+    Args:
+        names: as in an import statement, such as ``my_package.heads``.
+        folders: where else to look for them, beside the places that Python knows and the current folder.
+
+    Raises:
+        ConfigError: a module cannot be imported.
+    """
+    for name in names:
+        if name in _LOADED:
+            continue
+        more = [str(folder.resolve()) for folder in (*folders, Path())]
+        sys.path.extend(more)
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # it is the user's code, which may raise anything
+            raise ConfigError(f"plugins: {name} cannot be imported ({type(error).__name__}: {error})") from error
+        finally:
+            for folder in more:
+                sys.path.remove(folder)
+        _LOADED[name] = tuple(more)
+
+
+def loaded_plugins() -> list[tuple[str, tuple[str, ...]]]:
+    """Names of the modules that were loaded and where they were looked for, for worker processes."""
+    return list(_LOADED.items())

@@ -1,0 +1,136 @@
+"""Where the time of training and of prediction goes: the real code, with a clock between its parts."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from openseg.config import Config
+from openseg.datasets.loaders import TrainSet, iterate_training
+from openseg.datasets.splits import list_split
+from openseg.datasets.transforms import normalize
+from openseg.distributed import Group
+from openseg.inference import argmax, from_tensor, resized
+from openseg.inference.prepare import prepare_for_inference
+from openseg.io.progress import progress
+from openseg.labels import IGNORE_INDEX
+from openseg.segfix.directions import NUM_DIRECTIONS
+from openseg.training.state import build_training
+from openseg.training.step import Step, to_device
+
+__all__ = ["PREDICTION", "TRAINING", "measure", "random_batches"]
+
+TRAINING = ("load", "transfer", "forward", "loss", "backward", "optimizer")
+PREDICTION = ("transfer", "forward", "post")
+_MEBI = 2**20
+
+
+def measure(
+    config: Config, device: torch.device, iterations: int, warm_up: int, random_data: bool
+) -> dict[str, dict[str, float]]:
+    """Mean milliseconds of the parts of an update and of a prediction at the size of a training crop.
+
+    What is read ahead by workers is not counted, since it would hide how slowly they read.
+
+    ``random_data``: random images and labels in place of the dataset.
+    """
+    if not random_data:
+        warm_up = max(warm_up, 2 * config.data.workers + 1)
+    count = warm_up + iterations
+    train = config.train.model_copy(update={"max_iters": max(count, config.train.max_iters)})
+    config = config.model_copy(update={"train": train})
+    batches = random_batches(config) if random_data else _batches(config, device)
+    training = build_training(config, device, Path())
+    step, clock, rounds = Step(training, Group()), _Clock(device), []
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    items = to_device(batches, device)
+    for _ in progress(range(count), count, "train"):
+        clock.start()
+        batch = next(items)
+        clock.mark("load")
+        step(batch, clock.mark)
+        training.iteration += 1
+        rounds.append(clock.seconds)
+    results = {"training": _means(rounds[warm_up:], TRAINING, train.batch_size)}
+    if device.type == "cuda":
+        results["training"]["peak MiB"] = torch.cuda.max_memory_allocated(device) / _MEBI
+    rounds = list(_predict(config, training.model, batch["image"][:1].cpu(), device, count))
+    results["prediction"] = _means(rounds[warm_up:], PREDICTION, 1)
+    return results
+
+
+class _Clock:
+    """Seconds between marks, by name; waits for the device at each, so the parts of a GPU's work are told apart."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+        self.start()
+
+    def start(self) -> None:
+        self.seconds = {}
+        self._last = time.perf_counter()
+
+    def mark(self, name: str) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+
+def _batches(config: Config, device: torch.device) -> Iterator[dict[str, Tensor]]:
+    dataset = TrainSet(config, list_split(config, config.data.train_split))
+    return iterate_training(dataset, 0, device.type == "cuda")
+
+
+def random_batches(config: Config) -> Iterator[dict[str, Tensor]]:
+    """The same batch of noise again and again; a tenth of its pixels is ignored."""
+    rng = torch.Generator().manual_seed(0)
+    size = (config.train.batch_size, *config.augment.crop_size)
+
+    def labels(classes: int) -> Tensor:
+        values = torch.randint(0, classes, size, generator=rng, dtype=torch.uint8)
+        return torch.where(torch.rand(size, generator=rng) < 0.1, torch.tensor(IGNORE_INDEX, dtype=torch.uint8), values)
+
+    batch = {
+        "image": torch.randint(0, 256, (size[0], 3, *size[1:]), generator=rng, dtype=torch.uint8),
+        "window": torch.tensor([[0, 0, *size[1:]]] * size[0]),
+    }
+    if config.task == "segfix":
+        batch |= {"mask": labels(2), "direction": labels(NUM_DIRECTIONS)}
+    else:
+        batch["label"] = labels(len(config.dataset_info.classes))
+    while True:
+        yield batch
+
+
+@torch.inference_mode()
+def _predict(
+    config: Config, model: torch.nn.Module, image: Tensor, device: torch.device, count: int
+) -> Iterator[dict[str, float]]:
+    dtype = torch.bfloat16 if config.test.precision == "bf16" else torch.float32
+    model = prepare_for_inference(model.eval(), dtype)
+    clock, size = _Clock(device), tuple(image.shape[-2:])
+    for _ in progress(range(count), count, "predict"):
+        clock.start()
+        images = normalize(image.to(device), config.normalization)
+        clock.mark("transfer")
+        output = model(images) if config.task == "segfix" else model(images, aux=False)
+        clock.mark("forward")
+        logits = output.direction_logits if config.task == "segfix" else output.logits
+        argmax(resized(from_tensor(logits.float()), size)).cpu()
+        clock.mark("post")
+        yield clock.seconds
+
+
+def _means(rounds: list[dict[str, float]], names: tuple[str, ...], images: int) -> dict[str, float]:
+    """Milliseconds of each part, and images a second."""
+    parts = {name: 1000 * statistics.fmean(each.get(name, 0.0) for each in rounds) for name in names}
+    return {"images/s": 1000 * images / sum(parts.values()), **parts}

@@ -1,0 +1,185 @@
+"""One update: a batch through the network, the loss, the gradient, the optimizer. Nothing in it waits for a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from openseg.config import Config
+from openseg.datasets.transforms import normalize
+from openseg.distributed import Group, end_with_the_others
+from openseg.errors import ConfigError
+from openseg.losses.total import build_loss
+from openseg.models.base import freeze_statistics
+from openseg.training.schedule import set_lr
+from openseg.training.state import Training
+
+__all__ = ["Step", "local_batch_size", "to_device"]
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_WINDOW = "window"  # of a batch: read on the CPU, where reading it waits for nothing
+
+
+def local_batch_size(config: Config, group: Group) -> int:
+    """Samples of an update that one process computes.
+
+    Raises:
+        ConfigError: the batch cannot be shared equally.
+    """
+    train = config.train
+    if train.batch_size % (group.world * train.accumulate):
+        raise ConfigError(
+            f"train.batch_size={train.batch_size} cannot be shared equally by {group.world} processes with "
+            f"train.accumulate={train.accumulate}; use a multiple of {group.world * train.accumulate}"
+        )
+    return train.batch_size // group.world
+
+
+def to_device(batches: Iterator[dict[str, Tensor]], device: torch.device) -> Iterator[dict[str, Tensor]]:
+    """Batches on ``device``; those for a GPU are copied beside the computation of the one before."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    stream, ahead = torch.cuda.Stream(device), None
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            moved = {
+                key: value if key == _WINDOW else value.to(device, non_blocking=True) for key, value in batch.items()
+            }
+        if ahead is not None:
+            yield ahead
+        torch.cuda.current_stream(device).wait_stream(stream)
+        for key, value in moved.items():
+            if key != _WINDOW:
+                value.record_stream(torch.cuda.current_stream(device))
+        ahead = moved
+    if ahead is not None:
+        yield ahead
+
+
+def _no_mark(_: str) -> None:
+    pass
+
+
+class Step:
+    """``step(batch)`` makes one update of a training and gives the terms of its loss, on the device.
+
+    Attributes:
+        grad_norm: length of the last gradient, before it was clipped, ``float32[]``.
+        skipped: updates in a row, up to the last one, whose gradient was not finite and which were not made.
+    """
+
+    def __init__(self, training: Training, group: Group) -> None:
+        config, device = training.config, training.device
+        self.training, self.group = training, group
+        self.batch_size = local_batch_size(config, group)
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()  # all crops are of one size
+        self.loss = build_loss(config, device, group)
+        self.scaler = training.scaler
+        with end_with_the_others():
+            self.network = self._parallel(training.model)
+        self._statistics = [buffer for buffer in training.model.buffers() if buffer.is_floating_point()]
+        self.grad_norm = torch.zeros((), device=device)
+        self.skipped = torch.zeros((), device=device)
+
+    def _parallel(self, model: nn.Module) -> nn.Module:
+        config, device = self.training.config, self.training.device
+        network = model
+        if self.group.world > 1:  # batch norms go on with the statistics of the first process, which are saved
+            network = DistributedDataParallel(
+                model,
+                device_ids=[device] if device.type == "cuda" else None,
+                find_unused_parameters=not any(getattr(term, "aux_weight", 1) for term in config.loss),
+                gradient_as_bucket_view=True,
+            )
+        return torch.compile(network) if config.train.compile else network
+
+    def __call__(self, batch: dict[str, Tensor], mark: Callable[[str], None] = _no_mark) -> dict[str, Tensor]:
+        """``mark(name)`` is called after each part of the work, for measurements."""
+        training, config = self.training, self.training.config
+        train = config.train
+        training.model.train()
+        if train.freeze_bn:
+            freeze_statistics(training.model)
+        # What is random in an update is a function of its number: nothing of it needs to be saved.
+        torch.manual_seed(_seed(train.seed, training.iteration, self.group.rank))
+        set_lr(training.optimizer, training.iteration, train)
+        training.optimizer.zero_grad(set_to_none=True)
+        terms: dict[str, Tensor] = {}
+        before = _joined(self._statistics)
+        for number, part in enumerate(_parts(batch, train.accumulate), start=1):
+            with end_with_the_others(), self._keep_gradients(number < train.accumulate):
+                found = self._forward(part, batch, mark)
+                self.scaler.scale(found["loss"] / train.accumulate).backward()
+            mark("backward")
+            for name, value in found.items():
+                terms[name] = terms.get(name, 0.0) + value.detach() / train.accumulate
+        self._update(before)
+        mark("optimizer")
+        return terms
+
+    def _forward(self, part: dict[str, Tensor], whole: dict[str, Tensor], mark: Callable) -> dict[str, Tensor]:
+        config, device = self.training.config, self.training.device
+        train = config.train
+        images = normalize(part["image"], config.normalization, part[_WINDOW])
+        if train.channels_last:
+            images = images.to(memory_format=torch.channels_last)
+        mark("transfer")
+        dtype = _AUTOCAST.get(train.precision)
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            output = self.network(images)
+        mark("forward")
+        found = self.loss(output, part, whole)
+        mark("loss")
+        return found
+
+    def _keep_gradients(self, more: bool) -> contextlib.AbstractContextManager:
+        """Processes exchange gradients after the last part only."""
+        return self.network.no_sync() if more and self.group.world > 1 else contextlib.nullcontext()
+
+    def _update(self, statistics: Tensor) -> None:
+        """Apply the gradient if it is finite; else leave everything as it was, batch norms with ``statistics``.
+
+        Only the moving average counts it, as an update that changed nothing: not to would take a copy or a wait.
+        """
+        training, train = self.training, self.training.config.train
+        optimizer = training.optimizer
+        self.scaler.unscale_(optimizer)
+        gradients = [p.grad for p in training.model.parameters() if p.grad is not None]
+        self.grad_norm = nn.utils.get_total_norm(gradients)
+        if train.clip_grad_norm is not None:
+            nn.utils.clip_grads_with_norm_(training.model.parameters(), train.clip_grad_norm, self.grad_norm)
+        bad = (~self.grad_norm.isfinite()).float()
+        self.skipped = (self.skipped + 1) * bad
+        # Fused optimizers read whether to skip from the device; but not the first time, when SGD's momentum would then
+        # be whatever is in memory.
+        if optimizer.state or not bad.item():
+            if not self.scaler.is_enabled():
+                optimizer.found_inf = bad
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        kept = torch.where(bad > 0, statistics, _joined(self._statistics))
+        sizes = [each.numel() for each in self._statistics]
+        torch._foreach_copy_([each.view(-1) for each in self._statistics], list(kept.split(sizes)))
+        if training.ema is not None:
+            training.ema.update_parameters(training.model)
+
+
+def _parts(batch: dict[str, Tensor], count: int) -> list[dict[str, Tensor]]:
+    if count == 1:
+        return [batch]
+    chunks = {key: value.chunk(count) for key, value in batch.items()}
+    return [{key: value[number] for key, value in chunks.items()} for number in range(count)]
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([each.detach().view(-1) for each in tensors])
+
+
+def _seed(seed: int, iteration: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, iteration, rank]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,339 @@
+"""The training loop: iterations, validations, checkpoints that resume bit for bit, in one process or many."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from openseg.config import Config
+from openseg.datasets.check import quick_check
+from openseg.datasets.loaders import TrainSet, draws_of, iterate_training
+from openseg.datasets.splits import Pair, list_split
+from openseg.distributed import Agreement, Group
+from openseg.errors import CheckpointError, DataError, Interrupted, OpensegError
+from openseg.models.checkpoint.io import compare_classes, fit_config, load_backbone, load_weights, read_checkpoint
+from openseg.training.checkpoints import best_path, exclusive, latest_path, remove_unfinished, saved_states
+from openseg.training.run_log import RunLog
+from openseg.training.state import Training, build_training, read_resumable
+from openseg.training.step import Step, local_batch_size, to_device
+from openseg.training.validation import evaluate_network
+
+__all__ = ["Start", "train"]
+
+logger = logging.getLogger("openseg")
+
+_MEBI = 2**20
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training begins with.
+
+    Attributes:
+        resume: ``must`` continue, continue if there ``may`` be something, or ``never``.
+        change: continue with other settings of ``train``, ``loss`` and ``augment``.
+        weights: a checkpoint of any layout to start from (fine-tuning).
+        partial: take of ``weights`` what fits this network.
+    """
+
+    resume: str = "never"
+    weights: Path | None = None
+    partial: bool = False
+    change: bool = False
+
+
+@contextlib.contextmanager
+def _stop_on_signal(group: Group) -> Iterator[list[int]]:
+    """Collect signals instead of dying in the middle of an update.
+
+    A second one acts as usual, but not among several processes: torchrun sends Ctrl-C once more than the terminal.
+    """
+    received: list[int] = []
+    previous = {}
+
+    def remember(number: int, _: object) -> None:
+        received.append(number)
+        if group.world == 1:
+            signal.signal(number, previous[number])
+
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
+    for number in numbers:
+        previous[number] = signal.signal(number, remember)
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def train(
+    config: Config,
+    device: torch.device,
+    checkpoint_root: Path = Path("checkpoints"),
+    run_dir: Path | None = None,
+    start: Start = Start(),
+    group: Group = Group(),  # noqa: B008  (a tuple)
+) -> Training:
+    """Train a config to its last iteration, validating and saving on the way.
+
+    On a CPU an interrupted and resumed training equals an uninterrupted one bit for bit, with as many processes.
+
+    Args:
+        run_dir: where TensorBoard events and other files go; None writes none.
+        start: with which weights, and whether to continue.
+        group: the processes that share each batch.
+
+    Raises:
+        CheckpointError: nothing to resume, something would be overwritten, or weights that do not fit.
+        ConfigError: the batch cannot be shared by so many processes.
+        DataError: the dataset is missing or broken.
+        Interrupted: a signal came; the state was saved first.
+        OpensegError: gradients were not finite again and again, or the disk is full; the last good state is there.
+    """
+    local_batch_size(config, group)
+    latest = latest_path(config, checkpoint_root)
+    _continues(config, checkpoint_root, start)  # what is wrong is said before anything is written
+    data = config.data
+    pairs = {split: list_split(config, split) for split in (data.train_split, data.val_split)}
+    if group.first:
+        for split in pairs:
+            quick_check(config, pairs[split])
+    with exclusive(latest) if group.first else contextlib.nullcontext():
+        group.wait()  # nobody looks before the files are this training's
+        resume = group.broadcast(_continues(config, checkpoint_root, start) if group.first else None)
+        if group.first:
+            remove_unfinished(latest, best_path(config, checkpoint_root))
+        training = _begin(config, device, checkpoint_root, start, resume, group)
+        _run(training, pairs[data.train_split], pairs[data.val_split], run_dir, group)
+    return training
+
+
+def _continues(config: Config, root: Path, start: Start) -> bool:
+    """Whether there is a training to continue.
+
+    Raises:
+        CheckpointError: there must be one and is none, or a new training would overwrite something.
+    """
+    latest = latest_path(config, root)
+    states = saved_states(latest)
+    if start.resume == "must" and not states:
+        raise CheckpointError(f"{latest}: nothing to resume from; start with train")
+    if states and start.resume != "never":
+        return True
+    for path in (*states, best_path(config, root)):
+        if path.exists():
+            raise CheckpointError(
+                f"{path}: already exists and this training did not write it; use another name, resume it, or move "
+                "it away"
+            )
+    return False
+
+
+def _run(
+    training: Training, train_pairs: list[Pair], val_pairs: list[Pair], run_dir: Path | None, group: Group
+) -> None:
+    config = training.config
+    if training.finished and not training.validation_due:
+        logger.info("%s: training is complete (%d iterations)", config.name, training.iteration)
+        return
+    dataset = TrainSet(config, train_pairs)
+    if config.data.cache_gb:
+        dataset.samples.cache.recount()
+    folder = run_dir if group.first else None
+    with RunLog(config, folder, training.iteration, group.world) as log, _stop_on_signal(group) as received:
+        run = _Run(training, val_pairs, log, received, group)
+        run.validate_if_due()  # the checkpoint may be of just before a validation
+        run.loop(dataset)
+
+
+def _begin(config: Config, device: torch.device, root: Path, start: Start, resume: bool, group: Group) -> Training:
+    """The training at its start, or where it was left off."""
+    checkpoint, latest = None, latest_path(config, root)
+    if resume:
+        found = read_resumable(latest, config, start.change) if group.first else None
+        group.wait()  # it may have set damaged ones aside
+        checkpoint, config = found or read_resumable(latest, config, start.change)
+    elif start.weights is not None:
+        checkpoint = read_checkpoint(start.weights)
+        compare_classes(config, checkpoint)
+        config = fit_config(config, checkpoint)
+    training = build_training(config, device, root, group)
+    settings = config.train
+    shares = (
+        f"{group.world} x {settings.accumulate} x {settings.batch_size // group.world // settings.accumulate} samples"
+    )
+    logger.info("%s on %s, %s, %s", config.name, _name_of(device), settings.precision, shares)
+    if checkpoint is not None and resume:
+        training.restore(checkpoint)
+        if len(set(group.collect(training.iteration))) > 1:
+            raise CheckpointError(f"{latest}: processes see different files; put checkpoints on a file system of all")
+        logger.info("resumed %s at iteration %d", checkpoint.path, training.iteration)
+    elif checkpoint is not None:
+        logger.info("%s: %s", start.weights, load_weights(training.model, checkpoint, start.partial))
+    elif config.model.pretrained is not None:
+        report = load_backbone(training.model.backbone, config.model.pretrained)
+        logger.info("%s: %s", config.model.pretrained, report)
+    return training
+
+
+def _name_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device}"
+
+
+@dataclass
+class _Run:
+    """One call of ``train``: the loop and what it reports to."""
+
+    training: Training
+    val_pairs: list[Pair]
+    log: RunLog
+    received: list[int]
+    group: Group
+    agreement: Agreement = field(init=False)
+    step: Step | None = None
+    since: float = 0.0
+    waited: float = 0.0
+    last: int = 0
+
+    def __post_init__(self) -> None:
+        self.agreement = Agreement(self.group)
+
+    def loop(self, dataset: TrainSet) -> None:
+        training, group = self.training, self.group
+        settings, device = training.config.train, training.device
+        step = self.step = Step(training, group)
+        batches = iterate_training(dataset, training.iteration, device.type == "cuda", group.rank, group.world)
+        bar = tqdm(
+            total=settings.max_iters,
+            initial=training.iteration,
+            desc=training.config.name,
+            disable=None if group.first else True,
+            dynamic_ncols=True,
+        )
+        self._restart_clock()
+        save_due = False
+        done = torch.cuda.Event() if device.type == "cuda" else None
+        asked = time.perf_counter()
+        with bar, self._saving_at_broken_data():
+            for batch in to_device(batches, device):
+                if done is None or done.query():  # else a GPU has not caught up yet, and nothing waited
+                    self.waited += time.perf_counter() - asked
+                terms = step(batch)
+                if done is not None:
+                    done.record()
+                training.iteration += 1
+                bar.update()
+                if training.iteration % settings.log_interval == 0 or training.finished:
+                    self._report(step, terms, bar)
+                    self._require_finite(step, dataset)
+                signaled = self.agreement.exchange(self.received[0] if self.received else 0)
+                if training.iteration % settings.save_interval == 0 or training.validation_due or signaled:
+                    save_due = True
+                if save_due and (signaled or self._sound):
+                    self._save()
+                    save_due = False
+                self._stop_if(signaled)
+                if self.validate_if_due():
+                    self._restart_clock()
+                asked = time.perf_counter()
+            if save_due:  # nothing better will come
+                self._save()
+
+    @property
+    def _sound(self) -> bool:
+        """Whether the last gradient was finite; what leads to others is not kept."""
+        return self.step is None or not int(self.step.skipped)
+
+    @contextlib.contextmanager
+    def _saving_at_broken_data(self) -> Iterator[None]:
+        try:
+            yield
+        except DataError:  # between two updates
+            if self.training.iteration and self._sound:
+                self._save()
+            raise
+
+    def _restart_clock(self) -> None:
+        self.since, self.waited, self.last = time.perf_counter(), 0.0, self.training.iteration
+
+    def _save(self) -> None:
+        if self.group.first:
+            self.training.save()
+        self.training.saved = self.training.iteration
+
+    def _stop_if(self, signaled: int) -> None:
+        if signaled:
+            training = self.training
+            raise Interrupted(
+                f"stopped by {signal.Signals(signaled).name} at iteration {training.iteration} of "
+                f"{training.config.train.max_iters}; the state of iteration {training.saved or 0} is saved, "
+                "continue with resume"
+            )
+
+    def _report(self, step: Step, terms: dict[str, torch.Tensor], bar: tqdm) -> None:
+        training, count = self.training, self.training.iteration - self.last
+        names = [*terms]
+        values = self.group.mean(torch.stack([terms[name].float() for name in names])).tolist()
+        seconds = time.perf_counter() - self.since
+        report = dict(zip(names, values, strict=True))
+        report["grad norm"] = float(step.grad_norm)
+        report["images/s"] = count * training.config.train.batch_size / seconds
+        report["data wait"] = self.waited / seconds
+        if training.device.type == "cuda":
+            report["GPU MiB"] = torch.cuda.max_memory_allocated(training.device) / _MEBI
+        rates = {"lr": 1.0, "head lr": training.config.train.head_lr_multiplier}
+        current = training.optimizer.param_groups[0]
+        report |= {name: current["lr"] / current["multiplier"] * factor for name, factor in rates.items()}
+        if self.group.first:
+            self.log.progress(training.iteration, report, line=bool(bar.disable))
+        bar.set_postfix_str("  ".join(f"{name} {report[name]:.4f}" for name in names))
+        self._restart_clock()
+
+    def _require_finite(self, step: Step, dataset: TrainSet) -> None:
+        """Raises OpensegError where so many gradients in a row were not finite that training goes nowhere."""
+        training, count = self.training, int(step.skipped)
+        settings = training.config.train
+        if count < settings.max_nonfinite:
+            return
+        first, last = training.iteration - count + 1, training.iteration
+        draws = [draw for each in range(first - 1, last) for draw in draws_of(each, settings.batch_size)]
+        samples = [str(dataset.pair_of(draw).image) for draw in draws]
+        listed = self.log.dump("nonfinite.json", {"first": first, "last": last, "images": samples})
+        where = f"; their images are listed in {listed}" if listed else ""
+        raise OpensegError(
+            f"the gradient was not finite in {count} updates in a row, {first} to {last}, which were skipped{where}; "
+            "resume --change with a lower train.lr, a train.clip_grad_norm or another train.precision; the last good "
+            f"state is {latest_path(training.config, training.checkpoint_root)}"
+        )
+
+    def validate_if_due(self) -> bool:
+        """Validate where the schedule says so, keep the best, and save that it was done."""
+        training = self.training
+        if not training.validation_due:
+            return False
+        model = training.result
+        self.group.share_buffers(model)
+        fastest, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False  # images differ in size
+        found = evaluate_network(model, training.config, self.val_pairs, training.device, self.group)
+        torch.backends.cudnn.benchmark = fastest
+        training.scores, training.validated = found.scores, training.iteration
+        better = found.criterion > training.best and self._sound
+        training.best = found.criterion if better else training.best
+        if self.group.first:
+            self.log.validation(training.iteration, found)
+            self.log.panels(training.iteration, model, self.val_pairs, training.device)
+            if better:
+                training.save_best()
+        if self._sound:
+            self._save()
+        self.group.wait()
+        self._stop_if(max(self.group.collect(self.received[0] if self.received else 0)))
+        return True
