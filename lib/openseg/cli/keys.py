@@ -20,6 +20,7 @@ from openseg.datasets.augmentations import TRANSFORMS
 
 __all__ = ["keys_table"]
 
+_TYPES = "types below, or of registered ones"
 _NAMES = {str: "text", int: "integer", float: "number", bool: "true, false", Path: "path"}
 
 
@@ -45,7 +46,7 @@ def _rows(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, ...]]:
             sections = {
                 kind: section_of(each, kind, TransformTerm, ("sample", "rng")) for kind, each in TRANSFORMS.items()
             }
-            yield f"`{prefix}{name}`", "a list of the types below, or registered ones", "`[]`", field.description or ""
+            yield f"`{prefix}{name}`", f"a list of the {_TYPES}", "`[]`", field.description or ""
             yield from _term_rows(f"{prefix}{name}", TransformTerm, sections)
         else:
             yield _row(f"{prefix}{name}", field)

@@ -144,10 +144,7 @@ def cutout(
     sample: Sample,
     rng: np.random.Generator,
     holes: Annotated[int, Field(ge=1, description="number of rectangles")] = 1,
-    size: Annotated[tuple[Share, Share], Field(description="range of their sides, shares of the crop's")] = (
-        0.05,
-        0.25,
-    ),
+    size: Annotated[tuple[Share, Share], Field(description="range of sides, shares of the crop's")] = (0.05, 0.25),
     probability: Probability = 0.5,
 ) -> Sample:
     """Blank rectangles whose sides are shares of the crop's from the range ``size``; their pixels are ignored."""
