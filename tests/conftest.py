@@ -16,7 +16,7 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory):
     """A data root with six rendered scenes of 128x256, four to train and two to validate, and SegFix ground truth."""
-    from openseg.tools.prepare.targets import segfix_targets
+    from openseg.cli.prepare import segfix_targets
 
     root = tmp_path_factory.mktemp("data")
     for index in range(6):

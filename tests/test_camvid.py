@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openseg.tools.prepare.releases import camvid
+from openseg.cli.prepare import prepare_release
 
 FOLDER = os.environ.get("OPENSEG_CAMVID")
 pytestmark = pytest.mark.skipif(not FOLDER, reason="OPENSEG_CAMVID does not name a folder with CamVid")
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(not FOLDER, reason="OPENSEG_CAMVID does not name
 
 @pytest.mark.parametrize(("split", "miou", "accuracy"), [("val", 0.7002, 0.9263), ("train", 0.8315, 0.9607)])
 def test_scores_of_real_labels(split, miou, accuracy, command, tmp_path):
-    assert camvid(["--input", FOLDER, "--out", str(tmp_path)]) == 0
+    assert prepare_release("camvid", ["--input", FOLDER, "--out", str(tmp_path)]) == 0
     predictions = Path(FOLDER) / "predictions/espnet" / split
     truth = tmp_path / "camvid" / split / "label"
     names = {path.name for path in predictions.iterdir()}

@@ -10,10 +10,10 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from openseg.cli.refine import main as segfix
+from openseg.cli.prepare import segfix_targets
+from openseg.cli.segfix import main as segfix
 from openseg.io.images import read_label, write_image, write_label
 from openseg.segfix import write_offsets
-from openseg.tools.prepare.targets import segfix_targets
 from openseg_demo.generator import demo
 
 SEMANTIC = ROOT / "configs/demo/hrnet_tiny_ocr.yaml"

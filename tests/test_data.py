@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from openseg.cli.prepare import segfix_targets
 from openseg.config import AugmentConfig, DataConfig, Normalization, load_config
 from openseg.datasets.augmentations import FILL
 from openseg.datasets.loaders import TrainSet, iterate_training
@@ -17,7 +18,6 @@ from openseg.errors import DataError
 from openseg.io.images import write_image, write_label
 from openseg.segfix.directions import codes_to_directions
 from openseg.segfix.targets import make_targets
-from openseg.tools.prepare.targets import instance_targets, segfix_targets
 
 
 def sample_maps(rng, height, width):
@@ -142,7 +142,7 @@ def test_targets_are_the_same_from_files_and_made_while_reading(data_root, overr
 
 def test_targets_of_instances_are_made_while_reading(data_root, overrides):
     folder = data_root / "demo/train"
-    assert instance_targets(["--datadir", str(data_root / "demo"), "--split", "train"]) == 0
+    assert segfix_targets(instances=True, argv=["--datadir", str(data_root / "demo"), "--split", "train"]) == 0
     from_files = stream(data_root, [*overrides, "segfix.offset_gt=offset_gt/dt_offset_inst_w_stuff"], 0, workers=0)
     made = stream(data_root, [*overrides, "segfix.targets=instance"], 0, workers=0)
     assert len(list((folder / "instance").iterdir())) == 4

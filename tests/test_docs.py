@@ -13,9 +13,9 @@ import torch
 from conftest import ROOT
 from test_export import Stem
 
-from openseg.cli.keys import keys_table
-from openseg.cli.main import _parser as main_parser
+from openseg.cli.main import make_parser as main_parser
 from openseg.config import load_config
+from openseg.config.keys import keys_table
 from openseg.io.images import write_image
 from openseg.models.checkpoint.io import write_weights
 from openseg.models.factory import HEADS, build_model

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from openseg.cli.prepare import segfix_targets
 from openseg.datasets.registry import DATASET_NAMES, get_dataset_info
 from openseg.io.images import read_label, write_label
-from openseg.tools.prepare.targets import instance_targets, segfix_targets
 from openseg_demo.scenes import write_scene
 
 LAUNCHERS = sorted(path.relative_to(ROOT) for path in ROOT.glob("scripts/*/**/run_*.sh"))
@@ -45,7 +45,7 @@ def data(tmp_path_factory):
     for name in ("cityscapes", "camvid"):
         rule = "clean" if name == "camvid" else "original"
         assert segfix_targets(["--datadir", str(root / name), "--rule", rule]) == 0
-    assert instance_targets(["--datadir", str(root / "cityscapes")]) == 0
+    assert segfix_targets(instances=True, argv=["--datadir", str(root / "cityscapes")]) == 0
     return root
 
 

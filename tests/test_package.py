@@ -15,7 +15,7 @@ def test_segfix_and_metrics_need_no_torch(run):
 
 
 def test_segfix_command_needs_no_torch(run):
-    code = "import sys, openseg.cli.refine, openseg.tools.scoring; sys.exit('torch' in sys.modules)"
+    code = "import sys, openseg.cli.segfix, openseg.tools.scoring; sys.exit('torch' in sys.modules)"
     assert run("-c", code).returncode == 0
 
 

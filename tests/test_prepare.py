@@ -3,6 +3,7 @@
 import io
 import tarfile
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from openseg.cli.main import main
+from openseg.cli.prepare import prepare_release
 from openseg.datasets.registry import get_dataset_info
 from openseg.io.images import read_label
-from openseg.tools.prepare import releases
 
 SIZE = (40, 48)
 
@@ -173,7 +174,7 @@ def prepared(folder):
 @pytest.mark.parametrize("program", RELEASES)
 def test_a_release_is_prepared_unpacked_or_zipped_and_passes_the_check(program, tmp_path, capsys):
     name, release, splits, _, ids = RELEASES[program]
-    files, run = release(), getattr(releases, program)
+    files, run = release(), partial(prepare_release, {"mapillary": "mapillary_vistas"}.get(program, program))
     (tmp_path / "release.zip").write_bytes(zipped({f"top/{key}": value for key, value in files.items()}))
     if program == "camvid":  # it is published as a folder of a repository
         (tmp_path / "release.zip").write_bytes(zipped(files))
@@ -208,7 +209,7 @@ def test_a_missing_label_is_one_error_and_nothing_is_written(program, tmp_path, 
         lost = "annotations/COCO_train2014_000000000002.mat"
     del files[lost]
     source = unpack(files, tmp_path / "release")
-    run = getattr(releases, program)
+    run = partial(prepare_release, {"mapillary": "mapillary_vistas"}.get(program, program))
     stem = lost.rsplit("/", 1)[-1].split(".")[0].replace("_gtFine_labelIds", "")
     error = one_line_error(run(["--input", str(source), "--out", str(tmp_path / "out")]), stem)
     assert "have no " in error
@@ -218,7 +219,7 @@ def test_a_missing_label_is_one_error_and_nothing_is_written(program, tmp_path, 
 @pytest.mark.parametrize("program", RELEASES)
 def test_a_folder_of_something_else_is_refused_with_the_expected_layout(program, tmp_path, one_line_error):
     unpack({"holiday/beach.txt": b"x"}, tmp_path / "release")
-    run = getattr(releases, program)
+    run = partial(prepare_release, {"mapillary": "mapillary_vistas"}.get(program, program))
     one_line_error(run(["--input", str(tmp_path / "release"), "--out", str(tmp_path / "out")]), "it should hold")
     one_line_error(run(["--input", str(tmp_path / "none")]), "none", "no such folder or archive")
 
@@ -226,8 +227,8 @@ def test_a_folder_of_something_else_is_refused_with_the_expected_layout(program,
 def test_instances_and_coarse_labels_of_cityscapes(tmp_path):
     source = unpack(cityscapes_files(), tmp_path / "release")
     arguments = ["--input", str(source), "--out", str(tmp_path / "out"), "--workers", "1"]
-    assert releases.cityscapes([*arguments, "--coarse", "--extra"]) == 0
-    assert releases.cityscapes_instances(arguments) == 0
+    assert prepare_release("cityscapes", [*arguments, "--coarse", "--extra"]) == 0
+    assert prepare_release("cityscapes_instances", arguments) == 0
     folder = tmp_path / "out/cityscapes"
     name = "munster_000000_000019_leftImg8bit.png"
     assert set(read_label(folder / "val/label" / name).flat) == {7, 8, 24, 0}  # fine labels, whatever else is asked for
@@ -246,7 +247,7 @@ def test_a_zip_in_a_zip_and_a_tar_are_read_in_place(tmp_path):
     labels = zipped({name: content for name, content in files.items() if "images" not in name})
     (tmp_path / "TrainVal_images.zip").write_bytes(outer)
     (tmp_path / "TrainVal_parsing_annotations.zip").write_bytes(zipped({"x/y.zip": labels}))
-    assert releases.lip(["--input", str(tmp_path), "--out", str(tmp_path / "out"), "--workers", "2"]) == 0
+    assert prepare_release("lip", ["--input", str(tmp_path), "--out", str(tmp_path / "out"), "--workers", "2"]) == 0
     folder = tmp_path / "out/lip/val"
     assert (folder / "image/1001_val.jpg").read_bytes() == files["TrainVal_images/val_images/1001_val.jpg"]
     assert len(list((folder / "label").iterdir())) == 2
@@ -261,7 +262,7 @@ def test_a_zip_in_a_zip_and_a_tar_are_read_in_place(tmp_path):
     unpack({name: content for name, content in files.items() if name.endswith(".pth")}, tmp_path / "masks")
     inputs = ["--input", str(tmp_path / "voc.tar")]
     inputs += [str(tmp_path / f"masks/PytorchEncoding/{split}.pth") for split in ("train", "val")]
-    assert releases.pascal_context([*inputs, "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
+    assert prepare_release("pascal_context", [*inputs, "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
     image = tmp_path / "out/pascal_context/val/image/2008_000005.jpg"
     assert image.read_bytes() == files["VOCdevkit/VOC2010/JPEGImages/2008_000005.jpg"]
 
@@ -272,7 +273,10 @@ def test_camvid_in_our_own_layout_is_prepared_too(tmp_path):
         kind = "label" if "annot" in split else "image"
         if split.startswith(("train", "val")) and file:
             unpack({f"{split.removesuffix('annot')}/{kind}/{file}": content}, tmp_path / "data")
-    assert releases.camvid(["--input", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
+    assert (
+        prepare_release("camvid", ["--input", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--workers", "1"])
+        == 0
+    )
     files = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png"))
     expected = [(s, k, i) for s in ("train", "val") for k in ("image", "label") for i in (1, 2)]
     assert files == [f"camvid/{split}/{kind}/{split}_{i}.png" for split, kind, i in expected]
@@ -281,15 +285,15 @@ def test_camvid_in_our_own_layout_is_prepared_too(tmp_path):
 def test_link_and_limit_and_a_source_that_changed(tmp_path, capsys):
     source = unpack(ade20k_files(), tmp_path / "release")
     arguments = ["--input", str(source), "--out", str(tmp_path / "out"), "--workers", "1"]
-    assert releases.ade20k([*arguments, "--link", "--limit", "1"]) == 0
+    assert prepare_release("ade20k", [*arguments, "--link", "--limit", "1"]) == 0
     images = list((tmp_path / "out/ade20k/train/image").iterdir())
     original = source / "ADEChallengeData2016/images/training/ADE_train_00000001.jpg"
     assert len(images) == 1 and images[0].samefile(original)
-    assert releases.ade20k(arguments) == 0
+    assert prepare_release("ade20k", arguments) == 0
     target = tmp_path / "out/ade20k/train/label/ADE_train_00000002.png"
     (source / "ADEChallengeData2016/annotations/training/ADE_train_00000002.png").write_bytes(label([1, 2, 3, 4, 5, 6]))
     capsys.readouterr()
-    assert releases.ade20k(arguments) == 0
+    assert prepare_release("ade20k", arguments) == 0
     assert "1 files written" in capsys.readouterr().out
     assert set(read_label(target).flat) == {1, 2, 3, 4, 5, 6}
 
@@ -298,28 +302,34 @@ def test_an_archive_that_was_forgotten_is_named(tmp_path, one_line_error):
     files = cityscapes_files()
     images = unpack({name: value for name, value in files.items() if "leftImg8bit" in name}, tmp_path / "images")
     out = ["--out", str(tmp_path / "out"), "--workers", "1"]
-    one_line_error(releases.cityscapes(["--input", str(images), *out]), "images and no labels")
+    one_line_error(prepare_release("cityscapes", ["--input", str(images), *out]), "images and no labels")
     labels = unpack({name: value for name, value in files.items() if "gtFine" in name}, tmp_path / "labels")
-    one_line_error(releases.cityscapes(["--input", str(images), str(labels), "--extra", *out]), "coarse", "no labels")
+    one_line_error(
+        prepare_release("cityscapes", ["--input", str(images), str(labels), "--extra", *out]), "coarse", "no labels"
+    )
     (tmp_path / "labels/loop").symlink_to(tmp_path / "labels", target_is_directory=True)
-    assert releases.cityscapes(["--input", str(images), str(labels), *out]) == 0
+    assert prepare_release("cityscapes", ["--input", str(images), str(labels), *out]) == 0
 
 
 def test_damaged_archives_are_named(tmp_path, one_line_error):
     content = zipped(ade20k_files())
     out = ["--out", str(tmp_path / "out"), "--workers", "1"]
     (tmp_path / "cut.zip").write_bytes(content[: len(content) // 2])
-    one_line_error(releases.ade20k(["--input", str(tmp_path / "cut.zip"), *out]), "cut.zip", "download")
+    one_line_error(prepare_release("ade20k", ["--input", str(tmp_path / "cut.zip"), *out]), "cut.zip", "download")
     for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         content = zipped(ade20k_files(), compression)
         middle = content.index(b"ADE_train_00000001.jpg") + 100
         (tmp_path / "flipped.zip").write_bytes(content[:middle] + b"xxxxxxxx" * 20 + content[middle + 160 :])
-        one_line_error(releases.ade20k(["--input", str(tmp_path / "flipped.zip"), *out]), "ADE_train_00000001.jpg")
+        one_line_error(
+            prepare_release("ade20k", ["--input", str(tmp_path / "flipped.zip"), *out]), "ADE_train_00000001.jpg"
+        )
     (tmp_path / "data.tar.gz").write_bytes(b"x")
-    one_line_error(releases.ade20k(["--input", str(tmp_path / "data.tar.gz"), *out]), "data.tar.gz", "unpack")
+    one_line_error(prepare_release("ade20k", ["--input", str(tmp_path / "data.tar.gz"), *out]), "data.tar.gz", "unpack")
     files = pascal_files() | {"PytorchEncoding/val.pth": b"not a pickle"}
     source = unpack(files, tmp_path / "pascal")
-    one_line_error(releases.pascal_context(["--input", str(source), *out]), "val.pth", "PyTorch-Encoding")
+    one_line_error(prepare_release("pascal_context", ["--input", str(source), *out]), "val.pth", "PyTorch-Encoding")
     files = coco_10k_files() | {"annotations/COCO_train2014_000000000001.mat": mat([0, 1, 92, 183])}
     source = unpack(files, tmp_path / "coco")
-    one_line_error(releases.coco_stuff(["--input", str(source), *out]), "COCO_train2014_000000000001.mat", "183")
+    one_line_error(
+        prepare_release("coco_stuff", ["--input", str(source), *out]), "COCO_train2014_000000000001.mat", "183"
+    )

@@ -14,7 +14,7 @@ from conftest import ROOT
 from pycocotools import mask as coco_mask
 
 from openseg.cli.main import main
-from openseg.cli.refine import main as segfix
+from openseg.cli.segfix import main as segfix
 from openseg.datasets.registry import get_dataset_info
 from openseg.io.files import file_hash
 from openseg.io.images import read_image, read_label, write_image, write_label

@@ -11,6 +11,7 @@ from conftest import ROOT
 from PIL import Image
 
 from openseg.cli.main import main
+from openseg.cli.prepare import segfix_targets
 from openseg.config import Config
 from openseg.datasets.loaders import TrainSet
 from openseg.datasets.registry import get_dataset_info
@@ -18,7 +19,6 @@ from openseg.datasets.splits import list_images, list_split, split_paths
 from openseg.errors import ConfigError, DataError
 from openseg.io.images import read_image, write_image, write_label
 from openseg.labels import IGNORE_INDEX
-from openseg.tools.prepare.targets import instance_targets
 
 RNG = np.random.default_rng(0)
 
@@ -258,7 +258,10 @@ def test_merged_ids_are_one_region_of_instance_ground_truth(tmp_path):
     write_label(tmp_path / "train/instance/one.png", instances)
     (tmp_path / "a.yaml").write_text("classes: [x, y]\nids: {5: x, 6: y, 9: x}")
     assert (
-        instance_targets(["--dataset", str(tmp_path / "a.yaml"), "--datadir", str(tmp_path), "--split", "train"]) == 0
+        segfix_targets(
+            instances=True, argv=["--dataset", str(tmp_path / "a.yaml"), "--datadir", str(tmp_path), "--split", "train"]
+        )
+        == 0
     )
     for targets in ({"targets": "instance"}, {"offset_gt": "offset_gt/dt_offset_inst_w_stuff"}):
         data = {"dataset": str(tmp_path / "a.yaml")}
@@ -310,7 +313,7 @@ def test_evaluate_takes_the_truth_of_the_data_set(tmp_path, monkeypatch, capsys,
 
 
 def test_colored_predictions_are_sharpened_as_colors(tmp_path):
-    from openseg.cli.refine import main as refine
+    from openseg.cli.segfix import main as refine
     from openseg.segfix import write_offsets
 
     (tmp_path / "mine.yaml").write_text(

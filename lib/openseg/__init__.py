@@ -1,53 +1,106 @@
-"""openseg: train, evaluate and refine semantic segmentation (OCNet family, HRNet, SegFix)."""
+"""openseg: train, evaluate and refine semantic segmentation (OCNet family, HRNet, SegFix).
+
+Everything that the commands do is a function here; what it needs is imported when it is first used.
+"""
 
 from __future__ import annotations
 
-import os
+import importlib
 import typing
-from collections.abc import Sequence
 
 if typing.TYPE_CHECKING:
-    from torch import nn
-
+    from openseg.datasets.augmentations import register_transform
+    from openseg.inference.offsets import SegFixPredictor
     from openseg.inference.predictor import Prediction, Predictor
+    from openseg.losses.registry import register_loss
+    from openseg.metrics.registry import register_metric
+    from openseg.models.checkpoint.load import load_model
+    from openseg.models.factory import create_model, register_backbone, register_head
+    from openseg.tools.benchmark import benchmark
+    from openseg.tools.check import check, fill_cache
+    from openseg.tools.convert import convert
+    from openseg.tools.describe import describe_labels
+    from openseg.tools.evaluate import evaluate
+    from openseg.tools.export import export
+    from openseg.tools.inspect import inspect
+    from openseg.tools.predict import predict, predict_offsets, test, validate
+    from openseg.tools.prepare.targets import make_segfix_targets
+    from openseg.tools.refine import refine
+    from openseg.tools.refine_instances import refine_instances
+    from openseg.tools.report.build import report
+    from openseg.tools.train import train
+    from openseg.tools.tune import tune
 
-__all__ = ["Prediction", "Predictor", "load_model"]
 __version__ = "0.1.0"
+
+_MODULES = {
+    "Prediction": "inference.predictor",
+    "Predictor": "inference.predictor",
+    "SegFixPredictor": "inference.offsets",
+    "benchmark": "tools.benchmark",
+    "check": "tools.check",
+    "convert": "tools.convert",
+    "create_model": "models.factory",
+    "describe_labels": "tools.describe",
+    "evaluate": "tools.evaluate",
+    "export": "tools.export",
+    "fill_cache": "tools.check",
+    "inspect": "tools.inspect",
+    "load_model": "models.checkpoint.load",
+    "make_segfix_targets": "tools.prepare.targets",
+    "predict": "tools.predict",
+    "predict_offsets": "tools.predict",
+    "refine": "tools.refine",
+    "refine_instances": "tools.refine_instances",
+    "register_backbone": "models.factory",
+    "register_head": "models.factory",
+    "register_loss": "losses.registry",
+    "register_metric": "metrics.registry",
+    "register_transform": "datasets.augmentations",
+    "report": "tools.report.build",
+    "test": "tools.predict",
+    "train": "tools.train",
+    "tune": "tools.tune",
+    "validate": "tools.predict",
+}
+__all__ = [
+    "Prediction",
+    "Predictor",
+    "SegFixPredictor",
+    "benchmark",
+    "check",
+    "convert",
+    "create_model",
+    "describe_labels",
+    "evaluate",
+    "export",
+    "fill_cache",
+    "inspect",
+    "load_model",
+    "make_segfix_targets",
+    "predict",
+    "predict_offsets",
+    "refine",
+    "refine_instances",
+    "register_backbone",
+    "register_head",
+    "register_loss",
+    "register_metric",
+    "register_transform",
+    "report",
+    "test",
+    "train",
+    "tune",
+    "validate",
+]
 
 
 def __getattr__(name: str) -> typing.Any:
-    """``Predictor`` and ``Prediction``, which need torch, when they are asked for."""
-    if name in ("Prediction", "Predictor"):
-        from openseg.inference import predictor
-
-        return getattr(predictor, name)
+    """A function or class of the public API, imported when it is asked for."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"openseg.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'openseg' has no attribute '{name}'")
 
 
-def load_model(
-    config: str | os.PathLike, checkpoint: str | os.PathLike | None = None, overrides: Sequence[str] = ()
-) -> nn.Module:
-    """The network of a config, in eval mode on the CPU.
-
-    Args:
-        config: the config's YAML file.
-        checkpoint: weights of any layout that we know; None leaves them random.
-        overrides: ``dotted.key=value``, such as ``model.backbone=hrnet18``.
-
-    Returns:
-        ``model(images: float[B, 3, H, W])`` on normalized images gives ``.logits`` and ``.aux_logits``, each
-        ``[B, K, h, w]`` at the head's stride; a SegFix network ``.mask_logits`` (2 channels) and ``.direction_logits``
-        (8 channels).
-
-    Raises:
-        ConfigError: the config cannot be read.
-        CheckpointError: the checkpoint is damaged, belongs to another network, or contradicts the config.
-    """
-    from openseg.config import load_config
-    from openseg.models.checkpoint import io as weights
-    from openseg.models.factory import build_model
-
-    loaded = load_config(config, overrides)
-    if checkpoint is None:
-        return build_model(loaded).eval()
-    return weights.load_model(loaded, checkpoint)[0]
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

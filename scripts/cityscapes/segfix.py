@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
-from openseg.cli.refine import main
+from openseg.cli.segfix import main
 
 if __name__ == "__main__":
     sys.exit(main())

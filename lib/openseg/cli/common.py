@@ -1,35 +1,26 @@
-"""What the commands share: one-line errors, exit codes, logging, device and config options."""
+"""What the commands share: one-line errors, exit codes, logging, and options."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import logging
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tqdm import tqdm
 
+import openseg
 from openseg.errors import Interrupted, OpensegError, is_out_of_memory
 
-if TYPE_CHECKING:
-    from openseg.config import Config
+__all__ = ["EXIT_ERROR", "EXIT_FOUND", "HelpFormatter", "add_config", "add_debug", "add_device", "add_json"]
+__all__ += ["add_metrics", "add_workers", "call", "names", "positive", "run_command", "shown_errors"]
 
-__all__ = [
-    "EXIT_ERROR",
-    "EXIT_INTERRUPTED",
-    "HelpFormatter",
-    "add_config",
-    "add_debug",
-    "add_device",
-    "add_workers",
-    "config_of",
-    "existing_dir",
-    "run_command",
-]
-
+EXIT_FOUND = 1
+"""Something was left out, or found wrong."""
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -81,31 +72,47 @@ def run_command(command: Callable[[], int | None], debug: bool) -> int:
         return EXIT_ERROR
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
+def call(function: str | Callable[..., Any], arguments: argparse.Namespace, **more: Any) -> Any:
+    """A keyword function with the options that carry the names of its parameters."""
+    target = getattr(openseg, function) if isinstance(function, str) else function
+    known = inspect.signature(target).parameters
+    return target(**{name: value for name, value in vars(arguments).items() if name in known} | more)
+
+
+def shown_errors(problems: list[str]) -> int:
+    """Print what was left out; returns the exit code."""
+    for problem in problems:
+        print(f"error: left out: {problem}", file=sys.stderr)
+    return EXIT_FOUND if problems else 0
+
+
+def add_config(parser: argparse.ArgumentParser, required: bool = True, text: str = "the config, see configs/") -> None:
     """``--config`` and the overrides."""
-    parser.add_argument("--config", required=True, metavar="YAML", help="the config, see configs/")
+    parser.add_argument("--config", required=required, metavar="YAML", help=text)
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="replace values of the config")
 
 
-def config_of(arguments: argparse.Namespace) -> Config:
-    from openseg.config import load_config
-
-    return load_config(arguments.config, arguments.overrides)
-
-
 def add_device(parser: argparse.ArgumentParser) -> None:
+    """``--device``."""
     parser.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu, cuda, cuda:1, ...")
-
-
-def _count(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
-    return int(text)
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """``--workers``."""
-    parser.add_argument("--workers", type=_count, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    cores = os.cpu_count() or 1
+    parser.add_argument("--workers", type=_count, default=cores, help="processes (default: all cores)")
+
+
+def add_metrics(parser: argparse.ArgumentParser) -> None:
+    """``--metrics`` and ``--plugins``."""
+    parser.add_argument("--metrics", type=names, default=(), metavar="NAME,NAME", help="registered metrics to add")
+    text = "Python modules that register metrics, to import first"
+    parser.add_argument("--plugins", type=names, default=(), metavar="MODULE,MODULE", help=text)
+
+
+def add_json(parser: argparse.ArgumentParser, text: str = "also write every score here") -> None:
+    """``--json FILE``."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help=text)
 
 
 def add_debug(parser: argparse.ArgumentParser) -> None:
@@ -113,13 +120,19 @@ def add_debug(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
-def existing_dir(path: str | Path, what: str) -> Path:
-    """``path`` if it is a folder.
+def names(text: str) -> tuple[str, ...]:
+    """Names parted by commas."""
+    return tuple(dict.fromkeys(part for part in text.split(",") if part))
 
-    Raises:
-        OpensegError: it is not; ``what`` says what it should have been.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        raise OpensegError(f"{path}: no such folder ({what})")
-    return path
+
+def positive(text: str) -> int:
+    """A number from 1 on."""
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
+    return int(text)

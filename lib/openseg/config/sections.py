@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from openseg.config.losses import CrossEntropyTerm, LossTerms
+from openseg.config.tasks import TASKS
 from openseg.config.transforms import TransformTerms
 from openseg.datasets.info import DatasetInfo
 from openseg.datasets.registry import get_dataset_info
@@ -267,9 +268,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _loss_fits_task(self) -> Config:
         for term in self.loss:
-            if (term.type == "segfix") != (self.task == "segfix"):
+            if (term.type == "segfix") != self.needs_targets:
                 raise ValueError(f"task '{self.task}' and loss.type '{term.type}' do not belong together")
-        if self.task == "segfix" and len(self.loss) > 1:
+        if self.needs_targets and len(self.loss) > 1:
             raise ValueError("loss: a SegFix network has a single loss")
         return self
 
@@ -277,9 +278,9 @@ class Config(Section):
     def _one_size(self) -> Config:
         if self.data.short_side and self.data.size:
             raise ValueError("data.short_side and data.size exclude each other")
-        if self.task == "segfix" and (self.data.short_side or self.data.size):
+        if self.needs_targets and (self.data.short_side or self.data.size):
             raise ValueError("a SegFix network works at the images' own size; remove data.short_side and data.size")
-        if self.task == "segfix" and self.test.ss.pad_to > 1:
+        if self.needs_targets and self.test.ss.pad_to > 1:
             raise ValueError("test.ss.pad_to is of semantic networks")
         return self
 
@@ -302,6 +303,21 @@ class Config(Section):
         if self.train.compile and self.train.grad_checkpointing:
             raise ValueError("train.compile and train.grad_checkpointing exclude each other")
         return self
+
+    @property
+    def predicts_labels(self) -> bool:
+        """Whether the network classifies pixels; otherwise it predicts SegFix offsets."""
+        return TASKS[self.task].predicts_labels
+
+    @property
+    def needs_targets(self) -> bool:
+        """Whether training needs SegFix ground truth beside labels."""
+        return TASKS[self.task].needs_targets
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the exported network can give, the default first."""
+        return TASKS[self.task].outputs
 
     @property
     def dataset_info(self) -> DatasetInfo:

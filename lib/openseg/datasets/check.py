@@ -70,7 +70,7 @@ def inspect(pair: Pair, config: Config) -> SampleReport:
             require_same_size(pair.label, label.shape, pair.image, image.shape)
     except DataError as error:
         report.errors.append(str(error))
-    if config.task == "segfix" and label is not None and (pair.targets or pair.instance):
+    if config.needs_targets and label is not None and (pair.targets or pair.instance):
         try:
             Samples(config, cached=False).targets(pair, np.where(label == UNKNOWN, np.uint8(IGNORE_INDEX), label))
         except DataError as error:

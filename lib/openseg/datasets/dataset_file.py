@@ -44,7 +44,10 @@ class SplitEntry(Section):
     label: str | None = None
     instance: str | None = None
     list: str | None = None
+    image_suffix: str = ""
+    image_prefix: str = ""
     label_suffix: str = ""
+    label_prefix: str = ""
 
 
 class DatasetFile(Section):

@@ -30,14 +30,18 @@ class SplitFiles:
 
     Attributes:
         list: a text file of the names that belong to the split, or, without ``image``, of paths: image, tab, label.
-        label_suffix: what a label's name has and its image's does not, such as ``_mask``.
+        image_suffix, image_prefix: what an image's name has beside the sample's, such as ``_sat``.
+        label_suffix, label_prefix: what a label's name has beside the sample's, such as ``_mask``.
     """
 
     image: str | None = None
     label: str | None = None
     instance: str | None = None
     list: str | None = None
+    image_suffix: str = ""
+    image_prefix: str = ""
     label_suffix: str = ""
+    label_prefix: str = ""
 
 
 @dataclass(frozen=True)

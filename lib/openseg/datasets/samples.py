@@ -25,7 +25,7 @@ class Samples:
         self.cache = DecodedCache.of(config) if cached else DecodedCache(Path(), 0)
         self.max_distance = config.segfix.max_distance
         self.rule = config.segfix.target_rule
-        self.with_targets = config.task == "segfix"
+        self.with_targets = config.needs_targets
 
     def image(self, path: Path) -> np.ndarray:
         """RGB ``uint8[H, W, 3]``, read-only."""

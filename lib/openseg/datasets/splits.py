@@ -52,25 +52,31 @@ class Pair:
 class SplitPaths:
     """Where a split lies; ``folder`` holds what is made of it, such as SegFix ground truth.
 
-    ``named`` is whether the dataset's file names the ``image`` folder.
+    ``named`` is whether the dataset's file names the ``image`` folder; affixes are (prefix, suffix) of names.
     """
 
     folder: Path
     image: Path
     label: Path
     instance: Path
-    list: Path | None = None
+    list_file: Path | None = None
     named: bool = False
-    label_suffix: str = ""
+    image_affixes: tuple[str, str] = ("", "")
+    label_affixes: tuple[str, str] = ("", "")
 
     @property
     def is_path_list(self) -> bool:
         """The list holds paths; otherwise it holds names of the images in ``image``, or there is none."""
-        return self.list is not None and not self.named
+        return self.list_file is not None and not self.named
+
+    @property
+    def names_differ(self) -> bool:
+        """An image and its label have different names."""
+        return self.is_path_list or self.image_affixes != self.label_affixes
 
     def rows(self, columns: int) -> list[list[Path]]:
         """Image and label paths of a path list."""
-        return _listed_paths(self.list or Path(), self.folder.parent, columns)
+        return _listed_paths(self.list_file or Path(), self.folder.parent, columns)
 
 
 def split_paths(info: DatasetInfo, data_dir: Path, split: str) -> SplitPaths:
@@ -87,9 +93,10 @@ def split_paths(info: DatasetInfo, data_dir: Path, split: str) -> SplitPaths:
         image=data_dir / (files.image or f"{split}/image"),
         label=data_dir / (files.label or f"{split}/label"),
         instance=data_dir / (files.instance or f"{split}/instance"),
-        list=None if files.list is None else data_dir / files.list,
+        list_file=None if files.list is None else data_dir / files.list,
         named=files.image is not None,
-        label_suffix=files.label_suffix,
+        image_affixes=(files.image_prefix, files.image_suffix),
+        label_affixes=(files.label_prefix, files.label_suffix),
     )
 
 
@@ -102,14 +109,25 @@ def _outside(files: list[Path], folder: Path, other: Path) -> list[Path]:
 
 def _share_a_folder(paths: SplitPaths) -> bool:
     """``a.jpg`` and ``a.png``: then the suffix tells which is the label."""
-    return paths.image == paths.label and not paths.label_suffix
+    return paths.image == paths.label and paths.image_affixes == paths.label_affixes
+
+
+def _has(path: Path, affixes: tuple[str, str]) -> bool:
+    return path.stem.startswith(affixes[0]) and path.stem.endswith(affixes[1])
+
+
+def _index(files: Iterable[Path], affixes: tuple[str, str]) -> dict[str, Path]:
+    """Files by the name of their sample; names without the affixes are left out."""
+    return index_files((path for path in files if _has(path, affixes)), prefix=affixes[0], suffix=affixes[1])
 
 
 def _labels(paths: SplitPaths) -> dict[str, Path]:
-    """Labels by the keys of their images; names without ``label_suffix`` are left out."""
+    """Labels by the keys of their images."""
     suffixes = LABEL_SUFFIXES if _share_a_folder(paths) else IMAGE_SUFFIXES
     files = _outside(list_files(paths.label, suffixes), paths.label, paths.image)
-    return index_files((path for path in files if path.stem.endswith(paths.label_suffix)), paths.label_suffix)
+    if paths.image == paths.label and not any(paths.label_affixes):
+        files = [path for path in files if not any(paths.image_affixes) or not _has(path, paths.image_affixes)]
+    return _index(files, paths.label_affixes)
 
 
 def _images(paths: SplitPaths) -> dict[str, Path]:
@@ -118,12 +136,12 @@ def _images(paths: SplitPaths) -> dict[str, Path]:
         raise DataError(f"{paths.image}: no such folder; put the images there")
     suffixes = tuple(set(IMAGE_SUFFIXES) - set(LABEL_SUFFIXES)) if _share_a_folder(paths) else IMAGE_SUFFIXES
     images = _outside(list_files(paths.image, suffixes), paths.image, paths.label)
-    if paths.label_suffix and paths.image == paths.label:
-        images = [path for path in images if not path.stem.endswith(paths.label_suffix)]
-    index = index_files(images)
-    if paths.list is None:
+    if paths.image == paths.label and any(paths.label_affixes):
+        images = [path for path in images if not _has(path, paths.label_affixes)]
+    index = _index(images, paths.image_affixes)
+    if paths.list_file is None:
         return index
-    return {key: index[key] for key in _listed_keys(paths.list, index)}
+    return {key: index[key] for key in _listed_keys(paths.list_file, index, paths.image_affixes)}
 
 
 def _read_list(path: Path) -> list[tuple[int, str]]:
@@ -138,11 +156,12 @@ def _read_list(path: Path) -> list[tuple[int, str]]:
     return rows
 
 
-def _listed_keys(path: Path, index: Mapping[str, Path]) -> list[str]:
+def _listed_keys(path: Path, index: Mapping[str, Path], affixes: tuple[str, str]) -> list[str]:
     """Keys of the names in a list file."""
     keys: dict[str, int] = {}
     for number, name in _read_list(path):
-        key = sample_key(name) if name.lower().endswith(IMAGE_SUFFIXES) else sample_key(f"{name}.png")
+        stem = Path(name).stem if name.lower().endswith(IMAGE_SUFFIXES) else Path(name).name
+        key = sample_key(f"{stem.removeprefix(affixes[0]).removesuffix(affixes[1])}.png")
         if key not in index:
             raise DataError(f"{path}, line {number}: no image '{name}'; {_nearest(key, index)}")
         if key in keys:
@@ -201,8 +220,8 @@ def list_labels(paths: SplitPaths) -> list[Path]:
     if paths.is_path_list:
         return [row[1] for row in paths.rows(2)]
     labels = _labels(paths)
-    if paths.list is not None:
-        return [labels[key] for key in _listed_keys(paths.list, labels)]
+    if paths.list_file is not None:
+        return [labels[key] for key in _listed_keys(paths.list_file, labels, paths.image_affixes)]
     return sorted(labels.values())
 
 
@@ -226,11 +245,11 @@ def list_pairs(paths: SplitPaths) -> list[Pair]:
     images = _images(paths)
     labels = _labels(paths)
     require_partners(images, labels, "label", paths.label)
-    if paths.list is None and len(labels) > len(images):
+    if paths.list_file is None and len(labels) > len(images):
         alone = next(path for key, path in labels.items() if key not in images)
         logger.warning("%s: %d labels have no image (%s)", paths.label, len(labels) - len(images), alone.name)
-    keys = images if paths.list is not None else sorted(images)
-    return [Pair(key, images[key], labels[key]) for key in keys]
+    keys = images if paths.list_file is not None else sorted(images)
+    return [Pair(sample_key(images[key]), images[key], labels[key]) for key in keys]
 
 
 def unmatched(paths: SplitPaths) -> tuple[list[Pair], dict[str, str], dict[str, str]]:
@@ -244,8 +263,8 @@ def unmatched(paths: SplitPaths) -> tuple[list[Pair], dict[str, str], dict[str, 
     images = _images(paths)
     labels = _labels(paths)
     alone = [key for key in images if key not in labels]
-    left = {} if paths.list is not None else {key: path for key, path in labels.items() if key not in images}
-    pairs = [Pair(key, images[key], labels[key]) for key in sorted(images) if key in labels]
+    left = {} if paths.list_file is not None else {key: path for key, path in labels.items() if key not in images}
+    pairs = [Pair(sample_key(images[key]), images[key], labels[key]) for key in sorted(images) if key in labels]
     suffix = _common_suffix(images, labels)
     return (
         pairs,
@@ -315,9 +334,9 @@ def list_truths(split: SplitPaths) -> dict[str, Path]:
     Raises:
         DataError: the split has no labels.
     """
-    if not (split.list or split.label.is_dir()):
+    if not (split.list_file or split.label.is_dir()):
         raise DataError(f"{split.label}: no such folder")
-    if split.label_suffix or split.is_path_list:  # images and labels have different names
+    if split.names_differ:
         return {pair.key: pair.label for pair in list_pairs(split)}
     return index_files(list_labels(split))
 
@@ -343,7 +362,7 @@ def list_split(config: Config, split: str) -> list[Pair]:
     for name in split.split("+"):
         paths = split_paths(config.dataset_info, config.data_dir, name)
         found = list_pairs(paths)
-        if config.task == "segfix":
+        if config.needs_targets:
             found = _with_targets(config, name, paths, found)
         pairs += found
     return pairs

@@ -2,7 +2,8 @@
 
 from openseg.inference.boundary import Boundary, predict_boundary
 from openseg.inference.lazy import LazyLogits, argmax, bands, cubic, from_tensor, resized
-from openseg.inference.logits import predict_labels, predict_logits, predict_scores, window_starts
+from openseg.inference.logits import predict_labels, predict_logits, predict_scores
+from openseg.inference.tiling import window_starts
 
 __all__ = [
     "Boundary",

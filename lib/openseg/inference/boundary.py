@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from openseg.config import Config, TestConfig
 from openseg.datasets.transforms import normalize
-from openseg.inference.logits import window_starts
+from openseg.inference.tiling import predict_windows
 from openseg.models.layers import resize_logits
 from openseg.models.segfix import SegFixOutput
 from openseg.segfix import DIRECTION_VECTORS, NUM_DIRECTIONS, OffsetMap
@@ -97,23 +97,13 @@ def _resized(view: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _windows(model: Callable[[Tensor], SegFixOutput], inputs: Tensor, test: TestConfig) -> Tensor:
-    """Boundary probability and direction logits ``[B, 9, H, W]`` of normalized inputs."""
-    size = tuple(inputs.shape[-2:])
+    """Boundary probability and direction logits ``[B, 9, H, W]`` of normalized inputs, whole or in windows."""
+
+    def forward(images: Tensor) -> Tensor:
+        output = model(images)
+        return torch.cat([output.mask_logits.float().softmax(dim=1)[:, 1:], output.direction_logits.float()], dim=1)
+
+    size = (inputs.shape[-2], inputs.shape[-1])
     if test.window is None:
-        return _whole(model, inputs)
-    window = min(test.window[0], size[0]), min(test.window[1], size[1])
-    stride = test.window_stride or (max(window[0] // 3, 1), max(window[1] // 3, 1))
-    total = torch.zeros(inputs.shape[0], 1 + NUM_DIRECTIONS, *size, device=inputs.device)
-    counts = torch.zeros(size, device=inputs.device)
-    for top in window_starts(size[0], window[0], stride[0]):
-        for left in window_starts(size[1], window[1], stride[1]):
-            area = (..., slice(top, top + window[0]), slice(left, left + window[1]))
-            total[area] += _whole(model, inputs[area])
-            counts[area] += 1
-    return total.div_(counts)
-
-
-def _whole(model: Callable[[Tensor], SegFixOutput], inputs: Tensor) -> Tensor:
-    output, size = model(inputs), tuple(inputs.shape[-2:])
-    mask = resize_logits(output.mask_logits.float().softmax(dim=1)[:, 1:], size)
-    return torch.cat([mask, resize_logits(output.direction_logits.float(), size)], dim=1)
+        return resize_logits(forward(inputs), size)
+    return predict_windows(forward, inputs, test.window, test.window_stride).read(0, size[0])

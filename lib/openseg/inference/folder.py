@@ -7,25 +7,23 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from openseg.config import Config
 from openseg.datasets.info import DatasetInfo
-from openseg.datasets.loaders import ImageSet, iterate_images
 from openseg.distributed import Group
 from openseg.errors import ConfigError, OpensegError
 from openseg.inference import LazyLogits, bands
 from openseg.inference.predictor import Predictor
-from openseg.io.files import atomic_write, is_older
+from openseg.inference.runner import run_over_images
+from openseg.io.files import atomic_write
 from openseg.io.images import read_image, write_image, write_label
-from openseg.io.parallel import Writers
-from openseg.io.progress import progress
-from openseg.io.results import RECORD, claim_folder
+from openseg.io.results import RECORD, Others, ResultFolder
 
-__all__ = ["KINDS", "Outputs", "model_settings", "predict_images", "result_settings", "tell_kept"]
+__all__ = ["KINDS", "Outputs", "model_settings", "predict_images", "result_settings"]
 
 logger = logging.getLogger("openseg")
 
@@ -39,11 +37,11 @@ SCORE_FILES = {"json": "scores.json", "markdown": "scores.md", "confusion": "con
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where results go, and of which ``kinds`` besides ``label``; ``others`` as of ``claim_folder``."""
+    """Where results go, and of which ``kinds`` besides ``label``; ``others`` as of ``ResultFolder``."""
 
     folder: Path
     kinds: tuple[str, ...] = ("vis",)
-    others: Literal["replace", "refuse", "overwrite"] = "replace"
+    others: Others = "replace"
 
     @property
     def scores(self) -> dict[str, Path]:
@@ -59,17 +57,14 @@ class Outputs:
         """The file of an image called ``name``."""
         return self.folder / kind / f"{name}{KINDS[kind]}"
 
-    def claim(self, made_by: dict[str, Any]) -> dict[str, set[str]]:
-        """See ``claim_folder``."""
+    def claim(self, made_by: dict[str, Any]) -> ResultFolder:
+        """The folder as this command's, see ``ResultFolder``."""
         made_by = {"what": "predictions", **made_by}
-        return claim_folder(self.folder, made_by, tuple(KINDS.values()), tuple(KINDS), self.others)
+        return ResultFolder(self.folder, made_by, tuple(KINDS.values()), tuple(KINDS), self.others)
 
-    def done(self, existing: Mapping[str, set[str]], name: str, image: Path) -> bool:
+    def is_done(self, claimed: ResultFolder, name: str, image: Path) -> bool:
         """Whether an image has all its files, none older than itself; the label is written last."""
-        kinds = ("label", *self.kinds)
-        return all(
-            f"{name}{KINDS[kind]}" in existing[kind] and not is_older(self.path(kind, name), image) for kind in kinds
-        )
+        return all(claimed.is_done(self.path(kind, name), image, kind=kind) for kind in ("label", *self.kinds))
 
 
 @torch.inference_mode()
@@ -98,16 +93,18 @@ def predict_images(
     made_by = {**made_by, **result_settings(predictor)}
     todo = group.broadcast(_claim(outputs, made_by, images) if group.first else None)
     names = {path: name for name, path in images.items()}
-    mine = [images[name] for name in group.share_of(todo)]
-    pin = predictor.device.type == "cuda"
-    items = iterate_images(ImageSet(config, mine), config.data.workers, pin, broken)
-    with Writers(min(os.cpu_count() or 1, 4)) as writers:
-        for item in progress(items, len(mine), "predict", hidden=not group.first):
-            labels, rows = predictor.predict(item["image"], tuple(item["size"]))  # older pinning makes it a list
-            for kind in {"logits", "probabilities"} & set(outputs.kinds):
-                _write_rows(outputs.path(kind, names[item["path"]]), rows, kind, config)
-            writers.submit(_write_prediction, outputs, names[item["path"]], labels, item, config.dataset_info)
-    group.wait()
+
+    def compute(item: dict[str, Any]) -> np.ndarray:
+        labels, rows = predictor.predict(item["image"], tuple(item["size"]))  # older pinning makes it a list
+        for kind in {"logits", "probabilities"} & set(outputs.kinds):
+            _write_rows(outputs.path(kind, names[item["path"]]), rows, kind, config)
+        return labels
+
+    def write(item: dict[str, Any], labels: np.ndarray) -> None:
+        _write_prediction(outputs, names[item["path"]], labels, item, config.dataset_info)
+
+    paths = [images[name] for name in todo]
+    run_over_images(config, paths, compute, write, "predict", predictor.device, group, broken)
 
 
 def result_settings(predictor: Predictor) -> dict[str, Any]:
@@ -130,25 +127,18 @@ def model_settings(config: Config) -> dict[str, Any]:
 
 def _claim(outputs: Outputs, made_by: dict[str, Any], images: Mapping[str, Path]) -> list[str]:
     """Names of the images that are still to do."""
-    ours = (outputs.folder / RECORD).exists()
-    existing = outputs.claim(made_by)
-    todo = [name for name, path in images.items() if not outputs.done(existing, name, path)]
-    tell_kept(len(images) - len(todo), len(images))
+    claimed = outputs.claim(made_by)
+    todo = [name for name, path in images.items() if not outputs.is_done(claimed, name, path)]
+    claimed.tell_kept(len(images) - len(todo), len(images))
     wanted = {f"{name}{KINDS['label']}" for name in images}
-    left = sorted(existing["label"] - wanted)
+    left = sorted(claimed.kept["label"] - wanted)
     if left:
         logger.warning("%s holds %d files of other images, such as %s", outputs.folder / "label", len(left), left[0])
-    if todo and ours:  # scores of what was there before
+    if todo and claimed.was_ours:  # scores of earlier results
         page = [outputs.report / "index.html"] if (outputs.report / RECORD).exists() else []
         for path in (*outputs.scores.values(), *page):
             path.unlink(missing_ok=True)
     return todo
-
-
-def tell_kept(kept: int, total: int) -> None:
-    """Say how many results already exist."""
-    if kept:
-        logger.info("%d of %d already exist; --overwrite makes them again", kept, total)
 
 
 def _write_prediction(outputs: Outputs, name: str, labels: np.ndarray, item: dict[str, Any], info: DatasetInfo) -> None:

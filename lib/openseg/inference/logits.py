@@ -16,14 +16,14 @@ from torch.nn import functional as F
 
 from openseg.config import Config, SingleScale, TestConfig
 from openseg.datasets.transforms import normalize
-from openseg.inference.lazy import LazyLogits, Window, argmax, cropped, cubic, from_tensor, mosaic, resized, summed
+from openseg.inference.lazy import LazyLogits, argmax, cropped, cubic, from_tensor, resized, summed
+from openseg.inference.tiling import Size, predict_windows
 from openseg.models.layers import resize_logits
 from openseg.models.segmentor import SegmentorOutput
 
-__all__ = ["predict_labels", "predict_logits", "predict_scores", "window_starts"]
+__all__ = ["predict_labels", "predict_logits", "predict_scores"]
 
 Network = Callable[..., SegmentorOutput]
-Size = tuple[int, int]
 
 
 def predict_logits(
@@ -84,7 +84,7 @@ def _views(
     views: list[Tensor | LazyLogits] = []
     for mirrored in (False, True) if flip else (False,):
         forward = _forward(model, mirrored, flipped_classes)
-        views.append(_windows(forward, images, *grid, mirrored, wait) if grid else forward(images))
+        views.append(predict_windows(forward, images, *grid, mirrored, wait) if grid else forward(images))
     return views
 
 
@@ -108,26 +108,6 @@ def _grid(test: TestConfig, scale: float, limit: tuple[int, int] | None) -> tupl
     if test.window is None or scale < 1:  # the original takes images that it shrinks whole
         return None
     return test.window, test.window_stride or test.window
-
-
-def _windows(
-    forward: Callable[[Tensor], Tensor],
-    images: Tensor,
-    window: Size,
-    stride: Size,
-    mirrored: bool,
-    wait: str | torch.device,
-) -> LazyLogits:
-    """The mean of the logits of windows; those of a mirrored image lie mirrored."""
-    size = tuple(images.shape[-2:])
-    window = min(window[0], size[0]), min(window[1], size[1])
-    windows = []
-    for top in window_starts(size[0], window[0], stride[0]):
-        for start in window_starts(size[1], window[1], stride[1]):
-            left = size[1] - window[1] - start if mirrored else start
-            part = images[..., top : top + window[0], left : left + window[1]]
-            windows.append(Window(top, left, forward(part).to(wait)))
-    return mosaic(windows, window, size, images.device)
 
 
 def predict_scores(
@@ -159,11 +139,3 @@ def predict_labels(
 ) -> Tensor:
     """Training ids ``uint8[B, *size]`` of ``images: uint8[B, 3, H, W]``, see ``predict_scores``."""
     return argmax(predict_scores(model, images, config, mode, size), len(images))
-
-
-def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Where windows begin along one side: every ``stride`` pixels, the last one flush with the end."""
-    if length <= window:
-        return [0]
-    last = length - window
-    return [*range(0, last, stride), last]

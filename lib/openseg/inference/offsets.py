@@ -11,19 +11,16 @@ import numpy as np
 import torch
 
 from openseg.config import Config
-from openseg.datasets.loaders import ImageSet, iterate_images
 from openseg.distributed import Group, pick_device
 from openseg.errors import ConfigError, OpensegError
 from openseg.inference import predict_boundary
-from openseg.inference.folder import model_settings, tell_kept
+from openseg.inference.folder import model_settings
 from openseg.inference.predictor import load_for_inference
-from openseg.io.files import is_older
-from openseg.io.parallel import Writers
-from openseg.io.progress import progress
-from openseg.io.results import claim_folder
+from openseg.inference.runner import run_over_images
+from openseg.io.results import ResultFolder
 from openseg.segfix import OFFSET_SUFFIXES, OffsetMap, write_offsets
 
-__all__ = ["FORMATS", "SegFixPredictor", "predict_offsets"]
+__all__ = ["FORMATS", "SegFixPredictor", "write_offset_files"]
 
 FORMATS: dict[str, tuple[str, Literal["int8", "int32"]]] = {
     "png": (".png", "int8"),
@@ -42,8 +39,10 @@ class SegFixPredictor:
             ConfigError: the config is not of SegFix, or there is no such device.
             CheckpointError: the checkpoint is damaged, belongs to another network, or contradicts the config.
         """
-        if config.task != "segfix":
-            raise ConfigError(f"{config.name} is a config of task {config.task}, which predicts no offsets")
+        if config.predicts_labels:
+            raise ConfigError(
+                f"{config.name} is a config of task {config.task}, which predicts no offsets; use the command 'val'"
+            )
         self.config = config
         self.device = pick_device(device)
         self.model, self.report = load_for_inference(config, Path(checkpoint), self.device)
@@ -71,7 +70,7 @@ class SegFixPredictor:
         }
 
 
-def predict_offsets(
+def write_offset_files(
     predictor: SegFixPredictor,
     images: Sequence[Path],
     out_dir: Path,
@@ -92,19 +91,19 @@ def predict_offsets(
         DataError: the folder holds offsets that no such call wrote.
     """
     suffix, dtype = FORMATS[kind]
-    made_by = {"what": "offsets", **made_by, **predictor.settings, "format": kind}
+    files = {path: out_dir / f"{path.stem}{suffix}" for path in images}
     todo = None
     if group.first:
-        existing = claim_folder(out_dir, made_by, OFFSET_SUFFIXES, others="overwrite" if overwrite else "replace")[""]
-        files = {path: out_dir / f"{path.stem}{suffix}" for path in images}
-        todo = [path for path, made in files.items() if made.name not in existing or is_older(made, path)]
-        tell_kept(len(images) - len(todo), len(images))
+        made_by = {"what": "offsets", **made_by, **predictor.settings, "format": kind}
+        claimed = ResultFolder(out_dir, made_by, OFFSET_SUFFIXES, others="overwrite" if overwrite else "replace")
+        todo = [path for path, target in files.items() if not claimed.is_done(target, path)]
+        claimed.tell_kept(len(images) - len(todo), len(images))
     todo = group.broadcast(todo)
-    mine = group.share_of(todo)
-    workers, pin = predictor.config.data.workers, predictor.device.type == "cuda"
-    items = iterate_images(ImageSet(predictor.config, mine), workers, pin, broken)
-    with Writers(min(os.cpu_count() or 1, 4)) as writers:
-        for item in progress(items, len(mine), "offsets", hidden=not group.first):
-            offsets = predictor.predict(item["image"])
-            writers.submit(write_offsets, out_dir / f"{item['path'].stem}{suffix}", offsets, dtype)
-    group.wait()
+
+    def compute(item: dict[str, Any]) -> OffsetMap:
+        return predictor.predict(item["image"])
+
+    def write(item: dict[str, Any], offsets: OffsetMap) -> None:
+        write_offsets(files[item["path"]], offsets, dtype)
+
+    run_over_images(predictor.config, todo, compute, write, "offsets", predictor.device, group, broken)

@@ -103,8 +103,10 @@ class Predictor:
         if isinstance(config, Config) and overrides:
             raise ConfigError("overrides belong to a config's file; this config is complete")
         self.config = config if isinstance(config, Config) else load_config(Path(config), overrides)
-        if self.config.task != "semantic":
-            raise ConfigError(f"{self.config.name} is a config of task segfix, which has no labels to predict")
+        if not self.config.predicts_labels:
+            raise ConfigError(
+                f"{self.config.name} is a config of task segfix, which predicts no labels; use the command 'offsets'"
+            )
         self.device = pick_device(device)
         self.mode = mode
         self.model, self.report = load_for_inference(self.config, Path(checkpoint), self.device)

@@ -1,9 +1,16 @@
-"""Which files belong to the same sample."""
+"""Which files belong to the same sample: the one rule of all commands.
+
+Files of the same sample have the same name, suffix aside. What else they may differ in is a known ending: those of
+Cityscapes (``_leftImg8bit``, ``_gtFine_labelIds``, ...) after city, sequence and frame, ``_pred`` of predictions, and
+what the dataset's file says (``image_suffix``, ``label_suffix``, prefixes). Names that differ otherwise, such as those
+of a left and a right camera, are different samples.
+"""
 
 from __future__ import annotations
 
 import collections
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -11,20 +18,34 @@ from openseg.errors import DataError
 
 __all__ = ["index_files", "match_files", "sample_key"]
 
-# <city>_<sequence>_<frame> of Cityscapes, whatever follows it (_leftImg8bit, _gtFine_labelIds, ...).
-_CITYSCAPES_KEY_PARTS = 3
+_FRAME = re.compile(r"(?P<key>[^_]+_\d{6}_\d{6})(?P<ending>_.+)?")
+_KINDS = ("labelIds", "labelTrainIds", "instanceIds", "instanceTrainIds", "color", "polygons", "labels")
+_ENDINGS = re.compile(
+    rf"(_leftImg8bit)?(_blurred)?(_(gtFine|gtCoarse))?(_({'|'.join(_KINDS)}))?(_(pred|prediction|refined))?"
+)
 
 
-def index_files(paths: Iterable[Path], suffix: str = "") -> dict[str, Path]:
-    """Files by ``sample_key``; ``suffix`` is what each name has after it.
+def sample_key(path: str | os.PathLike[str]) -> str:
+    """The name under which an image, its label and its offset belong together.
+
+    It is the file name without suffix; for Cityscapes names (``<city>_<6 digits>_<6 digits>`` and a known ending)
+    without the ending.
+    """
+    stem = Path(path).stem
+    match = _FRAME.fullmatch(stem)
+    return match["key"] if match and _ENDINGS.fullmatch(match["ending"] or "") else stem
+
+
+def index_files(paths: Iterable[Path], suffix: str = "", prefix: str = "") -> dict[str, Path]:
+    """Files by ``sample_key``; ``suffix`` and ``prefix`` are what each name has after and before it.
 
     Raises:
         DataError: two files share a key, so that it is unclear which one is meant.
     """
     index: dict[str, Path] = {}
     for path in paths:
-        name = path.with_name(path.stem.removesuffix(suffix) + path.suffix) if suffix else path
-        other = index.setdefault(sample_key(name), path)
+        stem = path.stem.removesuffix(suffix).removeprefix(prefix)
+        other = index.setdefault(sample_key(f"{stem}{path.suffix}"), path)
         if other != path:
             raise DataError(f"{other} and {path} have the same name; keep one")
     return index
@@ -54,17 +75,3 @@ def match_files(sources: Sequence[str], others: Sequence[str]) -> tuple[dict[str
         else:
             missing.append(name)
     return matches, missing
-
-
-def sample_key(path: str | os.PathLike) -> str:
-    """The name under which an image, its label and its offset belong together.
-
-    It is the file name without suffix; for Cityscapes names (``<city>_<6 digits>_<6 digits>_...``) the first three
-    parts, so that ``_leftImg8bit``, ``_gtFine_labelIds`` and the like meet.
-    """
-    stem = Path(path).stem
-    parts = stem.split("_")
-    head = parts[1:_CITYSCAPES_KEY_PARTS]
-    if len(head) == _CITYSCAPES_KEY_PARTS - 1 and all(len(part) == 6 and part.isdigit() for part in head):
-        return "_".join(parts[:_CITYSCAPES_KEY_PARTS])
-    return stem

@@ -10,12 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 import cv2
 
 from openseg.errors import OpensegError
 from openseg.io.progress import progress
+from openseg.plugins import load_plugins, loaded_plugins
 
 __all__ = ["Writers", "map_parallel", "run_parallel"]
 
@@ -29,7 +31,7 @@ def map_parallel(work: Callable[[Any], Any], items: Sequence[Any], what: str, wo
             yield work(item)
         return
     size = max(min(len(items) // (8 * workers), _CHUNK), 1)
-    with ProcessPoolExecutor(workers, initializer=_init_worker) as pool:
+    with ProcessPoolExecutor(workers, initializer=_init_worker, initargs=(loaded_plugins(),)) as pool:
         try:
             yield from progress(_in_order(pool, work, items, size, 4 * workers), len(items), what)
         except BrokenProcessPool:
@@ -62,9 +64,11 @@ def run_parallel(work: Callable[[Any], None], items: Sequence[Any], what: str, w
         pass
 
 
-def _init_worker() -> None:
+def _init_worker(plugins: list[tuple[str, tuple[str, ...]]]) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent handles it
+    for name, folders in plugins:  # a process that is no fork of this one knows nothing of them
+        load_plugins([name], [Path(folder) for folder in folders])
     cv2.setNumThreads(0)  # its threads do not survive the fork, and every core has its process
 
 

@@ -1,4 +1,4 @@
-"""Folders of made files: who made them, what can be kept, what is replaced."""
+"""Folders of results: who wrote them, what can be kept, what is replaced."""
 
 from __future__ import annotations
 
@@ -11,19 +11,91 @@ from pathlib import Path
 from typing import Any, Literal
 
 from openseg.errors import DataError
-from openseg.io.files import list_files, write_json
+from openseg.io.files import is_older, list_files, write_json
 
-__all__ = ["RECORD", "claim_folder", "list_given"]
+__all__ = ["RECORD", "Others", "ResultFolder", "list_given"]
 
 logger = logging.getLogger("openseg")
 
 RECORD = "made_by.json"
-"""What decided the files of a folder that ``claim_folder`` made."""
+"""What decided the files of a ``ResultFolder``."""
+Others = Literal["replace", "refuse", "overwrite"]
 _UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.part(\.\w+)?$")  # of atomic_write
 
 
-def list_given(folder: str | os.PathLike, suffixes: tuple[str, ...]) -> list[Path]:
-    """As ``list_files``, without what ``claim_folder`` made in folders below, such as refined labels.
+class ResultFolder:
+    """The place of the results of one command, which a later call with the same settings completes.
+
+    ``made_by`` is whatever decides the results (settings, a checkpoint's hash); it stands in ``made_by.json`` in the
+    folder. Files that an interrupted call with the same one left are kept. What a killed call had not finished is
+    removed.
+
+    Attributes:
+        kept: files that need not be made again, by kind, relative to the kind's folder.
+        was_ours: whether an earlier call made this folder.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        made_by: dict[str, Any],
+        suffixes: tuple[str, ...],
+        kinds: Sequence[str] = ("",),
+        others: Others = "replace",
+    ) -> None:
+        """
+        Args:
+            made_by: ``what`` in it names what is made, such as offsets; a folder of something else is never touched.
+            suffixes: of result files.
+            kinds: folders inside it that hold the files; an empty one is the folder itself, ``.`` also what is below.
+            others: what becomes of files that another ``made_by`` made: ``replace`` removes them first, so that the two
+                never mix; ``refuse`` raises. ``overwrite`` removes those of the same one too.
+
+        Raises:
+            DataError: the folder holds files with one of ``suffixes`` that no such call wrote, or one with another
+                ``made_by`` that is to be refused.
+        """
+        self.folder = Path(folder)
+        record = self.folder / RECORD
+        self.was_ours = record.exists()
+        made_by = json.loads(json.dumps(made_by))
+        existing, unfinished = _made_files(self.folder, suffixes, kinds)
+        before = _read_json(record) if self.was_ours else None
+        other = isinstance(before, dict) and before.get("what") != made_by.get("what")
+        if other or (any(existing.values()) and not self.was_ours):
+            raise DataError(
+                f"{folder}: holds files that this command did not write; choose another folder or move them away"
+            )
+        if any(existing.values()) and before != made_by and others == "refuse":
+            raise DataError(
+                f"{folder}: holds results of other inputs, settings or weights; choose another folder, or --overwrite"
+            )
+        for path in unfinished:
+            path.unlink(missing_ok=True)
+        if before != made_by or others == "overwrite":
+            if any(existing.values()):
+                logger.info("%s: existing results are replaced", folder)
+            for kind, names in existing.items():
+                for name in names:
+                    (self.folder / kind / name).unlink()
+            existing = {kind: set() for kind in kinds}
+        write_json(record, made_by)
+        self.kept = existing
+
+    def is_done(self, path: Path, *sources: Path, kind: str = "") -> bool:
+        """Whether ``path`` is kept and no older than what it is made of."""
+        name = path.relative_to(self.folder / kind).as_posix()
+        return name in self.kept[kind] and not any(is_older(path, source) for source in sources)
+
+    @staticmethod
+    def tell_kept(kept: int, total: int) -> None:
+        """Log how many results exist already."""
+        if kept:
+            logger.info("%d of %d already exist and are skipped; --overwrite makes them again", kept, total)
+
+
+def list_given(folder: str | os.PathLike[str], suffixes: tuple[str, ...]) -> list[Path]:
+    """As ``list_files``, without what a ``ResultFolder`` below holds, such as refined labels.
 
     Raises:
         DataError: nothing else is there.
@@ -41,56 +113,6 @@ def list_given(folder: str | os.PathLike, suffixes: tuple[str, ...]) -> list[Pat
     if not given:
         raise DataError(f"{folder}: holds nothing besides what this program made of it")
     return given
-
-
-def claim_folder(
-    folder: str | os.PathLike,
-    made_by: dict[str, Any],
-    suffixes: tuple[str, ...],
-    kinds: Sequence[str] = ("",),
-    others: Literal["replace", "refuse", "overwrite"] = "replace",
-) -> dict[str, set[str]]:
-    """Make ``folder`` the place of what ``made_by`` makes; returns its files that can be kept, by kind.
-
-    ``made_by`` is whatever decides the result (settings, a checkpoint's hash); it stands in ``made_by.json`` in the
-    folder. Files that an interrupted call with the same one left are kept. What a killed call had not finished is
-    removed.
-
-    Args:
-        made_by: ``what`` in it names what is made, such as offsets; a folder of something else is never touched.
-        kinds: folders inside it that hold the files; an empty one is the folder itself.
-        others: what becomes of files that another ``made_by`` made: ``replace`` removes them first, so that the two
-            never mix; ``refuse`` raises. ``overwrite`` removes those of the same one too.
-
-    Raises:
-        DataError: the folder holds files with one of ``suffixes`` that no such call wrote, or one with another
-            ``made_by`` that is to be refused.
-    """
-    folder = Path(folder)
-    record = folder / RECORD
-    made_by = json.loads(json.dumps(made_by))
-    existing, unfinished = _made_files(folder, suffixes, kinds)
-    before = _read_json(record) if record.exists() else None
-    other = isinstance(before, dict) and before.get("what") != made_by.get("what")
-    if other or (any(existing.values()) and not record.exists()):
-        raise DataError(
-            f"{folder}: holds files that this command did not write; choose another folder or move them away"
-        )
-    if any(existing.values()) and before != made_by and others == "refuse":
-        raise DataError(
-            f"{folder}: holds results of other inputs, settings or weights; choose another folder, or --overwrite"
-        )
-    for path in unfinished:
-        path.unlink(missing_ok=True)
-    if before != made_by or others == "overwrite":
-        if any(existing.values()):
-            logger.info("%s: what is there is replaced", folder)
-        for kind, names in existing.items():
-            for name in names:
-                (folder / kind / name).unlink()
-        existing = {kind: set() for kind in kinds}
-    write_json(record, made_by)
-    return existing
 
 
 def _made_files(

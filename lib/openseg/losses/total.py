@@ -100,7 +100,7 @@ def build_loss(config: Config, device: torch.device, scope: PixelScope | None = 
     Raises:
         ConfigError: it asks for class weights, and the dataset or the loss has none.
     """
-    if config.task == "segfix":
+    if config.needs_targets:
         (term,) = config.loss
         scope = scope if getattr(term, "mean_over", "") == "batch" else None
         return SegFixLoss(**term.options, mask_threshold=config.segfix.mask_threshold, scope=scope)

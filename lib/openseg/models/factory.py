@@ -147,7 +147,7 @@ def build_model(config: Config) -> nn.Module:
     options = model.backbone_options | {
         name: value for name, value in model.backbone_settings.items() if value is not None
     }
-    if config.task == "segfix":
+    if not config.predicts_labels:
         from openseg.models.segfix import SegFix
 
         return SegFix(create_backbone(model.backbone, options=options), model.activation)

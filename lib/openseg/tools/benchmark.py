@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -14,31 +14,56 @@ from openseg.config import Config
 from openseg.datasets.loaders import TrainSet, iterate_training
 from openseg.datasets.splits import list_split
 from openseg.datasets.transforms import normalize
-from openseg.distributed import Group
+from openseg.distributed import Group, pick_device
+from openseg.errors import OpensegError
 from openseg.inference import argmax, from_tensor, resized
 from openseg.inference.prepare import prepare_for_inference
-from openseg.io.progress import progress
+from openseg.io.progress import progress as progress_bar
+from openseg.io.progress import show_progress
 from openseg.labels import IGNORE_INDEX
 from openseg.segfix.directions import NUM_DIRECTIONS
+from openseg.tools.common import as_config
+from openseg.tools.paths import PathLike
 from openseg.training.state import build_training
 from openseg.training.step import Step, to_device
 
-__all__ = ["PREDICTION", "TRAINING", "measure", "random_batches"]
+__all__ = ["PREDICTION", "TRAINING", "benchmark", "random_batches"]
 
 TRAINING = ("load", "transfer", "forward", "loss", "backward", "optimizer")
 PREDICTION = ("transfer", "forward", "post")
 _MEBI = 2**20
 
 
-def measure(
-    config: Config, device: torch.device, iterations: int, warm_up: int, random_data: bool
+def benchmark(
+    config: PathLike | Config,
+    *,
+    overrides: Sequence[str] = (),
+    iterations: int = 10,
+    warm_up: int = 3,
+    random_data: bool = False,
+    device: str = "auto",
+    progress: bool = True,
 ) -> dict[str, dict[str, float]]:
     """Mean milliseconds of the parts of an update and of a prediction at the size of a training crop.
 
     What is read ahead by workers is not counted, since it would hide how slowly they read.
 
-    ``random_data``: random images and labels in place of the dataset.
+    Args:
+        iterations: updates to measure, after ``warm_up`` others.
+        random_data: random images and labels in place of the dataset.
+
+    Raises:
+        OpensegError: numbers that cannot be.
     """
+    if iterations < 1 or warm_up < 0:
+        raise OpensegError("--iterations must be 1 or more, --warm-up 0 or more")
+    with show_progress(progress):
+        return _measure(as_config(config, overrides), pick_device(device), iterations, warm_up, random_data)
+
+
+def _measure(
+    config: Config, device: torch.device, iterations: int, warm_up: int, random_data: bool
+) -> dict[str, dict[str, float]]:
     if not random_data:
         warm_up = max(warm_up, 2 * config.data.workers + 1)
     count = warm_up + iterations
@@ -50,7 +75,7 @@ def measure(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     items = to_device(batches, device)
-    for _ in progress(range(count), count, "train"):
+    for _ in progress_bar(range(count), count, "train"):
         clock.start()
         batch = next(items)
         clock.mark("load")
@@ -103,7 +128,7 @@ def random_batches(config: Config) -> Iterator[dict[str, Tensor]]:
         "image": torch.randint(0, 256, (size[0], 3, *size[1:]), generator=rng, dtype=torch.uint8),
         "window": torch.tensor([[0, 0, *size[1:]]] * size[0]),
     }
-    if config.task == "segfix":
+    if config.needs_targets:
         batch |= {"mask": labels(2), "direction": labels(NUM_DIRECTIONS)}
     else:
         batch["label"] = labels(len(config.dataset_info.classes))
@@ -118,13 +143,13 @@ def _predict(
     dtype = torch.bfloat16 if config.test.precision == "bf16" else torch.float32
     model = prepare_for_inference(model.eval(), dtype)
     clock, size = _Clock(device), tuple(image.shape[-2:])
-    for _ in progress(range(count), count, "predict"):
+    for _ in progress_bar(range(count), count, "predict"):
         clock.start()
         images = normalize(image.to(device), config.normalization)
         clock.mark("transfer")
-        output = model(images) if config.task == "segfix" else model(images, aux=False)
+        output = model(images, aux=False) if config.predicts_labels else model(images)
         clock.mark("forward")
-        logits = output.direction_logits if config.task == "segfix" else output.logits
+        logits = output.logits if config.predicts_labels else output.direction_logits
         argmax(resized(from_tensor(logits.float()), size)).cpu()
         clock.mark("post")
         yield clock.seconds

@@ -6,7 +6,8 @@ import importlib.util
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,20 +19,26 @@ from torch.export import Dim, ExportedProgram
 from openseg.config import Config
 from openseg.errors import ConfigError, OpensegError
 from openseg.inference.boundary import offset_codes
-from openseg.io.files import atomic_write
+from openseg.inference.prepare import prepare_for_inference
+from openseg.io.files import atomic_write, file_hash
+from openseg.models.checkpoint.io import KeyReport, load_model
 from openseg.models.layers import resize_logits
+from openseg.tools.common import as_config, checkpoint_of
+from openseg.tools.paths import PathLike
 
-__all__ = ["FORMATS", "OUTPUTS", "Agreement", "Exportable", "compare", "write_exported"]
+__all__ = ["FORMATS", "Comparison", "Exportable", "Exported", "compare", "export", "write_exported"]
 
-OUTPUTS = {"semantic": ("logits", "labels"), "segfix": ("offsets",)}
-"""What a network of each task can give: ``logits: float[B, K, H, W]``, ``labels: uint8[B, H, W]`` (training ids), and
-``offsets: uint8[B, H, W]`` (codes of ``OffsetMap``)."""
 FORMATS = (".onnx", ".pt2")
+_SAME = 0.999  # share of pixels; random weights have near ties
 _TRIED = ((1, 96, 130), (2, 161, 200))  # batch, height, width
 
 
 class Exportable(nn.Module):
-    """``forward(images: float[B, 3, H, W])``: RGB from 0 to 255, in one pass at the images' size; see ``OUTPUTS``."""
+    """``forward(images: float[B, 3, H, W])``: RGB from 0 to 255, in one pass at their size.
+
+    It gives ``logits: float[B, K, H, W]``, ``labels: uint8[B, H, W]`` (train IDs), or ``offsets: uint8[B, H, W]``
+    (codes of ``OffsetMap``).
+    """
 
     def __init__(self, model: nn.Module, config: Config, output: str) -> None:
         """
@@ -39,8 +46,8 @@ class Exportable(nn.Module):
             ConfigError: the task has no such output, or predicts in more than one pass.
         """
         super().__init__()
-        if output not in OUTPUTS[config.task]:
-            known = " or ".join(OUTPUTS[config.task])
+        if output not in config.outputs:
+            known = " or ".join(config.outputs)
             raise ConfigError(f"a network of task {config.task} gives {known}, not {output}")
         normalization = config.normalization
         self.model = model
@@ -123,7 +130,7 @@ def _write(path: Path, network: Exportable, notes: dict[str, Any]) -> ExportedPr
     return program
 
 
-class Agreement(NamedTuple):
+class Comparison(NamedTuple):
     """Of one batch: its shape, the largest difference of numbers, and the share of pixels of the same class."""
 
     shape: tuple[int, ...]
@@ -131,7 +138,7 @@ class Agreement(NamedTuple):
     same: float
 
 
-def compare(path: Path, network: Exportable) -> Iterator[Agreement]:
+def compare(path: Path, network: Exportable) -> Iterator[Comparison]:
     """What the file gives for random images of two sizes and batches, beside what the network gives."""
     run = _runner(path)
     generator = torch.Generator().manual_seed(0)
@@ -142,7 +149,7 @@ def compare(path: Path, network: Exportable) -> Iterator[Agreement]:
         found = run(images.numpy())
         classes = [each.argmax(axis=1) if network.output == "logits" else each for each in (expected, found)]
         difference = np.abs(expected.astype(np.float64) - found).max()
-        yield Agreement(expected.shape, float(difference), float((classes[0] == classes[1]).mean()))
+        yield Comparison(expected.shape, float(difference), float((classes[0] == classes[1]).mean()))
 
 
 def _runner(path: Path) -> Any:
@@ -153,3 +160,68 @@ def _runner(path: Path) -> Any:
         return lambda images: session.run(None, {"images": images})[0]
     module = torch.export.load(path).module()
     return lambda images: module(torch.from_numpy(images)).detach().numpy()
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A written network: the file, its output, what was loaded, how far it agrees with PyTorch, what it leaves out."""
+
+    path: Path
+    output: str
+    checkpoint: Path
+    report: KeyReport
+    comparisons: list[Comparison]
+    left_out: list[str]
+
+
+def export(
+    out: PathLike,
+    config: PathLike | Config,
+    *,
+    overrides: Sequence[str] = (),
+    checkpoint: PathLike | None = None,
+    checkpoints: PathLike = "checkpoints",
+    output: str | None = None,
+) -> Exported:
+    """Write a trained network as ONNX or ``torch.export``, for any batch and size, and compare it with PyTorch.
+
+    Args:
+        out: a new file, ``.onnx`` or ``.pt2``.
+        checkpoint: None is ``<name>_latest.pth`` below ``checkpoints``.
+        output: logits or labels of a semantic network, offsets of SegFix; None is logits or offsets.
+
+    Raises:
+        ConfigError, CheckpointError: the config or the checkpoint cannot be used.
+        OpensegError: the file exists, a package is missing, or the written file gives other numbers.
+    """
+    path = Path(out)
+    if path.exists():
+        raise OpensegError(f"{out}: already exists; move it away, or write to another file")
+    settings = as_config(config, overrides)
+    file = checkpoint_of(settings, checkpoint, checkpoints)
+    output = output or settings.outputs[0]
+    model, report = load_model(settings, file)
+    network = Exportable(prepare_for_inference(model), settings, output).eval()
+    info = settings.dataset_info
+    notes = {"classes": list(info.classes), "config": settings.name, "dataset": info.name}
+    write_exported(path, network, {**notes, "checkpoint": file_hash(file)})
+    found = [*compare(path, network)]
+    if any(each.same < _SAME for each in found):
+        path.unlink()
+        worst = 100 * min(each.same for each in found)
+        raise OpensegError(f"{out}: gave other classes than PyTorch ({worst:.2f} % the same)")
+    return Exported(path, output, file, report, found, _other_passes(settings))
+
+
+def _other_passes(config: Config) -> list[str]:
+    """What ``validate`` does and the file does not."""
+    how, data = config.test.ss, config.data
+    steps = {
+        f"scales {list(how.scales)}": how.scales != (1.0,),
+        "mirror images": how.flip,
+        f"padding to multiples of {how.pad_to}": how.pad_to > 1,
+        f"windows of {config.test.window}": config.test.window is not None,
+        f"images with a shorter side of {data.short_side}": data.short_side is not None,
+        f"images of {data.size}": data.size is not None,
+    }
+    return [name for name, used in steps.items() if used]

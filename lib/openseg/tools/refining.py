@@ -25,14 +25,14 @@ from openseg.labels import IGNORE_INDEX
 from openseg.segfix import OffsetMap, read_offset_map, refine, refine_mask
 from openseg.segfix.offset_files import OffsetFile
 
-__all__ = ["Refining", "refine_file", "refine_label"]
+__all__ = ["RefineSettings", "refine_file", "refine_label"]
 
 _PIXELS_A_STEP = 512
 _MOST_PIXELS = 1000
 
 
 @dataclass(frozen=True)
-class Refining:
+class RefineSettings:
     """How labels are refined.
 
     ``scale`` None is a pixel for each 512 of an image's shorter side, 2 for 1024x2048. ``eval_ids_only``: ids outside
@@ -75,7 +75,7 @@ class Refining:
         return max(round(min(size) / _PIXELS_A_STEP), 1) if self.scale is None else self.scale
 
 
-def refine_file(files: tuple[Path, OffsetFile, Path], how: Refining, fail_fast: bool = False) -> str | None:
+def refine_file(files: tuple[Path, OffsetFile, Path], how: RefineSettings, fail_fast: bool = False) -> str | None:
     """Refine one label file: ``files`` are label, offset and output. Returns what is wrong with them, or None.
 
     Raises:
@@ -92,7 +92,7 @@ def refine_file(files: tuple[Path, OffsetFile, Path], how: Refining, fail_fast: 
     return None
 
 
-def refine_label(label: Path, offsets: OffsetMap, out: Path, how: Refining, source: str) -> None:
+def refine_label(label: Path, offsets: OffsetMap, out: Path, how: RefineSettings, source: str) -> None:
     """Refine a label file with the offsets of ``source``; a palette stays.
 
     Raises:

@@ -19,6 +19,7 @@ from openseg.datasets.loaders import TrainSet, draws_of, iterate_training
 from openseg.datasets.splits import Pair, list_split
 from openseg.distributed import Agreement, Group
 from openseg.errors import CheckpointError, DataError, Interrupted, OpensegError
+from openseg.io.progress import is_hidden
 from openseg.models.checkpoint.io import compare_classes, fit_config, load_backbone, load_weights, read_checkpoint
 from openseg.training.checkpoints import best_path, exclusive, latest_path, remove_unfinished, saved_states
 from openseg.training.run_log import RunLog
@@ -26,7 +27,7 @@ from openseg.training.state import Training, build_training, read_resumable
 from openseg.training.step import Step, local_batch_size, to_device
 from openseg.training.validation import evaluate_network
 
-__all__ = ["Start", "train"]
+__all__ = ["TrainingStart", "run_training"]
 
 logger = logging.getLogger("openseg")
 
@@ -34,7 +35,7 @@ _MEBI = 2**20
 
 
 @dataclass(frozen=True)
-class Start:
+class TrainingStart:
     """What a training begins with.
 
     Attributes:
@@ -74,12 +75,12 @@ def _stop_on_signal(group: Group) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def train(
+def run_training(
     config: Config,
     device: torch.device,
     checkpoint_root: Path = Path("checkpoints"),
     run_dir: Path | None = None,
-    start: Start = Start(),
+    start: TrainingStart = TrainingStart(),
     group: Group = Group(),  # noqa: B008  (a tuple)
 ) -> Training:
     """Train a config to its last iteration, validating and saving on the way.
@@ -116,7 +117,7 @@ def train(
     return training
 
 
-def _continues(config: Config, root: Path, start: Start) -> bool:
+def _continues(config: Config, root: Path, start: TrainingStart) -> bool:
     """Whether there is a training to continue.
 
     Raises:
@@ -154,7 +155,9 @@ def _run(
         run.loop(dataset)
 
 
-def _begin(config: Config, device: torch.device, root: Path, start: Start, resume: bool, group: Group) -> Training:
+def _begin(
+    config: Config, device: torch.device, root: Path, start: TrainingStart, resume: bool, group: Group
+) -> Training:
     """The training at its start, or where it was left off."""
     checkpoint, latest = None, latest_path(config, root)
     if resume:
@@ -190,7 +193,7 @@ def _name_of(device: torch.device) -> str:
 
 @dataclass
 class _Run:
-    """One call of ``train``: the loop and what it reports to."""
+    """One call of ``run_training``: the loop and what it reports to."""
 
     training: Training
     val_pairs: list[Pair]
@@ -215,7 +218,7 @@ class _Run:
             total=settings.max_iters,
             initial=training.iteration,
             desc=training.config.name,
-            disable=None if group.first else True,
+            disable=None if group.first and not is_hidden() else True,
             dynamic_ncols=True,
         )
         self._restart_clock()

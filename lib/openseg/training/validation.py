@@ -129,7 +129,7 @@ def evaluate_network(
     model: nn.Module, config: Config, pairs: Sequence[Pair], device: torch.device, group: Group = _ALONE
 ) -> Validation:
     """Scores of a network by name, and the one by which the best checkpoint is chosen."""
-    if config.task == "segfix":
+    if config.needs_targets:
         scores = evaluate_segfix(model, config, pairs, device, group)
         return Validation(scores, scores["F after"], {})
     found = evaluate_semantic(model, config, pairs, device, group)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from openseg.tools.prepare.releases import ade20k
+from openseg.cli.prepare import prepare_release
 
 if __name__ == "__main__":
-    sys.exit(ade20k())
+    sys.exit(prepare_release("ade20k"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from openseg.tools.prepare.releases import cityscapes
+from openseg.cli.prepare import prepare_release
 
 if __name__ == "__main__":
-    sys.exit(cityscapes())
+    sys.exit(prepare_release("cityscapes"))

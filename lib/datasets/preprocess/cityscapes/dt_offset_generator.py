@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from openseg.tools.prepare.targets import segfix_targets
+from openseg.cli.prepare import segfix_targets
 
 if __name__ == "__main__":
     sys.exit(segfix_targets())

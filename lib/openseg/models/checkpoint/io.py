@@ -340,7 +340,7 @@ def compare_classes(config: Config, checkpoint: Checkpoint) -> None:
     """Raises CheckpointError where the classes are those of the checkpoint in another order; logs other names."""
     trained = checkpoint.content.get("dataset", {}).get("classes")
     classes = list(config.dataset_info.classes)
-    if config.task != "semantic" or trained is None or trained == classes:
+    if not config.predicts_labels or trained is None or trained == classes:
         return
     first = next((i for i, (a, b) in enumerate(zip(trained, classes, strict=False)) if a != b), None)
     if sorted(trained) == sorted(classes):

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from openseg.cli.common import HelpFormatter, add_debug, add_workers, run_command
-from openseg.cli.profile import data_root
-from openseg.datasets.registry import get_dataset_info
 from openseg.errors import DataError
 from openseg.io.files import atomic_write, is_older
 from openseg.io.images import write_label
 from openseg.io.parallel import map_parallel
-from openseg.tools.prepare.archives import Entry, list_entries
+from openseg.tools.prepare.archives import Entry
 
-__all__ = ["Source", "Tree", "find", "merge", "place", "program"]
+__all__ = ["Placed", "Source", "Tree", "find", "merge", "place"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +30,17 @@ class Source:
     suffix: str
     convert: Callable[[bytes], np.ndarray] | None = None
     values: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A prepared split: its folder, its samples, their kinds of files, and how many files were written now."""
+
+    split: str
+    folder: Path
+    samples: int
+    kinds: tuple[str, ...]
+    written: int
 
 
 Tree = dict[str, dict[str, dict[str, Source]]]
@@ -80,53 +87,7 @@ def merge(*trees: Tree) -> Tree:
     return merged
 
 
-def program(
-    description: str,
-    collect: Callable[[list[Entry], argparse.Namespace], Tree],
-    dataset: str,
-    layout: str,
-    argv: Sequence[str] | None,
-    options: Callable[[argparse.ArgumentParser], None] | None = None,
-) -> int:
-    """Run a preparation program; returns the exit code.
-
-    Args:
-        collect: what to make of the release's files.
-        dataset: its name.
-        layout: what the release looks like, for the message that nothing of it was found.
-    """
-    parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
-    parser.add_argument(
-        "--input", required=True, nargs="+", metavar="PATH", help=f"folders, zips or tars of the release: {layout}"
-    )
-    parser.add_argument("--out", metavar="DIR", help="data root (default: DATA_ROOT of config.profile)")
-    parser.add_argument("--link", action="store_true", help="hard-link unpacked files instead of copying them")
-    parser.add_argument(
-        "--limit", type=_positive, metavar="N", help="only the first N samples of each split, for a trial"
-    )
-    if options is not None:
-        options(parser)
-    add_workers(parser)
-    add_debug(parser)
-    arguments = parser.parse_args(argv)
-
-    def run() -> None:
-        tree = collect(list_entries(arguments.input), arguments)
-        if not any(sources for kinds in tree.values() for sources in kinds.values()):
-            raise DataError(f"{' '.join(arguments.input)}: nothing of the release is there; it should hold {layout}")
-        folder = Path(arguments.out or data_root()) / get_dataset_info(dataset).folder
-        place(tree, folder, arguments.link, arguments.limit, arguments.workers)
-
-    return run_command(run, arguments.debug)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
-    return int(text)
-
-
-def place(tree: Tree, folder: Path, link: bool, limit: int | None, workers: int) -> None:
+def place(tree: Tree, folder: Path, link: bool, limit: int | None, workers: int) -> list[Placed]:
     """Write a tree as ``<folder>/<split>/<kind>/<name>``; what already exists and not older stays.
 
     Raises:
@@ -134,6 +95,7 @@ def place(tree: Tree, folder: Path, link: bool, limit: int | None, workers: int)
     """
     for split, kinds in tree.items():
         _require_partners(split, kinds, folder)
+    placed = []
     for split, kinds in tree.items():
         names = sorted(next(iter(kinds.values())))[:limit]
         jobs = [
@@ -142,7 +104,8 @@ def place(tree: Tree, folder: Path, link: bool, limit: int | None, workers: int)
             for name in names
         ]
         written = sum(map_parallel(functools.partial(_write, link=link), jobs, f"{folder.name} {split}", workers))
-        print(f"{split}: {len(names)} samples ({', '.join(kinds)}), {written} files written to {folder / split}")
+        placed.append(Placed(split, folder / split, len(names), tuple(kinds), written))
+    return placed
 
 
 def _require_partners(split: str, kinds: dict[str, dict[str, Source]], folder: Path) -> None:

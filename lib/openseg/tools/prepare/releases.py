@@ -5,72 +5,45 @@ Files are found at any depth, so an additional top folder does not matter.
 
 from __future__ import annotations
 
-import argparse
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from scipy.io import loadmat
 
-from openseg.errors import DataError
-from openseg.tools.prepare.archives import Entry
-from openseg.tools.prepare.placing import Source, Tree, find, merge, program
+from openseg.datasets.registry import get_dataset_info
+from openseg.errors import ConfigError, DataError, nearest_names
+from openseg.io.progress import show_progress
+from openseg.tools.paths import PathLike, worker_count
+from openseg.tools.prepare.archives import Entry, list_entries
+from openseg.tools.prepare.placing import Placed, Source, Tree, find, merge, place
 
-__all__ = [
-    "ade20k",
-    "camvid",
-    "cityscapes",
-    "cityscapes_instances",
-    "coco_stuff",
-    "coco_stuff_164k",
-    "lip",
-    "mapillary",
-    "pascal_context",
-]
+__all__ = ["RELEASES", "Release", "prepare"]
 
 _JPG = r"(?P<suffix>\.jpe?g)"
 _PNG = r"(?P<suffix>\.png)"
 _STEM = r"(?P<stem>[^/]+)"
 
 
-def cityscapes(argv: Sequence[str] | None = None) -> int:
-    """Cityscapes: fine labels of train and val, the images of test; coarse ones on request."""
-
-    def options(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "--coarse", action="store_true", help="also the coarse labels of train and val, as train_coarse, val_coarse"
-        )
-        parser.add_argument(
-            "--extra", action="store_true", help="also train_extra with its coarse labels, as the split coarse"
-        )
-
-    return program(
-        "Prepare Cityscapes.",
-        _cityscapes,
-        "cityscapes",
-        "leftImg8bit and gtFine (leftImg8bit_trainvaltest.zip, gtFine_trainvaltest.zip)",
-        argv,
-        options,
-    )
-
-
 # Black, one channel, and its label is a single value: published by mistake.
 _BROKEN = "troisdorf_000000_000073_leftImg8bit"
 
 
-def _cityscapes(entries: list[Entry], arguments: argparse.Namespace) -> Tree:
+def _cityscapes(entries: list[Entry], options: Set[str]) -> Tree:
     tree = merge(
         find(entries, rf"leftImg8bit/(?P<split>train|val|test)/[^/]+/(?P<stem>[^/]+_leftImg8bit){_PNG}", "image"),
         _cityscapes_labels(entries, "gtFine", "labelIds", "label"),
     )
     coarse = _cityscapes_labels(entries, "gtCoarse", "labelIds", "label", "train|val|train_extra")
-    if arguments.coarse:
+    if "coarse" in options:
         for split in ("train", "val"):
             labels = coarse.get(split, {}).get("label", {})
             images = tree.get(split, {}).get("image", {})
             tree[f"{split}_coarse"] = {"image": images, "label": labels}
-    if arguments.extra:
+    if "extra" in options:
         pattern = rf"leftImg8bit/(?P<split>train_extra)/[^/]+/(?P<stem>[^/]+_leftImg8bit){_PNG}"
         images = find(entries, pattern, "image").get("train_extra", {}).get("image", {})
         labels = coarse.get("train_extra", {}).get("label", {})
@@ -87,83 +60,54 @@ def _cityscapes_labels(entries: list[Entry], root: str, what: str, kind: str, sp
     return find(entries, pattern, kind, "{stem}_leftImg8bit")
 
 
-def cityscapes_instances(argv: Sequence[str] | None = None) -> int:
-    """Instance maps of Cityscapes."""
-    return program(
-        "Prepare the instance maps of Cityscapes (16 bits: id * 1000 + number).",
-        lambda entries, _: _cityscapes_labels(entries, "gtFine", "instanceIds", "instance"),
-        "cityscapes",
-        "gtFine (gtFine_trainvaltest.zip)",
-        argv,
+def _cityscapes_instances(entries: list[Entry], _: Set[str]) -> Tree:
+    return _cityscapes_labels(entries, "gtFine", "instanceIds", "instance")
+
+
+def _ade20k(entries: list[Entry], _: Set[str]) -> Tree:
+    splits = {"training": "train", "validation": "val"}
+    return merge(
+        find(entries, rf"images/(?P<split>training|validation)/{_STEM}{_JPG}", "image", splits=splits),
+        find(entries, rf"annotations/(?P<split>training|validation)/{_STEM}{_PNG}", "label", splits=splits),
+        find(entries, rf"(?P<split>testing)/{_STEM}{_JPG}", "image", splits={"testing": "test"}),
     )
 
 
-def ade20k(argv: Sequence[str] | None = None) -> int:
-    """ADE20K, scene parsing with 150 classes."""
-
-    def collect(entries: list[Entry], _: argparse.Namespace) -> Tree:
-        splits = {"training": "train", "validation": "val"}
-        return merge(
-            find(entries, rf"images/(?P<split>training|validation)/{_STEM}{_JPG}", "image", splits=splits),
-            find(entries, rf"annotations/(?P<split>training|validation)/{_STEM}{_PNG}", "label", splits=splits),
-            find(entries, rf"(?P<split>testing)/{_STEM}{_JPG}", "image", splits={"testing": "test"}),
-        )
-
-    layout = "images and annotations (ADEChallengeData2016.zip; release_test.zip for test)"
-    return program("Prepare ADE20K (scene parsing).", collect, "ade20k", layout, argv)
+def _lip(entries: list[Entry], _: Set[str]) -> Tree:
+    return merge(
+        find(entries, rf"(?P<split>train|val)_images/{_STEM}{_JPG}", "image"),
+        find(entries, rf"(?P<split>train|val)_segmentations/{_STEM}{_PNG}", "label"),
+        find(entries, rf"testing_images/{_STEM}{_JPG}", "image", splits={"": "test"}),
+    )
 
 
-def lip(argv: Sequence[str] | None = None) -> int:
-    """LIP, single person."""
-
-    def collect(entries: list[Entry], _: argparse.Namespace) -> Tree:
-        return merge(
-            find(entries, rf"(?P<split>train|val)_images/{_STEM}{_JPG}", "image"),
-            find(entries, rf"(?P<split>train|val)_segmentations/{_STEM}{_PNG}", "label"),
-            find(entries, rf"testing_images/{_STEM}{_JPG}", "image", splits={"": "test"}),
-        )
-
-    layout = "train_images, val_images, train_segmentations, val_segmentations (TrainVal_images.zip, "
-    layout += "TrainVal_parsing_annotations.zip; Testing_images.zip for test)"
-    return program("Prepare LIP (single person).", collect, "lip", layout, argv)
+def _camvid(entries: list[Entry], _: Set[str]) -> Tree:
+    suffix = r"(?P<suffix>\.png|\.jpe?g)"
+    split = r"^(?:(?:[^/]+/)?CamVid/)?(?P<split>train|val|test)"  # there may be folders train of predictions too
+    return merge(
+        find(entries, rf"{split}(?:/image)?/{_STEM}{suffix}", "image"),
+        find(entries, rf"{split}(?:annot|/label)/{_STEM}{_PNG}", "label"),
+    )
 
 
-def camvid(argv: Sequence[str] | None = None) -> int:
-    """CamVid, the SegNet release."""
-
-    def collect(entries: list[Entry], _: argparse.Namespace) -> Tree:
-        suffix = r"(?P<suffix>\.png|\.jpe?g)"
-        split = r"^(?:(?:[^/]+/)?CamVid/)?(?P<split>train|val|test)"  # there may be folders train of predictions too
-        return merge(
-            find(entries, rf"{split}(?:/image)?/{_STEM}{suffix}", "image"),
-            find(entries, rf"{split}(?:annot|/label)/{_STEM}{_PNG}", "label"),
-        )
-
-    layout = "train, trainannot, val and valannot, or train/image, train/label and so on"
-    return program("Prepare CamVid (the SegNet release).", collect, "camvid", layout, argv)
+def _mapillary(entries: list[Entry], _: Set[str]) -> Tree:
+    splits = {"training": "train", "validation": "val", "testing": "test"}
+    return merge(
+        find(entries, rf"(?P<split>training|validation|testing)/images/{_STEM}{_JPG}", "image", splits=splits),
+        find(entries, rf"(?P<split>training|validation)/labels/{_STEM}{_PNG}", "label", splits=splits),
+    )
 
 
-def mapillary(argv: Sequence[str] | None = None) -> int:
-    """Mapillary Vistas v1.2."""
-
-    def collect(entries: list[Entry], _: argparse.Namespace) -> Tree:
-        splits = {"training": "train", "validation": "val", "testing": "test"}
-        return merge(
-            find(entries, rf"(?P<split>training|validation|testing)/images/{_STEM}{_JPG}", "image", splits=splits),
-            find(entries, rf"(?P<split>training|validation)/labels/{_STEM}{_PNG}", "label", splits=splits),
-        )
-
-    layout = "training and validation with images and labels (mapillary-vistas-dataset_public_v1.2.zip)"
-    return program("Prepare Mapillary Vistas v1.2.", collect, "mapillary_vistas", layout, argv)
+def _coco_stuff_164k(entries: list[Entry], _: Set[str]) -> Tree:
+    splits = {"train2017": "train", "val2017": "val"}
+    split = r"(?P<split>train2017|val2017)"
+    return merge(
+        find(entries, rf"{split}/{_STEM}{_JPG}", "image", splits=splits),
+        find(entries, rf"{split}/{_STEM}{_PNG}", "label", splits=splits, convert=coco_164k_label),
+    )
 
 
-def coco_stuff(argv: Sequence[str] | None = None) -> int:
-    """COCO-Stuff 10k (v1.1)."""
-    layout = "images, annotations and imageLists (cocostuff-10k-v1.1.zip)"
-    return program("Prepare COCO-Stuff 10k (v1.1).", _coco_10k, "coco_stuff", layout, argv)
-
-
-def _coco_10k(entries: list[Entry], _: argparse.Namespace) -> Tree:
+def _coco_10k(entries: list[Entry], _: Set[str]) -> Tree:
     images = find(entries, rf"images/{_STEM}{_JPG}", "image").get("", {}).get("image", {})
     labels = find(entries, rf"annotations/{_STEM}(?P<suffix>\.mat)", "label", convert=coco_10k_label)
     lists = find(entries, r"imageLists/(?P<stem>train|test)(?P<suffix>\.txt)", "list").get("", {}).get("list", {})
@@ -191,35 +135,12 @@ def coco_10k_label(content: bytes) -> np.ndarray:
     return np.ascontiguousarray(labels.astype(np.uint8))
 
 
-def coco_stuff_164k(argv: Sequence[str] | None = None) -> int:
-    """COCO-Stuff 164k from its pixel maps, in the ids of COCO-Stuff 10k."""
-
-    def collect(entries: list[Entry], _: argparse.Namespace) -> Tree:
-        splits = {"train2017": "train", "val2017": "val"}
-        split = r"(?P<split>train2017|val2017)"
-        return merge(
-            find(entries, rf"{split}/{_STEM}{_JPG}", "image", splits=splits),
-            find(entries, rf"{split}/{_STEM}{_PNG}", "label", splits=splits, convert=coco_164k_label),
-        )
-
-    layout = "train2017 and val2017 with images and pixel maps (train2017.zip, val2017.zip, "
-    layout += "stuffthingmaps_trainval2017.zip)"
-    description = "Prepare COCO-Stuff 164k; its maps hold id - 1, written are ids."
-    return program(description, collect, "coco_stuff_164k", layout, argv)
-
-
 def coco_164k_label(content: bytes) -> np.ndarray:
     """A pixel map holds id - 1, and 255 where nothing is labeled: ids, and 0."""
     return np.array(Image.open(io.BytesIO(content))).astype(np.uint8) + np.uint8(1)
 
 
-def pascal_context(argv: Sequence[str] | None = None) -> int:
-    """PASCAL-Context with the masks of PyTorch-Encoding."""
-    layout = "JPEGImages (VOCtrainval_03-May-2010.tar) and PytorchEncoding/train.pth, val.pth"
-    return program("Prepare PASCAL-Context.", _pascal_context, "pascal_context", layout, argv)
-
-
-def _pascal_context(entries: list[Entry], _: argparse.Namespace) -> Tree:
+def _pascal_context(entries: list[Entry], _: Set[str]) -> Tree:
     images = find(entries, rf"JPEGImages/{_STEM}{_JPG}", "image").get("", {}).get("image", {})
     masks = find(entries, r"(?P<stem>train|val)(?P<suffix>\.pth)", "masks").get("", {}).get("masks", {})
     tree: Tree = {}
@@ -258,3 +179,120 @@ def _read_masks(entry: Entry) -> dict[int, np.ndarray]:
         reason = str(error).split("\n")[0]
         raise DataError(f"{entry.path}: not the masks of PyTorch-Encoding ({reason}); download it again") from None
     return found
+
+
+@dataclass(frozen=True)
+class Release:
+    """A public release.
+
+    Attributes:
+        description: what is prepared.
+        collect: what its files become, given the names of options that are wanted.
+        dataset: its name here.
+        layout: what it looks like, for messages.
+        options: what else can be had, by name.
+    """
+
+    description: str
+    collect: Callable[[list[Entry], Set[str]], Tree]
+    dataset: str
+    layout: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+RELEASES = {
+    "cityscapes": Release(
+        "Cityscapes: fine labels of train and val, the images of test",
+        _cityscapes,
+        "cityscapes",
+        "leftImg8bit and gtFine (leftImg8bit_trainvaltest.zip, gtFine_trainvaltest.zip)",
+        {
+            "coarse": "also the coarse labels of train and val, as train_coarse, val_coarse",
+            "extra": "also train_extra with its coarse labels, as the split coarse",
+        },
+    ),
+    "cityscapes_instances": Release(
+        "the instance maps of Cityscapes (16 bits: id * 1000 + number)",
+        _cityscapes_instances,
+        "cityscapes",
+        "gtFine (gtFine_trainvaltest.zip)",
+    ),
+    "ade20k": Release(
+        "ADE20K (scene parsing)",
+        _ade20k,
+        "ade20k",
+        "images and annotations (ADEChallengeData2016.zip; release_test.zip for test)",
+    ),
+    "lip": Release(
+        "LIP (single person)",
+        _lip,
+        "lip",
+        "train_images, val_images, train_segmentations, val_segmentations (TrainVal_images.zip, "
+        "TrainVal_parsing_annotations.zip; Testing_images.zip for test)",
+    ),
+    "camvid": Release(
+        "CamVid (the SegNet release)",
+        _camvid,
+        "camvid",
+        "train, trainannot, val and valannot, or train/image, train/label and so on",
+    ),
+    "mapillary_vistas": Release(
+        "Mapillary Vistas v1.2",
+        _mapillary,
+        "mapillary_vistas",
+        "training and validation with images and labels (mapillary-vistas-dataset_public_v1.2.zip)",
+    ),
+    "coco_stuff": Release(
+        "COCO-Stuff 10k (v1.1)", _coco_10k, "coco_stuff", "images, annotations and imageLists (cocostuff-10k-v1.1.zip)"
+    ),
+    "coco_stuff_164k": Release(
+        "COCO-Stuff 164k from its pixel maps, which hold id - 1; IDs are written",
+        _coco_stuff_164k,
+        "coco_stuff_164k",
+        "train2017 and val2017 with images and pixel maps (train2017.zip, val2017.zip, "
+        "stuffthingmaps_trainval2017.zip)",
+    ),
+    "pascal_context": Release(
+        "PASCAL-Context with the masks of PyTorch-Encoding",
+        _pascal_context,
+        "pascal_context",
+        "JPEGImages (VOCtrainval_03-May-2010.tar) and PytorchEncoding/train.pth, val.pth",
+    ),
+}
+"""What can be prepared, by name."""
+
+
+def prepare(
+    release: str,
+    inputs: Sequence[PathLike],
+    *,
+    data_root: PathLike = "data",
+    options: Sequence[str] = (),
+    link: bool = False,
+    limit: int | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> list[Placed]:
+    """Bring a public release into the layout ``<data root>/<dataset>/<split>/<kind>``; existing files are skipped.
+
+    Args:
+        release: one of ``RELEASES``.
+        inputs: folders, zips or tars of the release.
+        options: what else is wanted, see ``Release.options``.
+        link: hard-link unpacked files instead of copying them.
+        limit: only the first samples of each split, for a trial.
+
+    Raises:
+        ConfigError: an unknown release.
+        DataError: nothing of the release is there, or it is incomplete.
+    """
+    if release not in RELEASES:
+        raise ConfigError(f"unknown release '{release}'; {nearest_names(release, RELEASES)}")
+    wanted = RELEASES[release]
+    with show_progress(progress):
+        tree = wanted.collect(list_entries(inputs), set(options))
+        if not any(sources for kinds in tree.values() for sources in kinds.values()):
+            names = " ".join(map(str, inputs))
+            raise DataError(f"{names}: nothing of the release is there; it should hold {wanted.layout}")
+        folder = Path(data_root) / get_dataset_info(wanted.dataset).folder
+        return place(tree, folder, link, limit, worker_count(workers))

@@ -17,7 +17,7 @@ from openseg.errors import DataError
 from openseg.io.files import atomic_write, without_nan
 from openseg.io.images import require_same_size
 from openseg.io.parallel import map_parallel
-from openseg.io.results import RECORD, claim_folder
+from openseg.io.results import RECORD, ResultFolder
 from openseg.metrics import LabelScores
 from openseg.tools.report.samples import Sample, safe_colors, write_sample
 from openseg.tools.scoring import ScoredPair, first_of, read_prediction, score_files
@@ -36,11 +36,18 @@ class Report:
     """One or two results of the same images: their scores, and a page about them."""
 
     def __init__(
-        self, samples: Sequence[Sample], names: Sequence[str], dataset: str, train_ids: bool = False, workers: int = 1
+        self,
+        samples: Sequence[Sample],
+        names: Sequence[str],
+        dataset: str,
+        train_ids: bool = False,
+        workers: int = 1,
+        metrics: Sequence[str] = (),
     ) -> None:
         """
         Args:
             samples: each with a label map of every one of ``names``; all with a truth, or none.
+            metrics: names of registered metrics to compute besides.
 
         Raises:
             DataError: there are no samples.
@@ -48,7 +55,7 @@ class Report:
         if not samples:
             raise DataError("no label maps to report")
         self.samples, self.names, self.dataset = list(samples), list(names), dataset
-        self.train_ids, self.workers = train_ids, workers
+        self.train_ids, self.workers, self.metrics = train_ids, workers, tuple(metrics)
         self.results: dict[str, LabelScores] = {}
         self._measures: list[str] = []
         self._values = np.empty((len(self.samples), len(self.names), 0), np.float32)
@@ -89,6 +96,7 @@ class Report:
                 train_ids=self.train_ids,
                 problems=problems,
                 seen=keep,
+                metrics=self.metrics,
             )
         if not scored.all():  # so that both are of the same images
             self.samples = [each for each, good in zip(self.samples, scored.all(axis=1), strict=True) if good]
@@ -154,18 +162,14 @@ def _claim(out: Path) -> None:
     ours = (out / RECORD).exists()
     if (out / PAGE).exists() and not ours:
         raise DataError(f"{out / PAGE}: no page of this program; choose another folder, or move it away")
-    claim_folder(out, {"what": "report"}, (".js", ".jpg"), ("samples", "thumbs"), "overwrite")
+    ResultFolder(out, {"what": "report"}, (".js", ".jpg"), ("samples", "thumbs"), "overwrite")
     (out / PAGE).unlink(missing_ok=True)
 
 
-def _values_of(scores: LabelScores) -> tuple[float, float, float]:
+def _values_of(scores: LabelScores) -> list[float]:
     """``_MEASURES`` of one image."""
-    confusion, boundary = scores.confusion, scores.boundary
-    return (
-        confusion.mean_iou,
-        confusion.pixel_accuracy,
-        np.nan if boundary is None else boundary.mean_f[_IMAGE_DISTANCE],
-    )
+    found = scores.compute()
+    return [found.get(name, float("nan")) for name in _MEASURES]
 
 
 def _unchanged(sample: Sample, dataset: str, train_ids: bool) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,9 @@ from openseg.io.files import atomic_write, write_json
 from openseg.metrics import InstanceScores, LabelScores
 from openseg.tools.scoring import first_of
 
-__all__ = ["align", "class_table", "summary_table", "write_scores"]
+__all__ = ["align", "class_table", "scores_text", "summary_table", "write_score_files"]
 
-Results = Mapping[str, LabelScores] | Mapping[str, InstanceScores]
+Results = Mapping[str, LabelScores | InstanceScores]
 
 
 def _percent(value: float) -> str:
@@ -72,7 +72,13 @@ def class_table(results: Results) -> tuple[list[list[str]], list[str]]:
     return _table(title, shown), absent
 
 
-def write_scores(
+def scores_text(results: Results, images: bool = False, left_out: Mapping[str, list[str]] | None = None) -> str:
+    """Both tables, and what is not in them, for a terminal."""
+    classes, absent = class_table(results)
+    return "\n\n".join([align(classes), *_notes(absent, left_out), align(summary_table(results, images))])
+
+
+def write_score_files(
     results: Results,
     json: Path | None = None,
     markdown: Path | None = None,
@@ -80,7 +86,7 @@ def write_scores(
     images: bool = False,
     left_out: Mapping[str, list[str]] | None = None,
 ) -> None:
-    """Print both tables, and write what is asked for.
+    """Write what is asked for.
 
     Args:
         json: every value.
@@ -89,30 +95,33 @@ def write_scores(
         images: see ``summary_table``.
         left_out: what was not scored, by result.
     """
-    classes, absent = class_table(results)
-    summary = summary_table(results, images)
-    notes = [f"not in the data: {', '.join(absent)}"] if absent else []
-    for name, problems in (left_out or {}).items():
-        notes += [f"left out of {name}: {len(problems)} ({first_of(problems)})"]
-    print("\n\n".join([align(classes), *notes, align(summary)]))
     if json is not None:
         values = {name: scores.as_dict() for name, scores in results.items()}
         for name, problems in (left_out or {}).items():
             values[name]["left_out"] = problems
         write_json(json, values)
     if markdown is not None:
+        classes, absent = class_table(results)
+        parts = [_markdown(summary_table(results, images)), _markdown(classes), *_notes(absent, left_out)]
         with atomic_write(markdown) as temporary:
-            text = "\n\n".join([_markdown(summary), _markdown(classes), *notes])
-            temporary.write_text(f"{text}\n", encoding="utf-8")
+            temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     if confusion is not None:
         _write_confusion(confusion, results)
+
+
+def _notes(absent: Sequence[str], left_out: Mapping[str, list[str]] | None) -> list[str]:
+    notes = [f"not in the data: {', '.join(absent)}"] if absent else []
+    for name, problems in (left_out or {}).items():
+        notes.append(f"left out of {name}: {len(problems)} ({first_of(problems)})")
+    return notes
 
 
 def _write_confusion(path: Path, results: Results) -> None:
     """One row a class of the truth: result, class, then pixels by predicted class and as no class."""
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        for number, (name, scores) in enumerate(results.items()):
+        label_scores = {name: scores for name, scores in results.items() if isinstance(scores, LabelScores)}
+        for number, (name, scores) in enumerate(label_scores.items()):
             if number == 0:
                 writer.writerow(["predictions", "truth", *scores.classes, "no class"])
             for label, row in zip(scores.classes, scores.confusion.counts.tolist(), strict=True):

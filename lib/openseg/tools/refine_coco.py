@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -13,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from openseg.cli.refine import report_left_out, require_matches
 from openseg.errors import DataError, OpensegError
 from openseg.io.files import atomic_write
 from openseg.io.matching import match_files
 from openseg.io.parallel import map_parallel
 from openseg.segfix import read_offset_map
 from openseg.segfix.offset_files import OffsetFile
-from openseg.tools.refining import Refining
+from openseg.tools.refine import Refinement, require_matches, write_left_out
+from openseg.tools.refining import RefineSettings
 from openseg.tools.scoring import first_of
 
 __all__ = ["refine_coco"]
@@ -31,11 +30,18 @@ _LEAST_COORDINATES = 6  # of a polygon: three points
 
 
 def refine_coco(
-    source: Path, out: Path, offsets: dict[str, OffsetFile], how: Refining, arguments: argparse.Namespace
-) -> int:
+    source: Path,
+    out: Path,
+    offsets: dict[str, OffsetFile],
+    how: RefineSettings,
+    annotations: Path | None,
+    overwrite: bool,
+    fail_fast: bool,
+    workers: int,
+) -> Refinement:
     """Refine a list of results; masks become compressed RLE, boxes and areas those of the refined masks.
 
-    Returns the exit code: 1 where images were left out, whose results are then not in ``out``.
+    Results of images that are left out are not in ``out``.
 
     Raises:
         DataError: no such list, or nothing in it can be refined.
@@ -43,20 +49,20 @@ def refine_coco(
     _mask_functions()
     if out == source.resolve():
         raise DataError(f"--out {out}: would overwrite the results; choose another file")
-    if out.exists() and not arguments.overwrite:
+    if out.exists() and not overwrite:
         raise DataError(f"{out}: already exists; --overwrite replaces it")
-    results = _read_results(source)
-    names = _image_names(Path(arguments.annotations)) if arguments.annotations else None
+    results: list[Result | None] = [*_read_results(source)]
+    names = _image_names(annotations) if annotations else None
     places: dict[str, list[int]] = {}
-    for place, result in enumerate(results):
+    for place, result in enumerate(_read_results(source)):
         places.setdefault(str(result["image_id"]), []).append(place)
     matches = _match(places, offsets, names)
     missing = [f"image {image_id}" for image_id in places if image_id not in matches]
     hint = "offset" if names is not None else "offset (--annotations says which file an image id is)"
-    problems = require_matches(missing, len(places), hint, arguments.fail_fast)
+    problems = require_matches(missing, len(places), hint, fail_fast)
     work = [([results[place] for place in places[image_id]], offset) for image_id, offset in matches.items()]
-    refine = partial(_refine_image, how=how, fail_fast=arguments.fail_fast)
-    for image_id, done in zip(matches, map_parallel(refine, work, "segfix", arguments.workers), strict=True):
+    refine = partial(_refine_image, how=how, fail_fast=fail_fast)
+    for image_id, done in zip(matches, map_parallel(refine, work, "segfix", workers), strict=True):
         if isinstance(done, str):
             problems.append(done)
         for place, result in zip(places.pop(image_id), done, strict=False):
@@ -68,10 +74,11 @@ def refine_coco(
         raise DataError(first_of(problems))
     with atomic_write(out) as temporary:
         temporary.write_text(json.dumps(refined))
-    print(f"{len(refined)} of {len(results)} masks: {out}")
-    if arguments.annotations and not problems:
-        _score(Path(arguments.annotations), {"before": _read_results(source), "after": refined})
-    return report_left_out(problems, len(problems) + 1, out)
+    listed = write_left_out(problems, len(problems) + 1, out)
+    scores, not_scored = {}, ""
+    if annotations and not problems:
+        scores, not_scored = _score(annotations, {"before": _read_results(source), "after": refined})
+    return Refinement(out, len(results), len(refined), problems, listed, scores, not_scored)
 
 
 def _mask_functions() -> Any:
@@ -82,7 +89,7 @@ def _mask_functions() -> Any:
     return mask
 
 
-def _read_results(path: Path) -> list[Result | None]:
+def _read_results(path: Path) -> list[Result]:
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -120,7 +127,7 @@ def _match(
     return matches
 
 
-def _refine_image(job: tuple[list[Result], OffsetFile], how: Refining, fail_fast: bool) -> list[Result] | str:
+def _refine_image(job: tuple[list[Result], OffsetFile], how: RefineSettings, fail_fast: bool) -> list[Result] | str:
     """The refined results of one image, or what is wrong with them."""
     results, place = job
     functions = _mask_functions()
@@ -185,17 +192,17 @@ def _runs(counts: str | bytes) -> list[int]:
     return runs
 
 
-def _score(annotations: Path, results: dict[str, list[Result]]) -> None:
-    """COCO's AP before and after, where the annotations hold objects."""
+def _score(annotations: Path, results: dict[str, list[Result]]) -> tuple[dict[str, dict[str, float]], str]:
+    """COCO's AP before and after, where the annotations hold objects; or why there is none."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     with _quiet():
         truth = COCO(str(annotations))
     if not truth.anns:
-        return
-    print("AP of masks, COCO:")
+        return {}, ""
     functions, ids = _mask_functions(), {str(image_id): image_id for image_id in truth.imgs}
+    scores = {}
     for name, found in results.items():
         try:
             plain = []
@@ -212,10 +219,10 @@ def _score(annotations: Path, results: dict[str, list[Result]]) -> None:
                 evaluation.accumulate()
                 evaluation.summarize()
         except (DataError, KeyError, TypeError, ValueError, AssertionError) as error:
-            print(f"not scored: {error!r}")
-            return
-        values = dict(zip(("AP", "AP50", "AP75"), evaluation.stats, strict=False))
-        print("  ".join([f"{name:7}", *(f"{key} {100 * value:.2f}" for key, value in values.items())]))
+            return {}, repr(error)
+        values = (float(value) for value in evaluation.stats)
+        scores[name] = dict(zip(("AP", "AP50", "AP75"), values, strict=False))
+    return scores, ""
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""``main.py predict`` of a video: ids of every frame, and the colors as videos."""
+"""Prediction of a video: the IDs of every frame, and their colors as videos."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from openseg.inference.folder import result_settings
 from openseg.io.files import atomic_write
 from openseg.io.images import read_label, write_label
 from openseg.io.progress import progress
-from openseg.io.results import claim_folder
+from openseg.io.results import ResultFolder
 
 if TYPE_CHECKING:
     from openseg.distributed import Group
@@ -31,13 +31,13 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 _FRAMES_A_SECOND = 25.0  # of a video that does not say
 
 
-def predict_video(predictor: Predictor, source: Path, outputs: Outputs, made_by: dict[str, Any], group: Group) -> None:
-    """Write ``label/<frame>.png`` of every frame, and videos ``vis.mp4`` and ``overlay.mp4``.
+def predict_video(predictor: Predictor, source: Path, outputs: Outputs, made_by: dict[str, Any], group: Group) -> int:
+    """Write ``label/<frame>.png`` of every frame, and ``vis.mp4`` and ``overlay.mp4``; returns their number.
 
     Frames that an interrupted call has predicted are kept; the videos are written anew.
 
     Raises:
-        DataError: not a video, or none of its frames can be read; or see ``claim_folder``.
+        DataError: not a video, or none of its frames can be read; or see ``ResultFolder``.
         ConfigError: arrays of the frames are wanted, or several processes were started.
     """
     if group.world > 1:
@@ -48,8 +48,9 @@ def predict_video(predictor: Predictor, source: Path, outputs: Outputs, made_by:
     status = source.stat()
     made_by = {"what": "predictions", **made_by, **result_settings(predictor)}
     made_by |= {"bytes": status.st_size, "changed": status.st_mtime}
-    kept = claim_folder(outputs.folder, made_by, (".png", ".mp4"), ("label", ""), outputs.others)["label"]
+    kept = ResultFolder(outputs.folder, made_by, (".png", ".mp4"), ("label", ""), outputs.others).kept["label"]
     info = predictor.config.dataset_info
+    number = -1
     with contextlib.closing(_Frames(source)) as frames, contextlib.ExitStack() as stack:
         writers = {kind: stack.enter_context(_video(outputs.folder / f"{kind}.mp4", frames)) for kind in kinds}
         for number, image in enumerate(progress(frames, frames.count, "predict")):
@@ -62,6 +63,7 @@ def predict_video(predictor: Predictor, source: Path, outputs: Outputs, made_by:
             for kind, writer in writers.items():
                 picture = info.colorize(labels) if kind == "vis" else info.overlay(image, labels)
                 writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    return number + 1
 
 
 class _Frames:

@@ -1,9 +1,11 @@
-"""``main.py convert``: a checkpoint of any known layout -> ours."""
+"""``openseg.convert``: a checkpoint of any known layout -> ours."""
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -12,6 +14,7 @@ from openseg.config import Config, load_config, shipped_configs
 from openseg.errors import CheckpointError, ConfigError
 from openseg.models.checkpoint.io import (
     Checkpoint,
+    KeyReport,
     compare_classes,
     fit_config,
     fits,
@@ -19,34 +22,50 @@ from openseg.models.checkpoint.io import (
     read_checkpoint,
     write_weights,
 )
+from openseg.models.factory import build_model
 from openseg.schema import explain
+from openseg.tools.common import as_config
+from openseg.tools.paths import PathLike
 
-__all__ = ["convert", "recognize"]
+__all__ = ["Conversion", "convert", "recognize"]
+
+logger = logging.getLogger("openseg")
 
 
-def convert(source: str, target: str, config_file: str | None, overrides: Sequence[str]) -> None:
-    """Write ``source`` as ``target`` (``.pth`` or ``.safetensors``) with the config that it belongs to.
+@dataclass(frozen=True)
+class Conversion:
+    """A converted checkpoint: the file, the layout that it had, its config, and what happened to its keys."""
+
+    path: Path
+    layout: str
+    config: Config
+    report: KeyReport
+
+
+def convert(
+    source: PathLike, target: PathLike, config: PathLike | Config | None = None, *, overrides: Sequence[str] = ()
+) -> Conversion:
+    """Write a checkpoint of any known layout as ``target`` (``.pth`` or ``.safetensors``), with its config.
+
+    Args:
+        config: None is the one of ``configs/`` that it fits.
 
     Raises:
         CheckpointError: unknown layout, no or another config, or ``target`` exists.
     """
-    from openseg.models.factory import build_model
-
     out = Path(target)
     if out.suffix not in (".pth", ".pt", ".safetensors"):
         raise CheckpointError(f"{target}: write to a .pth or a .safetensors file")
     if out.exists():
         raise CheckpointError(f"{target}: already exists; move it away, or write to another file")
     checkpoint = read_checkpoint(source)
-    config = load_config(config_file, overrides) if config_file else recognize(checkpoint, overrides)
-    compare_classes(config, checkpoint)
-    config = fit_config(config, checkpoint)
-    model = build_model(config)
+    settings = recognize(checkpoint, overrides) if config is None else as_config(config, overrides)
+    compare_classes(settings, checkpoint)
+    settings = fit_config(settings, checkpoint)
+    model = build_model(settings)
     report = load_weights(model, checkpoint)
-    write_weights(out, model, config)
-    print(f"{source}: layout {checkpoint.converted.layout}, config {config.name}: {report}")
-    print(f"heads: {config.model.activation}; normalization: {config.normalization.model_dump(mode='json')}")
-    print(f"written: {target}")
+    write_weights(out, model, settings)
+    return Conversion(out, checkpoint.converted.layout, settings, report)
 
 
 def recognize(checkpoint: Checkpoint, overrides: Sequence[str] = (), dataset: str | None = None) -> Config:
@@ -60,7 +79,11 @@ def recognize(checkpoint: Checkpoint, overrides: Sequence[str] = (), dataset: st
             raise CheckpointError(f"{checkpoint.path}: holds its config; to change it, name another by --config")
         try:
             values = checkpoint.content["config"]
-            return Config.model_validate(values | {"data": {"dataset": dataset}} if dataset else values)
+            if dataset:  # only what the network predicts with matters
+                kept = ("name", "task", "normalization", "model", "segfix", "test")
+                values = {key: values[key] for key in kept if key in values} | {"data": {"dataset": dataset}}
+                values |= {} if values.get("task") != "segfix" else {"loss": {"type": "segfix"}}
+            return Config.model_validate(values)
         except ValidationError as error:
             reason = explain(error, Config)
             raise CheckpointError(
@@ -111,5 +134,5 @@ def recognize(checkpoint: Checkpoint, overrides: Sequence[str] = (), dataset: st
     if len(fitting) > 1 and not (dataset and len(alike) == 1):
         names = ", ".join(str(each) for each, _ in fitting)
         raise CheckpointError(f"{checkpoint.path}: fits several configs, {names}; name one by --config")
-    print(f"recognized as {path}")
+    logger.info("recognized as %s", path)
     return config

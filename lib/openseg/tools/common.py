@@ -1,0 +1,39 @@
+"""Configs and checkpoints as arguments of keyword functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from openseg.config import Config, load_config
+from openseg.errors import CheckpointError, ConfigError
+from openseg.tools.paths import PathLike
+from openseg.training.checkpoints import find_checkpoint
+
+__all__ = ["as_config", "checkpoint_of"]
+
+
+def as_config(config: PathLike | Config, overrides: Sequence[str] = ()) -> Config:
+    """A config that is given as such, or as its YAML file.
+
+    Raises:
+        ConfigError: the file is invalid, or a complete config is to be overridden.
+    """
+    if not isinstance(config, Config):
+        return load_config(Path(config), overrides)
+    if overrides:
+        raise ConfigError("overrides belong to a config's file; this config is complete")
+    return config
+
+
+def checkpoint_of(config: Config, checkpoint: PathLike | None, checkpoints: PathLike) -> Path:
+    """The checkpoint that is named, or the config's below the folder ``checkpoints``.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if checkpoint is None:
+        return find_checkpoint(config, Path(checkpoints))
+    if not Path(checkpoint).is_file():
+        raise CheckpointError(f"{checkpoint}: no such checkpoint")
+    return Path(checkpoint)

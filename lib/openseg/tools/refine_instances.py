@@ -1,0 +1,213 @@
+"""``openseg.refine_instances``: boundary refinement of the masks of objects with SegFix offsets."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from openseg.datasets.registry import get_dataset_info
+from openseg.datasets.splits import split_paths
+from openseg.errors import ConfigError, DataError
+from openseg.io.files import LABEL_SUFFIXES, atomic_write, is_older, list_files
+from openseg.io.images import read_label, require_same_size, write_label
+from openseg.io.matching import index_files, match_files, sample_key
+from openseg.io.parallel import map_parallel
+from openseg.io.progress import show_progress
+from openseg.metrics import InstanceScores
+from openseg.segfix import read_offset_map
+from openseg.segfix.offset_files import OffsetFile, list_offsets
+from openseg.tools.offset_source import find_offsets
+from openseg.tools.paths import PathLike, existing_dir, worker_count
+from openseg.tools.refine import Refinement, logger, remaining, require_matches, write_left_out
+from openseg.tools.refine_coco import refine_coco
+from openseg.tools.refining import RefineSettings
+from openseg.tools.report.tables import write_score_files
+from openseg.tools.scoring import list_instances, score_instances
+
+__all__ = ["refine_instances"]
+
+_LIST = "_pred"
+
+
+def refine_instances(
+    masks: PathLike,
+    *,
+    offsets: PathLike | None = None,
+    annotations: PathLike | None = None,
+    dataset: str = "cityscapes",
+    split: str = "val",
+    data_root: PathLike = "data",
+    dataset_dir: PathLike | None = None,
+    out: PathLike | None = None,
+    scale: int = 1,
+    min_confidence: float = 0.0,
+    keep_thin: int = 0,
+    eval_only: bool = False,
+    overwrite: bool = False,
+    fail_fast: bool = False,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Refinement:
+    """Refine the masks of objects; they keep their names, classes and confidences.
+
+    Args:
+        masks: a folder as the Cityscapes benchmark takes it (one ``<name>_pred.txt`` an image, whose lines are a mask's
+            path, the ID of its class and a confidence), or a JSON file of COCO's results (RLE or polygons).
+        offsets: folder or zip archive of offset files; None looks at the documented places.
+        annotations: COCO's: file names of the images, and their ground truth.
+        dataset, split, data_root, dataset_dir: where the ground truth is; val is scored where every image has one.
+        out: None is ``<input>_w_segfix`` beside the input.
+        scale, min_confidence, keep_thin, overwrite, fail_fast, workers: as of ``refine``.
+        eval_only: only score what is in ``masks`` and in ``out``.
+
+    Raises:
+        ConfigError: arguments that contradict each other.
+        DataError: nothing can be refined.
+    """
+    how = RefineSettings(dataset, scale, min_confidence, keep_thin=keep_thin)
+    source = Path(masks)
+
+    def found_offsets() -> Path:
+        place = Path(offsets or find_offsets(split, dataset, Path(data_root), "instance"))
+        logger.info("offsets: %s", place)
+        return place
+
+    if source.suffix.lower() == ".json":
+        if eval_only:
+            raise ConfigError("--eval_only is for folders of *_pred.txt")
+        target = Path(out or source.with_name(f"{source.stem}_w_segfix.json")).resolve()
+        with show_progress(progress):
+            files = list_offsets(found_offsets())
+            truth = Path(annotations) if annotations else None
+            return refine_coco(source, target, files, how, truth, overwrite, fail_fast, worker_count(workers))
+    source = existing_dir(source, "masks and their lists, *_pred.txt").resolve()
+    target = Path(out or source.with_name(f"{source.name}_w_segfix")).resolve()
+    if source.is_relative_to(target) or target.is_relative_to(source):
+        raise DataError(f"--out {target}: choose a folder beside {source}, not around it or inside")
+    lists = [path.relative_to(source) for path in list_files(source, (".txt",)) if path.stem.endswith(_LIST)]
+    if not lists:
+        raise DataError(f"{source}: holds no *{_LIST}.txt")
+    problems: list[str] = []
+    scores: dict[str, InstanceScores] = {}
+    not_scored = ""
+    with show_progress(progress):
+        if not eval_only:
+            problems = _refine(source, target, lists, found_offsets(), how, overwrite, fail_fast, worker_count(workers))
+        if split == "val" and problems:
+            not_scored = f"{len(problems)} images were left out"
+        elif split == "val" or eval_only:
+            root = Path(dataset_dir) if dataset_dir else Path(data_root) / get_dataset_info(dataset).folder
+            try:
+                scores = _score(source, target, lists, dataset, root, worker_count(workers))
+            except DataError as error:
+                if eval_only:
+                    raise
+                not_scored = str(error)
+    written = {"scores": [target.with_name(f"{target.name}_scores.json")]} if scores else {}
+    listed = write_left_out(problems, len(lists), target)
+    done = len(lists) - len(problems)
+    return Refinement(target, len(lists), done, problems, listed, scores, not_scored, written)
+
+
+def _image_name(path: Path) -> str:
+    return path.with_name(path.stem.removesuffix(_LIST) + path.suffix).as_posix()
+
+
+def _refine(
+    source: Path,
+    out: Path,
+    lists: list[Path],
+    place: Path,
+    how: RefineSettings,
+    overwrite: bool,
+    fail_fast: bool,
+    workers: int,
+) -> list[str]:
+    """Refine all images; returns what was left out."""
+    offsets = list_offsets(place)
+    names = {_image_name(path): path for path in lists}
+    matches, missing = match_files([*names], [*offsets])
+    problems = require_matches(missing, len(lists), f"offset in {place}; predict it", fail_fast)
+    work = [(source / names[name], offsets[found], out / names[name]) for name, found in matches.items()]
+    made_by = {"what": "refined instances", "masks": str(source), "offsets": str(place.resolve())}
+    todo = set(remaining(work, out, made_by | how.settings, overwrite, (".png", ".txt")))
+    jobs = [job for job in work if job in todo or not _masks_are_done(job[0], source, out)]
+    refined = partial(_refine_image, source=source, out=out, how=how, fail_fast=fail_fast)
+    return problems + [each for each in map_parallel(refined, jobs, "segfix", workers) if each]
+
+
+def _masks(listed: Path, source: Path) -> dict[Path, Path]:
+    """The masks of a list, and their paths relative to ``source``.
+
+    Raises:
+        DataError: one leads out of that folder, or the list cannot be read.
+    """
+    masks = {}
+    for path in list_instances(listed):
+        plain = Path(os.path.normpath(path))  # not resolved: a link inside the folder is the user's own
+        if not plain.is_relative_to(source):
+            raise DataError(f"{listed}: {os.path.relpath(path, listed.parent)} leads out of {source}")
+        masks[plain] = plain.relative_to(source)
+    return masks
+
+
+def _masks_are_done(listed: Path, source: Path, out: Path) -> bool:
+    """Whether all masks of a list have a refined one that is no older."""
+    try:
+        masks = _masks(listed, source)
+    except DataError:
+        return False
+    return all(
+        path.is_file() and (out / inside).is_file() and not is_older(out / inside, path)
+        for path, inside in masks.items()
+    )
+
+
+def _refine_image(
+    files: tuple[Path, OffsetFile, Path], source: Path, out: Path, how: RefineSettings, fail_fast: bool
+) -> str | None:
+    """Refine the masks of one image, its list being written last; returns what is wrong, or None."""
+    listed, offset, target = files
+    try:
+        masks, offsets = _masks(listed, source), read_offset_map(offset)
+        for path, inside in masks.items():
+            mask = read_label(path) > 0
+            require_same_size(path, mask.shape, offset, offsets.shape)
+            write_label(out / inside, how.mask(mask, offsets).astype(np.uint8) * np.uint8(255))
+        with atomic_write(target, durable=False) as temporary:
+            temporary.write_bytes(listed.read_bytes())
+    except DataError as error:
+        if fail_fast:
+            raise
+        return str(error)
+    return None
+
+
+def _score(
+    source: Path, out: Path, lists: list[Path], dataset: str, folder: Path, workers: int
+) -> dict[str, InstanceScores]:
+    """AP before and after.
+
+    Raises:
+        DataError: an image has no truth, or a file cannot be read.
+    """
+    split = split_paths(get_dataset_info(dataset), folder, "val")
+    truths = index_files(list_files(split.instance, LABEL_SUFFIXES))
+    keys = {path: sample_key(_image_name(path)) for path in lists}
+    for path, key in keys.items():
+        if key not in truths:
+            raise DataError(f"{path} has no truth in {split.instance}")
+    missing = len(truths) - len(set(keys.values()))
+    if missing:
+        logger.warning("%d images of %s have no result and are not scored", missing, split.instance)
+    results = {
+        name: score_instances(
+            [(base / path, truths[key]) for path, key in keys.items()], dataset, what=f"score {name}", workers=workers
+        )
+        for name, base in (("before", source), ("after", out))
+    }
+    write_score_files(results, out.with_name(f"{out.name}_scores.json"))
+    return results

@@ -1,0 +1,118 @@
+"""Results of commands as text for a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from openseg.datasets.check import SplitReport, suggest_weights
+from openseg.tools.report.tables import align
+
+__all__ = ["benchmark_text", "check_text", "inspect_text", "label_text", "tune_text"]
+
+_SHOWN = 20
+_NAMED = 10
+
+
+def check_text(report: SplitReport) -> str:
+    """What was found in a split: sizes, classes, then warnings and errors."""
+    lines = [f"{report.name}: {report.samples} pairs, {_sizes(report)}"]
+    if report.pixels.any():
+        lines.append(_class_table(report))
+        if report.absent:
+            more = f" and {len(report.absent) - _NAMED} more" if len(report.absent) > _NAMED else ""
+            lines.append(f"  no pixel of {len(report.absent)} classes: {', '.join(report.absent[:_NAMED])}{more}")
+    if report.unknown:
+        common = sorted(report.unknown.items(), key=lambda item: -item[1][0])[:_SHOWN]
+        lines.append(f"  unknown values: {', '.join(f'{value} in {count} labels' for value, (count, _) in common)}")
+    for title, problems in (("warning", report.warnings), ("error", report.errors)):
+        lines += [f"  {title}: {text}" for text in problems[:_SHOWN]]
+        if len(problems) > _SHOWN:
+            lines.append(f"  ... and {len(problems) - _SHOWN} more ({title}s); --json FILE has all of them")
+    return "\n".join(lines)
+
+
+def _sizes(report: SplitReport) -> str:
+    if not report.sizes:
+        return "no readable image"
+    if len(report.sizes) == 1:
+        (height, width), _ = next(iter(report.sizes.items()))
+        return f"all {height} x {width} (height x width)"
+    heights, widths = zip(*report.sizes, strict=True)
+    return f"{len(report.sizes)} sizes, height {min(heights)} to {max(heights)}, width {min(widths)} to {max(widths)}"
+
+
+def _class_table(report: SplitReport) -> str:
+    weights, labeled = suggest_weights(report.pixels), int(report.pixels.sum())
+    rows = [["class", "pixels (%)", "images", "suggested weight"]]
+    for i, name in enumerate(report.dataset_info.classes):
+        if report.pixels[i]:
+            rows.append([name, f"{100 * report.pixels[i] / labeled:.3f}", str(report.images[i]), f"{weights[i]:.3f}"])
+    rows.append(["(ignored, of all)", f"{100 * report.ignored / (labeled + report.ignored):.3f}", "", ""])
+    return align(rows)
+
+
+def inspect_text(found: dict[str, Any]) -> str:
+    """What ``openseg.inspect`` found."""
+    costs = found["costs"]
+    height, width = costs["size"]
+    parts = ", ".join(f"{name} {count / 1e6:.2f}" for name, count in costs["parts"].items())
+    live = costs["activations MiB"]
+    lines = [f"{key:<12}{value}" for key, value in found["network"].items()]
+    lines += [
+        f"parameters  {costs['parameters'] / 1e6:.2f} million ({parts}), {costs['weights MiB']:.0f} MiB in float32",
+        f"operations  {costs['GFLOPs']:.1f} GFLOPs for an image of {height} x {width} (two for a multiply-add)",
+        f"activations {live['prediction']:.0f} MiB in prediction, {live['training']:.0f} MiB an image in training",
+    ]
+    for key, value in found.get("checkpoint", {}).items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {score:.4f}" for name, score in value.items())
+        if isinstance(value, list):
+            more = f" and {len(value) - _NAMED} more (--json has all)" if len(value) > _NAMED else ""
+            value = f"{', '.join(value[:_NAMED])}{more}"
+        if value != "":
+            lines.append(f"{key:<12}{value}")
+    settings = {name: found["config"][name] for name in ("model", "normalization")}
+    text = yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=100)
+    return "\n".join([*lines, "", text, "(the whole config: --json, or main.py config)"])
+
+
+def label_text(found: dict[str, Any]) -> str:
+    """What ``openseg.describe_labels`` found in one file."""
+    height, width = found["size"]
+    columns = [name for name in ("value", "name", "color", "share") if any(name in row for row in found["values"])]
+    rows = [["value", *columns[1:-1], "pixels (%)"]]
+    for row in found["values"]:
+        cells = [str(row.get(name, "")) for name in columns[:-1]]
+        rows.append([*cells, f"{100 * row['share']:.3f}"])
+    return f"{found['file']}: {height} x {width}, {found['kind']}\n{align(rows)}"
+
+
+def benchmark_text(found: dict[str, dict[str, float]]) -> str:
+    """What ``openseg.benchmark`` measured."""
+    texts = []
+    for what, values in found.items():
+        names = [name for name in values if name not in ("images/s", "peak MiB")]
+        total = sum(values[name] for name in names)
+        rows = [["part", "ms", "share"], *([n, f"{values[n]:.1f}", f"{values[n] / total:.1%}"] for n in names)]
+        texts.append(f"\n{what}: {values['images/s']:.2f} images/s")
+        texts.append(align([*rows, ["all", f"{total:.1f}", ""]]))
+        if "peak MiB" in values:
+            texts.append(f"peak memory of the GPU: {values['peak MiB']:.0f} MiB")
+    return "\n".join(texts)
+
+
+def tune_text(rows: list[dict[str, Any]], before: dict[str, float], best: dict[str, Any] | None) -> str:
+    """What ``openseg.tune`` found: a row for each setting, and the best one as options."""
+    values = [before["mIoU"], before["boundary F 1 px"], before["boundary F 3 px"]]
+    cells = [[*rows[0]], ["as they are", "", "", *(f"{100 * value:.2f}" for value in values), "", ""]]
+    for row in rows:
+        scale, confidence, width, *gains, worst, loss = row.values()
+        changes = [f"{gain:+.2f}" for gain in gains]
+        cells.append([str(scale), f"{confidence:g}", str(width), *changes, worst, f"{loss:+.2f}"])
+    end = "no setting raises the boundary F-scores without harm: these offsets do not help these labels"
+    if best is not None:
+        options = f"--scale {best['scale']} --min-confidence {best['min_confidence']:g} --keep-thin {best['keep_thin']}"
+        end = f"best: {options}"
+    return f"{align(cells)}\n{end}"
