@@ -133,7 +133,7 @@ def gaussian_blur(
     probability: Probability = 0.5,
 ) -> Sample:
     """Blur the image with a standard deviation in pixels from the range ``sigma``."""
-    happens, strength = rng.random() < probability, rng.uniform(*sorted(sigma))
+    happens, strength = rng.random() < probability, rng.uniform(min(sigma), max(sigma))
     if happens and sample.window[2] and sample.window[3]:
         part = np.ascontiguousarray(sample.image[sample.area])
         sample.image[sample.area] = cv2.GaussianBlur(part, (0, 0), strength)
@@ -150,7 +150,7 @@ def cutout(
     """Blank rectangles whose sides are shares of the crop's from the range ``size``; their pixels are ignored."""
     happens = rng.random() < probability
     lengths = sample.image.shape[:2]
-    for shares, places in zip(rng.uniform(*sorted(size), (holes, 2)), rng.random((holes, 2)), strict=True):
+    for shares, places in zip(rng.uniform(min(size), max(size), (holes, 2)), rng.random((holes, 2)), strict=True):
         sides = [round(share * length) for share, length in zip(shares, lengths, strict=True)]
         starts = [int(p * (length - side + 1)) for p, length, side in zip(places, lengths, sides, strict=True)]
         area = tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))

@@ -55,7 +55,7 @@ class _Packed(Sequence[Pair]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def __getitem__(self, index: int) -> Pair:
+    def __getitem__(self, index: int) -> Pair:  # type: ignore[override]
         return pickle.loads(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
 
 
@@ -127,15 +127,16 @@ class ValSet(_Guarded):
         targets = self.samples.targets(pair, label)
         targets = Targets(targets.depth[area], targets.angle_code[area])
         mask, direction = targets.mask_and_direction(label[area], self.config.segfix.max_distance)
-        image = _fitted(image[area], self.config)
-        return {"pair": pair, "image": image, "label": label[area], "mask": mask, "direction": direction}
+        fitted = _fitted(image[area], self.config)
+        return {"pair": pair, "image": fitted, "label": label[area], "mask": mask, "direction": direction}
 
     def _crop(self, index: int, size: tuple[int, int]) -> tuple[slice, slice]:
         """As much of an image as a training crop shows, at a place that depends on the image's number alone."""
         rng = np.random.default_rng(index)
         scale = min(self.config.test.ss.scales)
         lengths = [
-            min(length, -(-crop // scale)) for length, crop in zip(size, self.config.augment.crop_size, strict=True)
+            min(length, int(-(-crop // scale)))
+            for length, crop in zip(size, self.config.augment.crop_size, strict=True)
         ]
         starts = [int(rng.integers(0, length - kept + 1)) for length, kept in zip(size, lengths, strict=True)]
         rows, columns = (slice(start, start + int(kept)) for start, kept in zip(starts, lengths, strict=True))

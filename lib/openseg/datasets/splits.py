@@ -372,8 +372,8 @@ def _with_targets(config: Config, split: str, paths: SplitPaths, pairs: list[Pai
     if config.segfix.targets == "label":
         return pairs
     if config.segfix.targets == "instance":
-        found = pair_files([pair.label for pair in pairs], list_files(paths.instance, (".png",)), "instance map")
-        instances = dict(found.values())
+        matched = pair_files([pair.label for pair in pairs], list_files(paths.instance, (".png",)), "instance map")
+        instances = dict(matched.values())
         return [replace(pair, instance=instances[pair.label]) for pair in pairs]
     folder = paths.folder / config.segfix.offset_gt
     found = sorted(folder.iterdir()) if folder.is_dir() else []

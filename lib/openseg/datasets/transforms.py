@@ -184,8 +184,8 @@ def _resize_part(
     """
     if before == after:
         return part[: end[0], : end[1]]
-    factors = {"fy": after[0] / before[0], "fx": after[1] / before[1]}
-    resized = cv2.resize(np.ascontiguousarray(part), None, interpolation=interpolation, **factors)
+    fy, fx = after[0] / before[0], after[1] / before[1]
+    resized = cv2.resize(np.ascontiguousarray(part), None, fx=fx, fy=fy, interpolation=interpolation)
     return resized[: end[0], : end[1]]
 
 

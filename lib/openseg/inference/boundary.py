@@ -65,7 +65,7 @@ def predict_boundary(model: Callable[[Tensor], SegFixOutput], images: Tensor, co
     original likewise over the scales of ``test.ss`` and mirror images. The stride of windows is a third, unless given.
     """
     test = config.test
-    how, size = test.ss, tuple(images.shape[-2:])
+    how, size = test.ss, (images.shape[-2], images.shape[-1])
     weights = how.weights or (1.0,) * len(how.scales)
     total: Tensor | None = None
     for scale, weight in zip(how.scales, weights, strict=True):

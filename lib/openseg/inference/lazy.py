@@ -7,6 +7,7 @@ of 4 are a sixteenth of it, times the sum of the squared scales.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -40,7 +41,8 @@ class Window(NamedTuple):
 
 def from_tensor(logits: Tensor) -> LazyLogits:
     """A map that already exists."""
-    return LazyLogits(logits.shape[1], tuple(logits.shape[-2:]), lambda top, bottom: logits[:, :, top:bottom])
+    size = logits.shape[-2], logits.shape[-1]
+    return LazyLogits(logits.shape[1], size, lambda top, bottom: logits[:, :, top:bottom])
 
 
 def resized(source: LazyLogits, size: tuple[int, int]) -> LazyLogits:
@@ -77,7 +79,8 @@ def cubic(source: LazyLogits, size: tuple[int, int]) -> LazyLogits:
         part = source.read(first, int(taps.max()) + 1)
         weights = _cubic_weights(position - low).to(part)
         taps = (taps - first).to(part.device)
-        stretched = sum(part[:, :, taps[:, k]] * weights[:, k, None] for k in range(4))
+        rows_of_taps = [part[:, :, taps[:, k]] * weights[:, k, None] for k in range(4)]
+        stretched = functools.reduce(torch.add, rows_of_taps)
         return F.interpolate(stretched, size=(bottom - top, width), mode="bicubic", align_corners=False)
 
     return LazyLogits(source.classes, size, read)
@@ -129,12 +132,13 @@ def summed(terms: Sequence[tuple[LazyLogits, float]], probabilities: bool = Fals
     """The weighted sum of maps of one size, or of their softmax over the classes."""
 
     def read(top: int, bottom: int) -> Tensor:
-        total = None
+        total: Tensor | None = None
         for rows, weight in terms:
             part = rows.read(top, bottom)
             part = part.softmax(dim=1) if probabilities else part
             part = part if weight == 1 else part * weight
             total = part if total is None else total + part
+        assert total is not None
         return total
 
     return LazyLogits(terms[0][0].classes, terms[0][0].size, read)

@@ -7,6 +7,7 @@ image's own size by OpenCV's cubic resize.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Literal
 
@@ -47,7 +48,7 @@ def predict_logits(
             ``test``; what is larger is cut into windows that overlap by a quarter, whose logits wait in main memory.
     """
     test = test or TestConfig()
-    size = tuple(inputs.shape[-2:])
+    size = inputs.shape[-2], inputs.shape[-1]
     probabilities = test.average == "probabilities"
     terms: list[list[tuple[LazyLogits, float]]] = [[] for _ in how.scales]
     # The largest first: what it needed is free for the others, while small pieces left behind would be in its way.
@@ -57,7 +58,8 @@ def predict_logits(
         scaled, grid = resize_logits(inputs, scaled_size), _grid(test, scale, limit)
         views = _views(model, scaled, grid, how.flip, flipped_classes, wait="cpu" if limit else inputs.device)
         if not probabilities and all(isinstance(view, Tensor) for view in views):
-            views = [sum(views)]  # small maps, so that less is held and resized
+            # Small maps, so that less is held and resized.
+            views = [functools.reduce(torch.add, [view for view in views if isinstance(view, Tensor)])]
         for view in views:
             rows = from_tensor(view) if isinstance(view, Tensor) else view
             # In two steps as the original, whose networks resize to their input's size themselves.

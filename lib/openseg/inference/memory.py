@@ -45,4 +45,7 @@ def _free_memory() -> int:
 
 def _number(path: str | Path, name: str) -> int:
     """The number after a name in one of the system's files."""
-    return int(re.search(rf"^{name}:?\s+(\d+)", Path(path).read_text(), re.MULTILINE)[1])
+    match = re.search(rf"^{name}:?\s+(\d+)", Path(path).read_text(), re.MULTILINE)
+    if match is None:
+        raise TypeError(f"{path} does not say {name}")
+    return int(match[1])

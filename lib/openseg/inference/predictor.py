@@ -42,7 +42,7 @@ def load_for_inference(config: Config, checkpoint: str | Path, device: torch.dev
     dtype = torch.bfloat16 if config.test.precision == "bf16" else torch.float32
     model = prepare_for_inference(model, dtype).to(device)
     if config.test.compile:
-        model = torch.compile(model)
+        model = torch.compile(model)  # type: ignore[assignment]
     return model, report
 
 
@@ -143,7 +143,7 @@ class Predictor:
             # Here the error is gone, and with it what its frames held.
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-            self._limit = self._smaller(tuple(images.shape[-2:]))
+            self._limit = self._smaller((images.shape[-2], images.shape[-1]))
 
     def _smaller(self, size: tuple[int, int]) -> tuple[int, int]:
         before = self._limit or self.config.test.window or size

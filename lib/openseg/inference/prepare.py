@@ -27,7 +27,7 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) 
             part.fuse()  # type: ignore[operator]
         except NotImplementedError as error:
             logger.info("%s %s: norms are not folded (%s), which is slower", name, type(part).__name__, error)
-    model.to(dtype=dtype, memory_format=torch.channels_last)
+    model.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def convert_input(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         images, *rest = arguments

@@ -74,7 +74,9 @@ def _init_worker(plugins: list[tuple[str, tuple[str, ...]]]) -> None:
 
 def _die_with_parent() -> None:
     """Else workers of a killed call would go on writing beside the next one."""
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
     os._exit(1)
 
 

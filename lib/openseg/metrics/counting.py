@@ -49,8 +49,8 @@ def joint_counts(prediction: np.ndarray, truth: np.ndarray) -> JointCounts:
         _count_runs(rows, columns, rows[:whole].view(np.uint64), columns[:whole].view(np.uint64), counts)
     if whole < rows.size:
         np.add.at(counts, (rows[whole:], columns[whole:]), 1)
-    values = [np.flatnonzero(each) for each in _occurring(counts)]
-    return JointCounts(*values, counts[np.ix_(*values)].astype(np.int64))
+    rows_found, columns_found = (np.flatnonzero(each) for each in _occurring(counts))
+    return JointCounts(rows_found, columns_found, counts[np.ix_(rows_found, columns_found)].astype(np.int64))
 
 
 @compiled

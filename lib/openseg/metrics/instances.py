@@ -72,8 +72,9 @@ class _Curve:
         self.wrong.append(int(wrong @ _BITS))
 
     def merge(self, other: _Curve) -> None:
-        for mine, its in ((self.confidence, other.confidence), (self.hits, other.hits), (self.wrong, other.wrong)):
-            mine.extend(its)
+        self.confidence.extend(other.confidence)
+        self.hits.extend(other.hits)
+        self.wrong.extend(other.wrong)
         self.missed += other.missed
 
     def average_precision(self, level: int) -> float:
@@ -132,8 +133,8 @@ class InstanceScores:
             require_same_shape(mask, truth)
             if file_id in seen and mask.any():
                 meetings = _meet(mask, truth, near, truths[file_id], width)
-                counts = np.count_nonzero(mask), np.count_nonzero(void & mask)
-                seen[file_id].append(_Seen(confidence, *counts, meetings))
+                pixels_on, ignored = int(np.count_nonzero(mask)), int(np.count_nonzero(void & mask))
+                seen[file_id].append(_Seen(confidence, pixels_on, ignored, meetings))
         for file_id in self.classes:
             scored = [v for v, each in truths[file_id].items() if not each.group and each.pixels >= _MIN_PIXELS]
             self._has_truth[file_id] |= bool(scored)

@@ -89,7 +89,7 @@ def recompute(module: nn.Module, function: Callable[..., T], *inputs: Any) -> T:
 def _statistics_stay(block: nn.Module) -> Iterator[None]:
     """The second computation must not count its samples in the running statistics again."""
     norms = [layer for layer in block.modules() if isinstance(layer, _BatchNorm) and layer.training]
-    before = [(layer.momentum, layer.num_batches_tracked.clone()) for layer in norms]
+    before = [(layer.momentum, layer.num_batches_tracked.clone()) for layer in norms]  # type: ignore[union-attr]
     for layer in norms:
         layer.momentum = 0.0
     try:
@@ -97,4 +97,4 @@ def _statistics_stay(block: nn.Module) -> Iterator[None]:
     finally:
         for layer, (momentum, count) in zip(norms, before, strict=True):
             layer.momentum = momentum
-            layer.num_batches_tracked.copy_(count)
+            layer.num_batches_tracked.copy_(count)  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -45,11 +46,11 @@ def conv_bn_act(
     return [conv, nn.Sequential(norm, activation(act))]
 
 
-def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_logits(logits: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear resize of ``[B, C, h, w]`` to ``size`` with ``align_corners=True``, the rule of the whole OC family."""
     if tuple(logits.shape[-2:]) == tuple(size):
         return logits
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
+    return F.interpolate(logits, size=(size[0], size[1]), mode="bilinear", align_corners=True)
 
 
 def init_weights(module: nn.Module) -> None:
@@ -73,6 +74,7 @@ def fold_norm(holder: nn.Module, conv: str, norm: str) -> None:
 
 def _fold(conv: nn.Module, norm: nn.Module) -> None:
     assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None and norm.running_var is not None
     conv.weight, conv.bias = fuse_conv_bn_weights(
         conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )

@@ -88,10 +88,10 @@ def _row_distances(regions: np.ndarray, vertical: np.ndarray, far: float, distan
             else:
                 end = stop
                 for number in range(last, -1, -1):
-                    begin = max(start[number], first)
+                    begin = max(start[number], first)  # type: ignore[call-overload,type-var,assignment,arg-type]
                     for x in range(begin, end):
                         distances[y, x] = np.sqrt(np.float64((x - place[number]) ** 2 + low[number]))
-                    end = min(end, begin)
+                    end = min(end, begin)  # type: ignore[assignment]
             first = stop
 
 
@@ -101,8 +101,7 @@ def inside_gradients(regions: np.ndarray, distances: np.ndarray, repeat_border: 
     It is the sum over a 5x5 neighborhood of offset / squared length times the distance there; pixels of other regions
     count as 0, and so does what lies outside of the map unless ``repeat_border``.
     """
-    mode = "edge" if repeat_border else "constant"
-    padded = np.pad(distances, _RADIUS, mode=mode)
+    padded = np.pad(distances, _RADIUS, mode="edge" if repeat_border else "constant")  # type: ignore[call-overload]
     # Outside of the map the values of its border: there the distances alone decide.
     padded_regions = np.pad(regions, _RADIUS, mode="edge")
     down, right = np.empty(regions.shape), np.empty(regions.shape)

@@ -178,7 +178,7 @@ def _plain_arrays(content: bytes) -> dict[str, np.ndarray]:
         kind, size = struct.unpack("<II", start)
         if kind != _MAT_MATRIX:
             return {}
-        named = _plain_array(memoryview(imagecodecs.zlibng_decode(packed, out=size + 8))[8:])
+        named = _plain_array(memoryview(imagecodecs.zlibng_decode(bytes(packed), out=size + 8))[8:])
         if named is None:
             return {}
         arrays[named[0]] = named[1]
@@ -237,7 +237,7 @@ def list_offsets(place: str | os.PathLike) -> dict[str, OffsetFile]:
         return {path.relative_to(place).as_posix(): path for path in list_files(place, OFFSET_SUFFIXES)}
     inside = place.relative_to(archive).as_posix()
     prefix = "" if inside == "." else f"{inside}/"
-    found = {
+    found: dict[str, OffsetFile] = {
         name.removeprefix(prefix): ZipMember(archive, name)
         for name in archive_names(archive)
         if name.startswith(prefix)

@@ -59,8 +59,9 @@ def refine(
         raise DataError(f"offsets {sizes[0]} and labels {sizes[1]} differ in size; they are of two images")
     if "torch" in sys.modules and not isinstance(labels, np.ndarray):
         return _refine_tensor(labels, offsets, scale, confidence, min_confidence, keep_thin)
+    assert isinstance(labels, np.ndarray)
     if not isinstance(offsets, OffsetMap):
-        offsets = OffsetMap.of(offsets, confidence)
+        offsets = OffsetMap.of(offsets, confidence)  # type: ignore[arg-type]
     refined = np.array(labels, order="C")
     bits = f"u{labels.itemsize}"
     if labels.itemsize not in (1, 2, 4, 8):

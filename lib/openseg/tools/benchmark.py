@@ -142,7 +142,7 @@ def _predict(
 ) -> Iterator[dict[str, float]]:
     dtype = torch.bfloat16 if config.test.precision == "bf16" else torch.float32
     model = prepare_for_inference(model.eval(), dtype)
-    clock, size = _Clock(device), tuple(image.shape[-2:])
+    clock, size = _Clock(device), (image.shape[-2], image.shape[-1])
     for _ in progress_bar(range(count), count, "predict"):
         clock.start()
         images = normalize(image.to(device), config.normalization)

@@ -43,7 +43,7 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
-        values = {name: scores.as_dict() for name, scores in self.scores.items()}
+        values: dict[str, dict[str, Any]] = {name: scores.as_dict() for name, scores in self.scores.items()}
         for name, problems in self.left_out.items():
             values[name]["left_out"] = problems
         return values

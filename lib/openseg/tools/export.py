@@ -46,6 +46,8 @@ class Exportable(nn.Module):
             ConfigError: the task has no such output, or predicts in more than one pass.
         """
         super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
         if output not in config.outputs:
             known = " or ".join(config.outputs)
             raise ConfigError(f"a network of task {config.task} gives {known}, not {output}")
@@ -125,6 +127,7 @@ def _write(path: Path, network: Exportable, notes: dict[str, Any]) -> ExportedPr
             made = torch.onnx.export(
                 program, input_names=["images"], output_names=[network.output], dynamic_shapes=shapes, verbose=False
             )
+            assert made is not None
             made.model.metadata_props.update(texts)
             made.save(temporary, external_data=False)
     return program

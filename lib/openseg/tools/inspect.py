@@ -95,7 +95,7 @@ def _describe(checkpoint: Checkpoint, config: Config) -> tuple[Config, dict[str,
 def _metadata(checkpoint: Checkpoint) -> dict[str, Any]:
     """What one of our own files says beside its weights."""
     content = checkpoint.content
-    found = {name: content[name] for name in ("iteration", "validated", "best") if name in content}
+    found: dict[str, Any] = {key: content[key] for key in ("iteration", "validated", "best") if key in content}
     if content.get("scores"):
         found["scores"] = content["scores"]
     return found

@@ -289,10 +289,11 @@ def _scored(config: Config, outputs: Outputs, pairs: list[Pair], wants_report: b
     samples = [Sample(pair.key, (outputs.path("label", pair.image.stem),), pair.label, pair.image) for pair in pairs]
     report = Report(samples, [config.name], config.data.dataset, workers=worker_count(None), metrics=config.metrics)
     scores = report.score(maps)
-    write_score_files(scores, **outputs.scores)
+    files = outputs.scores
+    write_score_files(scores, files["json"], files["markdown"], files["confusion"])
     page = write_beside(report, outputs.report, config.name) if wants_report else None
     kinds = ("label", *outputs.kinds)
-    return PredictionResult(outputs.folder, kinds, len(pairs), [], scores[config.name], outputs.scores, page)
+    return PredictionResult(outputs.folder, kinds, len(pairs), [], scores[config.name], files, page)
 
 
 def _images(source: Path, out: Path) -> dict[str, Path]:

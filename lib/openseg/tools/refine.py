@@ -137,7 +137,8 @@ def refine(
             problems = _refine_by_files(job, Path(offsets or find_offsets(split, dataset, Path(data_root))))
         listed = write_left_out(problems, len(job.labels), target)
         scores: dict[str, LabelScores] = {}
-        not_scored, files = "", {}
+        files: dict[str, list[Path]] = {}
+        not_scored = ""
         if split == "val" and problems:
             not_scored = f"{len(problems)} label maps were left out"
         elif split == "val":

@@ -75,7 +75,8 @@ def refine_coco(
     with atomic_write(out) as temporary:
         temporary.write_text(json.dumps(refined))
     listed = write_left_out(problems, len(problems) + 1, out)
-    scores, not_scored = {}, ""
+    scores: dict[str, dict[str, float]] = {}
+    not_scored = ""
     if annotations and not problems:
         scores, not_scored = _score(annotations, {"before": _read_results(source), "after": refined})
     return Refinement(out, len(results), len(refined), problems, listed, scores, not_scored)
@@ -138,7 +139,7 @@ def _refine_image(job: tuple[list[Result], OffsetFile], how: RefineSettings, fai
             mask = _decode(result, offsets.shape)
             mask = how.mask(mask, offsets)
             code = functions.encode(np.asfortranarray(mask.astype(np.uint8)))
-            more = {"segmentation": {"size": code["size"], "counts": code["counts"].decode()}}
+            more: dict[str, Any] = {"segmentation": {"size": code["size"], "counts": code["counts"].decode()}}
             if "bbox" in result:
                 more["bbox"] = functions.toBbox(code).tolist()
             if "area" in result:

@@ -265,7 +265,7 @@ def _score_masks(pair: tuple[Path, Path], dataset: str) -> InstanceScores | str:
     info = get_dataset_info(dataset, fresh=False)
     truth = read_label(pair[1])
     scores = _instance_scores(info)
-    listed = Counter()
+    listed: Counter[bool] = Counter()
 
     def counted() -> Iterator[PredictedInstance]:
         for path, each in read_instances(pair[0]):

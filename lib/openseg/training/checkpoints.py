@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from openseg.config import Config
 from openseg.errors import CheckpointError
@@ -32,10 +32,9 @@ __all__ = [
     "saved_states",
 ]
 
-try:
+fcntl: Any = None
+with contextlib.suppress(ImportError):  # Windows
     import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 logger = logging.getLogger("openseg")
 

@@ -78,6 +78,7 @@ class RunLog:
                 self._lines.close()
 
     def _keep_lines_until(self, iteration: int) -> None:
+        assert self.folder is not None
         path = self.folder / "metrics.jsonl"
         if not path.is_file():
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,9 +88,9 @@ class Step:
         self.grad_norm = torch.zeros((), device=device)
         self.skipped = torch.zeros((), device=device)
 
-    def _parallel(self, model: nn.Module) -> nn.Module:
+    def _parallel(self, model: nn.Module) -> Any:
         config, device = self.training.config, self.training.device
-        network = model
+        network: Any = model
         if self.group.world > 1:  # batch norms go on with the statistics of the first process, which are saved
             network = DistributedDataParallel(
                 model,
@@ -160,7 +161,7 @@ class Step:
         # be whatever is in memory.
         if optimizer.state or not bad.item():
             if not self.scaler.is_enabled():
-                optimizer.found_inf = bad
+                optimizer.found_inf = bad  # type: ignore[attr-defined]
             self.scaler.step(optimizer)
         self.scaler.update()
         kept = torch.where(bad > 0, statistics, _joined(self._statistics))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -58,7 +59,7 @@ def _stop_on_signal(group: Group) -> Iterator[list[int]]:
     A second one acts as usual, but not among several processes: torchrun sends Ctrl-C once more than the terminal.
     """
     received: list[int] = []
-    previous = {}
+    previous: dict[int, Any] = {}
 
     def remember(number: int, _: object) -> None:
         received.append(number)
@@ -71,8 +72,8 @@ def _stop_on_signal(group: Group) -> Iterator[list[int]]:
     try:
         yield received
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for received_as, handler in previous.items():
+            signal.signal(received_as, handler)
 
 
 def run_training(
@@ -182,7 +183,7 @@ def _begin(
     elif checkpoint is not None:
         logger.info("%s: %s", start.weights, load_weights(training.model, checkpoint, start.partial))
     elif config.model.pretrained is not None:
-        report = load_backbone(training.model.backbone, config.model.pretrained)
+        report = load_backbone(training.model.get_submodule("backbone"), config.model.pretrained)
         logger.info("%s: %s", config.model.pretrained, report)
     return training
 

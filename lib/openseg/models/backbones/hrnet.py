@@ -11,9 +11,11 @@ finest map is at stride 2. It is the backbone of the stronger SegFix networks (E
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -124,14 +126,13 @@ class HRModule(nn.Module):
         features = [branch(x) for branch, x in zip(self.branches, features, strict=True)]
         fused = []
         for target, paths in enumerate(self.fuse_layers):
+            assert isinstance(paths, nn.ModuleList)
             size = features[target].shape[-2:]
-            total = None
+            received = []
             for source, path in enumerate(paths):
                 x = path(features[source])
-                if source > target:
-                    x = resize_logits(x, size)
-                total = x if total is None else total + x
-            fused.append(F.relu(total))
+                received.append(resize_logits(x, size) if source > target else x)
+            fused.append(F.relu(functools.reduce(torch.add, received)))
         return fused
 
 
@@ -169,7 +170,9 @@ class _HighResolution(nn.Module):
 
     def _run_stages(self, features: list[Tensor]) -> list[Tensor]:
         for number in (2, 3, 4):
-            features = _widen(self.get_submodule(f"transition{number - 1}"), features)
+            transition = self.get_submodule(f"transition{number - 1}")
+            assert isinstance(transition, nn.ModuleList)
+            features = _widen(transition, features)
             features = self.get_submodule(f"stage{number}")(features)
         return features
 

@@ -121,9 +121,10 @@ class ResNet(nn.Module):
         for number in range(1, 1 + self.resinit.depth):
             fold_norm(self.resinit, f"conv{number}", f"bn{number}")
         for block in (block for stage in self._stages for block in stage):
+            assert isinstance(block, nn.Module)
             for number in (1, 2, 3):
                 fold_norm(block, f"conv{number}", f"bn{number}")
-            if block.downsample is not None:
+            if isinstance(block.downsample, nn.Module):
                 fold_norm(block.downsample, "0", "1")
 
     def convert_keys(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

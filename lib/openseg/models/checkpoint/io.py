@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
 import zipfile
 from collections.abc import Sequence
@@ -99,7 +100,7 @@ def _float64(dtype: np.dtype, data: bytes) -> float:
 
 
 # The original's files hold the best score as a NumPy scalar; nothing else of NumPy is let in.
-_ALLOWED = [
+_ALLOWED: list[Any] = [
     (_float64, "numpy.core.multiarray.scalar"),
     (_float64, "numpy._core.multiarray.scalar"),
     np.dtype,
@@ -170,7 +171,7 @@ def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint of any layout.
 
     Raises:
@@ -243,7 +244,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, partial: bool = False
     return report
 
 
-def load_backbone(backbone: nn.Module, path: str | Path) -> KeyReport:
+def load_backbone(backbone: nn.Module, path: str | os.PathLike[str]) -> KeyReport:
     """Copy ImageNet weights into a backbone; the keys of their classification head are left out.
 
     Raises:
@@ -322,7 +323,7 @@ def _family(backbone: str) -> str:
     return backbone.removesuffix("_v1b").removesuffix("_v1c").replace("hrnet2x", "hrnext")
 
 
-def load_model(config: Config, path: str | Path) -> tuple[nn.Module, KeyReport]:
+def load_model(config: Config, path: str | os.PathLike[str]) -> tuple[nn.Module, KeyReport]:
     """Build the network of a config with the weights of a checkpoint, in eval mode on the CPU.
 
     The file is read first, since it decides what the config leaves open, see ``fit_config``.
@@ -342,7 +343,7 @@ def compare_classes(config: Config, checkpoint: Checkpoint) -> None:
     classes = list(config.dataset_info.classes)
     if not config.predicts_labels or trained is None or trained == classes:
         return
-    first = next((i for i, (a, b) in enumerate(zip(trained, classes, strict=False)) if a != b), None)
+    first = next((i for i, (a, b) in enumerate(zip(trained, classes, strict=False)) if a != b), 0)
     if sorted(trained) == sorted(classes):
         raise CheckpointError(
             f"{checkpoint.path}: was trained with the classes of {config.dataset_info.name} in another order (class "

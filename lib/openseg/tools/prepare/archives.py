@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from openseg.errors import DataError
 from openseg.io.files import walk_files
@@ -85,7 +86,7 @@ class _Window(io.RawIOBase):
     def tell(self) -> int:
         return self._place
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         length = max(min(len(buffer), self._size - self._place), 0)
         self._file.seek(self._start + self._place)
         content = self._file.read(length)

@@ -87,8 +87,7 @@ def write_comparisons(
 
     def load(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         before, after, truth = triples[index]
-        predictions = (info.read_prediction(path) for path in (before, after))
-        return info.read_truth(truth), *predictions
+        return info.read_truth(truth), info.read_prediction(before), info.read_prediction(after)
 
     gains = []
     for index in range(len(triples)):

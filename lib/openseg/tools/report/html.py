@@ -86,6 +86,7 @@ class Report:
             pairs = [
                 ScoredPair(each.predictions[place], each.truth, (instances or {}).get(each.name))
                 for each in self.samples
+                if each.truth is not None
             ]
             what = f"score {name}" if len(self.names) == 2 else "score"
             self.results[name] = score_files(
@@ -99,7 +100,7 @@ class Report:
                 metrics=self.metrics,
             )
         if not scored.all():  # so that both are of the same images
-            self.samples = [each for each, good in zip(self.samples, scored.all(axis=1), strict=True) if good]
+            self.samples = [each for each, row in zip(self.samples, scored, strict=True) if row.all()]
             if not self.samples:
                 raise DataError(f"no label map can be scored: {first_of(problems or [])}")
             return self.score(instances)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -96,7 +97,7 @@ def write_score_files(
         left_out: what was not scored, by result.
     """
     if json is not None:
-        values = {name: scores.as_dict() for name, scores in results.items()}
+        values: dict[str, dict[str, Any]] = {name: scores.as_dict() for name, scores in results.items()}
         for name, problems in (left_out or {}).items():
             values[name]["left_out"] = problems
         write_json(json, values)
