@@ -8,11 +8,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from openseg.cli.common import HelpFormatter, add_debug, add_workers, run_command
+from openseg.cli.common import run_command
+from openseg.cli.options import DEBUG, HelpFormatter, add_options
 from openseg.cli.profile import data_root
 from openseg.errors import DataError
 from openseg.io.files import write_json
 from openseg.io.parallel import run_parallel
+from openseg.tools.paths import worker_count
 
 __all__ = ["demo", "seed"]
 
@@ -28,8 +30,8 @@ def demo(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--val", type=int, default=30, metavar="N", help="validation scenes (default: 30)")
     parser.add_argument("--size", type=int, nargs=2, default=(256, 512), metavar=("H", "W"), help="default: 256 512")
     parser.add_argument("--seed", type=seed, default=1, help="other scenes for another seed (default: 1)")
-    add_workers(parser)
-    add_debug(parser)
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
+    add_options(parser, [DEBUG])
     arguments = parser.parse_args(argv)
     return run_command(lambda: _demo(arguments), arguments.debug)
 
@@ -52,5 +54,5 @@ def _demo(arguments: argparse.Namespace) -> None:
     write_json(record, settings)
     scenes = [(out / split, i) for split in ("train", "val") for i in range(getattr(arguments, split))]
     work = functools.partial(write_scene, size=tuple(arguments.size), seed=arguments.seed)
-    run_parallel(work, scenes, "render", arguments.workers)
+    run_parallel(work, scenes, "render", worker_count(arguments.workers))
     print(f"{len(scenes)} scenes are in {out}")

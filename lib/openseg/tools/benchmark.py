@@ -49,7 +49,8 @@ def benchmark(
     What is read ahead by workers is not counted, since it would hide how slowly they read.
 
     Args:
-        iterations: updates to measure, after ``warm_up`` others.
+        iterations: updates to measure.
+        warm_up: updates before, which are not measured.
         random_data: random images and labels in place of the dataset.
 
     Raises:

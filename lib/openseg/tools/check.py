@@ -69,6 +69,7 @@ def check(
     Args:
         config: a config, or its YAML file: its training and validation samples.
         dataset: instead of ``config``: a built-in dataset, or the YAML file of your own, below ``data_root``.
+        data_root: where the datasets are, with ``dataset``.
         splits: None is those of the config, or train and val.
         workers: processes; None is one for each core.
 

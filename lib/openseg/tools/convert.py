@@ -48,7 +48,9 @@ def convert(
     """Write a checkpoint of any known layout as ``target`` (``.pth`` or ``.safetensors``), with its config.
 
     Args:
-        config: None is the one of ``configs/`` that it fits.
+        source: a checkpoint of the whole network.
+        target: a new file, ``.pth`` or ``.safetensors``.
+        config: its config; None is the one of ``configs/`` that it fits.
 
     Raises:
         CheckpointError: unknown layout, no or another config, or ``target`` exists.

@@ -71,16 +71,18 @@ def evaluate(
         predictions: one or more folders of label maps, or with ``instances`` of ``<name>_pred.txt`` lists of masks.
         dataset: whose IDs the files hold: a built-in name, or a YAML file of your own.
         ground_truth: folder of true labels; None is that of the dataset's ``split`` below ``data_root``.
+        split: whose ground truth, without ``ground_truth``.
+        data_root: where the datasets are, without ``ground_truth``.
         instances: score instance masks (AP) instead of label maps.
         train_ids: the label maps hold train IDs 0, 1, 2, ... instead of the dataset's own IDs.
         allow_missing: score what can be scored instead of raising.
-        distances: of the boundary F-score in pixels; empty leaves boundary scores out, which is faster.
+        distances: of the boundary F-score in pixels; none leaves boundary scores out, which is faster.
         metrics: names of registered metrics to compute besides.
         plugins: modules to import first, which register them.
         workers: processes; None is one for each core.
 
     Raises:
-        ConfigError: an unknown dataset or metric.
+        ConfigError: an unknown dataset or metric, or a distance that is not from 1 to 100.
         DataError: a ground truth file cannot be used, or without ``allow_missing`` a prediction is missing or invalid.
 
     Example::
@@ -90,6 +92,8 @@ def evaluate(
     """
     if instances and train_ids:
         raise ConfigError("train_ids is about label maps, not about instance masks")
+    if not all(0 < distance <= 100 for distance in distances):
+        raise ConfigError(f"distances {', '.join(map(str, distances))}: use 1 to 100 pixels")
     load_plugins(plugins)
     folders = [predictions] if isinstance(predictions, str) or not isinstance(predictions, Sequence) else predictions
     info = get_dataset_info(dataset)

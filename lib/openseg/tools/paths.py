@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from openseg.errors import OpensegError
+from openseg.errors import ConfigError, OpensegError
 
 __all__ = ["PathLike", "existing_dir", "worker_count"]
 
@@ -25,5 +25,11 @@ def existing_dir(path: PathLike, what: str) -> Path:
 
 
 def worker_count(workers: int | None) -> int:
-    """Processes to use; None is one for each core."""
+    """Processes to use; None is one for each core.
+
+    Raises:
+        ConfigError: a negative number.
+    """
+    if workers is not None and workers < 0:
+        raise ConfigError(f"workers {workers}: use a number of processes; 0 works in this one")
     return workers if workers is not None else os.cpu_count() or 1

@@ -13,7 +13,7 @@ from typing import Literal
 from openseg.config import Config
 from openseg.datasets.splits import Pair, list_images, list_split, split_paths
 from openseg.distributed import Group, process_group
-from openseg.errors import DataError, OpensegError
+from openseg.errors import ConfigError, DataError, OpensegError
 from openseg.inference.folder import Outputs, predict_images
 from openseg.inference.memory import limit_memory
 from openseg.inference.offsets import SegFixPredictor, write_offset_files
@@ -36,6 +36,7 @@ logger = logging.getLogger("openseg")
 Mode = Literal["ss", "ms"]
 REPORT = "report"
 """Kind of output: an HTML report about all images."""
+_ARRAYS = ("logits", "probabilities")
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def validate(
         overrides: ``dotted.key=value`` of the file.
         checkpoint: None is ``<name>_latest.pth`` below ``checkpoints``.
         mode: single-scale, or multi-scale and mirrored.
-        also: what to write beside label maps: vis, report, logits, probabilities.
+        also: what to write beside label maps: vis, report, logits, probabilities; or none.
         out: None is ``<data root>/seg_result/<dataset>/<name>_val``, or ``_val_ms``.
         overwrite: overwrite existing results.
         device: auto (a GPU when there is one), cpu, cuda, cuda:1, ...
@@ -99,6 +100,7 @@ def validate(
         result = openseg.validate("configs/camvid/hrnet18_ocr.yaml")
         print(result.scores.compute()["mIoU"])
     """
+    _require_known(also, ("vis", REPORT, *_ARRAYS))
     with process_group() as group, show_progress(progress):
         predictor, path = _predictor(config, overrides, checkpoint, checkpoints, mode, device, group)
         settings = predictor.config
@@ -133,8 +135,11 @@ def test(
     """Predict a split that needs no ground truth, for a test server; arguments and errors are those of ``validate``.
 
     Args:
+        split: whose images.
+        also: what to write beside label maps: vis, logits, probabilities; or none.
         out: None is ``<data root>/seg_result/<dataset>/<name>_<split>_<mode>``.
     """
+    _require_known(also, ("vis", *_ARRAYS))
     with process_group() as group, show_progress(progress):
         predictor, path = _predictor(config, overrides, checkpoint, checkpoints, mode, device, group)
         settings = predictor.config
@@ -165,9 +170,10 @@ def predict(
 
     Args:
         images: the image, folder or video.
-        also: what to write beside label maps: vis, overlay, logits, probabilities.
+        also: what to write beside label maps: vis, overlay, logits, probabilities; or none.
         out: None is ``predictions/<name>/<name of the input>``; results of other settings there are refused.
     """
+    _require_known(also, ("vis", "overlay", *_ARRAYS))
     source = Path(images)
     if not source.exists():
         raise DataError(f"{source}: no such image, folder or video")
@@ -210,6 +216,7 @@ def predict_offsets(
     """Predict the SegFix offsets of a split or a folder of images; arguments and errors are those of ``validate``.
 
     Args:
+        split: whose images.
         images: a folder of images instead of ``split``.
         format: png: ours; mat: the original's with int8; mat-int32: exactly the original's.
         out: None is ``offset_pred/<split>/semantic/<dataset>/offset_<backbone>``, or ``offset_pred/images/<folder>``.
@@ -230,6 +237,12 @@ def predict_offsets(
         made_by |= _source(found[0].parent, "" if images else split)
         write_offset_files(predictor, found, folder, format, made_by, group, overwrite, broken)
     return PredictionResult(folder, (), len(found), [str(error) for error in broken])
+
+
+def _require_known(also: Sequence[str], known: Sequence[str]) -> None:
+    for kind in also:
+        if kind not in known:
+            raise ConfigError(f"'{kind}' cannot be written beside label maps; use some of {', '.join(known)}, or none")
 
 
 def _predictor(

@@ -90,12 +90,13 @@ def refine(
 
     Args:
         labels: folder of label PNGs in any ID space, 8 or 16 bits, with or without a palette, or colors.
-        offsets: folder or zip archive of offset files; None looks at the documented places.
+        offsets: folder or zip archive of offset files; None is the first of the documented places.
         images: with ``checkpoint``: the images of the labels.
         checkpoint: a SegFix network, instead of ``offsets``.
         config: its config; None is as the checkpoint says, or the shipped one that it fits.
         dataset: whose ground truth scores them: a built-in name, or a YAML file of your own.
         split: val is scored where every label has its ground truth below ``data_root``; test is not.
+        data_root: where the datasets are.
         out: None is ``label_w_segfix``, beside an input named label, else inside the input.
         scale: pixels a step; None is a pixel for each 512 of an image's shorter side.
         min_confidence: from 0 to 1; pixels whose direction is less sure stay.

@@ -56,7 +56,7 @@ def refine_instances(
     Args:
         masks: a folder as the Cityscapes benchmark takes it (one ``<name>_pred.txt`` an image, whose lines are a mask's
             path, the ID of its class and a confidence), or a JSON file of COCO's results (RLE or polygons).
-        offsets: folder or zip archive of offset files; None looks at the documented places.
+        offsets: folder or zip archive of offset files; None is the first of the documented places.
         annotations: COCO's: file names of the images, and their ground truth.
         dataset, split, data_root, dataset_dir: where the ground truth is; val is scored where every image has one.
         out: None is ``<input>_w_segfix`` beside the input.

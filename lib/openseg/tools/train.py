@@ -64,7 +64,7 @@ def train(
             ``must`` continues.
         change: resume with settings that change what is learned, such as ``train.lr``.
         checkpoints: root of the checkpoints, which are ``<root>/<dataset>/<name>_latest.pth`` and ``_best.pth``.
-        runs: root of TensorBoard events and metrics; None writes none.
+        runs: root of TensorBoard events and metrics; without a root there are none.
         device: auto (a GPU when there is one), cpu, cuda, cuda:1, ...
         deterministic: the same numbers again on the same GPUs; slower there.
 

@@ -80,6 +80,8 @@ def tune(
         labels: folder of a model's label maps.
         ground_truth: folder of the true labels.
         offsets: folder or zip archive of the images' offsets.
+        scales, keep_thin: to try, in pixels.
+        confidences: to try, from 0 to 1.
 
     Raises:
         DataError: no label has both, or a file cannot be used.

@@ -278,14 +278,17 @@ def prepare(
     Args:
         release: one of ``RELEASES``.
         inputs: folders, zips or tars of the release.
+        data_root: where the datasets go.
         options: what else is wanted, see ``Release.options``.
         link: hard-link unpacked files instead of copying them.
         limit: only the first samples of each split, for a trial.
 
     Raises:
-        ConfigError: an unknown release.
+        ConfigError: an unknown release, or a limit below 1.
         DataError: nothing of the release is there, or it is incomplete.
     """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit {limit}: prepare at least one sample")
     if release not in RELEASES:
         raise ConfigError(f"unknown release '{release}'; {nearest_names(release, RELEASES)}")
     wanted = RELEASES[release]

@@ -54,6 +54,8 @@ def make_segfix_targets(
     Args:
         dataset: whose IDs the labels hold: a built-in name, or a YAML file; None is the name of ``datadir``.
         datadir: the dataset's folder; None is that of ``dataset`` below ``data_root``, or where its file says.
+        data_root: where the datasets are.
+        splits: which of the dataset's.
         instances: from instance maps, every object being a region.
         rule: original: as the original's, defects included; clean: small regions count, the image border bends no
             angles, middle lines of thin objects stay.

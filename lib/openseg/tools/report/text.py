@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 
 from openseg.datasets.check import SplitReport, suggest_weights
-from openseg.tools.report.tables import align
+from openseg.tools.report.tables import align, scores_text
 
-__all__ = ["benchmark_text", "check_text", "inspect_text", "label_text", "tune_text"]
+__all__ = ["benchmark_text", "check_text", "inspect_text", "label_text", "refined_text", "tune_text"]
 
 _SHOWN = 20
 _NAMED = 10
@@ -101,6 +101,25 @@ def benchmark_text(found: dict[str, dict[str, float]]) -> str:
         if "peak MiB" in values:
             texts.append(f"peak memory of the GPU: {values['peak MiB']:.0f} MiB")
     return "\n".join(texts)
+
+
+def refined_text(result: Any, hint: str = "") -> str:
+    """Scores of a ``Refinement`` and where they are, or why there are none and the command that shows what changed."""
+    if not result.scores:
+        lines = [f"not scored: {result.not_scored}"] if result.not_scored else []
+        return "\n".join([*lines, *([f"see what changed: {hint}"] if lines and hint else [])])
+    if result.out.suffix == ".json":
+        rows = (
+            [f"{name:7}", *(f"{key} {100 * value:.2f}" for key, value in values.items())]
+            for name, values in result.scores.items()
+        )
+        return "\n".join(["AP of masks, COCO:", *("  ".join(row) for row in rows)])
+    files = (
+        f"{kind.removesuffix('s') if kind == 'figures' else kind}: {path}"
+        for kind in ("scores", "report", "figures")
+        for path in result.files.get(kind, ())
+    )
+    return "\n".join([scores_text(result.scores), "", *files])
 
 
 def tune_text(rows: list[dict[str, Any]], before: dict[str, float], best: dict[str, Any] | None) -> str:
