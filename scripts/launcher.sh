@@ -1,17 +1,8 @@
-# The modes of every launcher. A launcher sets NAME (the config's checkpoint name without its id), CONFIG and
-# sources this file, which then runs the mode given on the command line:
+# The modes of every launcher. A launcher sets CONFIG and sources this file, which then runs the mode given on the
+# command line. All facts are those of the config: name, task, data.dataset, model.backbone and its section published.
+# They are read by text, without starting Python, so each of these keys stands on one line with its value.
 #
-#   CONFIG            config file
-#   NAME              checkpoints are checkpoints/<dataset>/${NAME}_<id>_latest.pth
-#   DATASET           the dataset, as the catalog calls it
-#   DATA_FOLDER       its folder below $DATA_ROOT
-#   TASK              semantic or segfix
-#   PUBLISHED_ID      the id that the published file has
-#   BACKBONE          of TASK=segfix: the backbone, which the environment may name
-#   PRETRAINED_MODEL  ImageNet weights of the backbone, for train (optional; empty: random weights)
-#   SEGFIX_SCALE      pixels a step of the segfix mode (empty: the dataset has no such mode)
-#   SEGFIX_OPTIONS    more options of the segfix mode (optional)
-#   OFFSETS           folder of SegFix offsets below offset_pred/<split>/, for TASK=segfix
+# The environment may name PRETRAINED_MODEL (empty: random weights), and of SegFix the BACKBONE.
 #
 # Everything after the mode's own arguments goes to main.py or segfix.py as it is, e.g. train.max_iters=100.
 set -euo pipefail
@@ -23,6 +14,23 @@ launcher="${launcher#"${root}"/}"
 cd "${root}"
 source config.profile
 
+fact() { # the first value of a key
+  sed -E 's/(^| )#.*//' "${CONFIG}" | sed -nE "s/^(.*[{, ])?$1: *\"?([^],}\"]*[^],}\" ]).*/\\2/p" | head -n 1
+}
+
+NAME="$(fact name)" DATASET="$(fact dataset)" TASK="$(fact task)" OFFSETS="$(fact offsets)"
+TASK="${TASK:-semantic}"
+PUBLISHED_ID="$(fact id)"
+PUBLISHED_ID="${PUBLISHED_ID:-1}"
+PRETRAINED_MODEL="${PRETRAINED_MODEL-$(fact pretrained)}"
+SEGFIX_SCALE="$(fact segfix_scale)" # empty: the dataset has no such mode
+SEGFIX_OPTIONS="$(fact segfix_options)"
+if [ "${TASK}" = segfix ]; then
+  backbone="$(fact backbone)"
+  BACKBONE="${BACKBONE:-${backbone}}"
+  NAME="${NAME//"${backbone}"/"${BACKBONE}"}" OFFSETS="${OFFSETS//"${backbone}"/"${BACKBONE}"}"
+fi
+
 usage() {
   echo "usage: bash ${launcher} MODE [ID] [...]"
   echo
@@ -30,7 +38,7 @@ usage() {
   echo "  resume ID [key=value ...]        continue an interrupted training"
   if [ "${TASK}" = semantic ]; then
     echo "  val ID [ss|ms] [key=value ...]   predict and score the validation split (ms: several scales and mirrored)"
-    echo "  test ID [ss|ms] [key=value ...]  predict \$DATA_ROOT/${DATA_FOLDER}/test"
+    echo "  test ID [ss|ms] [key=value ...]  predict the test split"
     if [ -n "${SEGFIX_SCALE}" ]; then
       echo "  segfix ID [val|test] [...]       refine the labels of val or test with SegFix offsets"
     fi
@@ -45,8 +53,8 @@ usage() {
   echo "--dry-run prints the command instead of running it."
   echo
   echo "ID names one run of the config: ${PUBLISHED_ID} for a published file, which goes to checkpoints/${DATASET}/ or"
-  echo "~/checkpoints/${DATASET}/. The config is ${CONFIG}, the data is \$DATA_ROOT/${DATA_FOLDER}"
-  echo "(now ${DATA_ROOT}/${DATA_FOLDER}). Set PYTHON and DATA_ROOT in config.profile or the environment."
+  echo "~/checkpoints/${DATASET}/. The config is ${CONFIG}, datasets are in ${DATA_ROOT}."
+  echo "Set PYTHON and DATA_ROOT in config.profile or the environment."
   echo "All GPUs that are visible are used; NPROC, NNODES, RDZV_ENDPOINT and MAX_RESTARTS are explained in docs/training.md."
 }
 

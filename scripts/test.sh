@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The project's own checks: ruff, then the whole test suite.
+# The project's own checks: ruff, mypy, the tables of MODEL_ZOO.md, then the whole test suite.
 #
 #   bash scripts/test.sh [--quick] [pytest options]
 #
@@ -17,4 +17,6 @@ source scripts/setup.sh
 setup_environment test
 "${PYTHON}" -m ruff check .
 "${PYTHON}" -m ruff format --check .
+"${PYTHON}" -m mypy
+"${PYTHON}" scripts/model_zoo.py --check
 "${PYTHON}" -m pytest -n 2 --dist loadfile ${options[@]+"${options[@]}"} "$@"

@@ -1,28 +1,36 @@
-"""Every launcher runs its modes on tiny data with its config shrunk by overrides, as a new user would run it."""
+"""Three launchers run for real, all show their commands, and every config trains and predicts."""
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
+import openseg
 from openseg.cli.prepare import segfix_targets
+from openseg.config import load_config
 from openseg.datasets.registry import DATASET_NAMES, get_dataset_info
 from openseg.io.images import read_label, write_label
 from openseg_demo.scenes import write_scene
 
-LAUNCHERS = sorted(path.relative_to(ROOT) for path in ROOT.glob("scripts/*/**/run_*.sh"))
+LAUNCHERS = {
+    str(path.relative_to(ROOT)): name
+    for path in sorted(ROOT.glob("scripts/*/**/run_*.sh"))
+    for name in path.read_text().splitlines()
+    if name.startswith("CONFIG=")
+}
+CONFIGS = sorted({name.removeprefix("CONFIG=") for name in LAUNCHERS.values()})
 SHRINK = ["data.workers=0", "augment.crop_size=[64,64]", "train.max_iters=2", "train.batch_size=2"]
 SHRINK += ["train.precision=fp32", "train.warmup_iters=0"]
 SHRINK_SEMANTIC = ["test.ms.scales=[0.5, 1.0]", "model.head_channels=32", "model.key_channels=16"]
 SHRINK_SEMANTIC += ["model.aux_channels=32"]
-
-pytestmark = pytest.mark.slow
+FIT = {"lip": ["data.size=[64,64]"]}
+FIT |= {name: ["data.short_side=64"] for name in ("ade20k", "coco_stuff", "pascal_context")}
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +57,75 @@ def data(tmp_path_factory):
     return root
 
 
-def shrink(launcher):
-    """Overrides, and the environment, that make a launcher's network and images small."""
-    text = (ROOT / launcher).read_text()
-    tiny = "resnet_tiny" if "_r_" in launcher.name else "hrnext_tiny" if "_hx_" in launcher.name else "hrnet_tiny"
-    if "TASK=segfix" in text:
-        return SHRINK, {"BACKBONE": tiny}
-    fit = {"lip": ["data.size=[64,64]"]}
-    fit |= {name: ["data.short_side=64"] for name in ("ade20k", "coco_stuff", "pascal_context")}
-    return [*SHRINK, *SHRINK_SEMANTIC, f"model.backbone={tiny}", *fit.get(launcher.parts[1], [])], {}
+def tiny(name):
+    return "resnet_tiny" if "resnet" in name else "hrnext_tiny" if "hrnext" in name else "hrnet_tiny"
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_every_config_trains_and_predicts(path, data, tmp_path):
+    config = load_config(ROOT / path)
+    overrides = [*SHRINK, f"data.root={data}", f"model.backbone={tiny(path)}", *FIT.get(config.data.dataset, [])]
+    places = {"checkpoints": tmp_path, "progress": False}
+    if config.task == "segfix":
+        openseg.train(ROOT / path, overrides=overrides, runs=tmp_path, **places)
+        window = ["test.window=[64,64]", "test.window_stride=null"]
+        result = openseg.predict_offsets(ROOT / path, overrides=overrides + window, out=tmp_path / "out", **places)
+        assert result.images == 1 and len([*(tmp_path / "out").glob("*.png")]) == 1
+        return
+    overrides += SHRINK_SEMANTIC
+    openseg.train(ROOT / path, overrides=overrides, runs=tmp_path, **places)
+    for mode in ("ss", "ms"):
+        out = tmp_path / mode
+        result = openseg.validate(ROOT / path, overrides=overrides, mode=mode, also=(), out=out, **places)
+        (label,) = result.labels.iterdir()
+        assert set(read_label(label).flat) <= set(config.dataset_info.ids)
+        assert (
+            result.scores.compute()["mIoU"]
+            == json.loads((out / "scores.json").read_text())[config.name]["summary"]["mIoU"]
+        )
+
+
+def dry_run(launcher, mode, *arguments, **environment):
+    """The words of the command that a mode would run."""
+    command = ["bash", str(launcher), mode, "7", *arguments, "--dry-run"]
+    everything = {key: value for key, value in os.environ.items() if key not in ("PRETRAINED_MODEL", "BACKBONE")}
+    everything |= {"PYTHON": "python", "DATA_ROOT": "/data", "NPROC": "1", **environment}
+    result = subprocess.run(command, cwd=ROOT, env=everything, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return shlex.split(result.stdout)
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_the_commands_say_what_the_config_says(launcher):
+    path = LAUNCHERS[launcher].removeprefix("CONFIG=")
+    config = load_config(ROOT / path)
+    known, name = config.published, f"{config.name}_7"
+    start = ["--config", path, f"name={name}", "data.root='/data'"]
+    if config.task == "segfix":
+        start.append(f"model.backbone={config.model.backbone}")
+    weights = [f"model.pretrained='./{known.pretrained}'"] if known.pretrained else []
+    assert dry_run(launcher, "train", "train.lr=1") == ["python", "main.py", "train", *start, *weights, "train.lr=1"]
+    assert dry_run(launcher, "train", PRETRAINED_MODEL="") == ["python", "main.py", "train", *start]
+    assert dry_run(launcher, "resume") == ["python", "main.py", "resume", *start]
+    if config.task == "segfix":
+        for split in ("val", "test"):
+            out = f"offset_pred/{split}/{known.offsets}"
+            command = ["python", "main.py", "offsets", *start, "--split", split, "--out", out]
+            assert dry_run(launcher, f"segfix_pred_{split}") == command
+            command = [*command[:-1], f"{out}_simple", "test.window=null"]
+            assert dry_run(launcher, f"segfix_simple_pred_{split}") == command
+        other = dry_run(launcher, "segfix_pred_val", "file.pth", BACKBONE="hrnet32")
+        assert other[-2:] == ["--checkpoint", "file.pth"] and "model.backbone=hrnet32" in other
+        assert f"name={name.replace(config.model.backbone, 'hrnet32')}" in other
+        return
+    assert dry_run(launcher, "val") == ["python", "main.py", "val", *start, "--mode", "ss"]
+    assert dry_run(launcher, "test", "ms") == ["python", "main.py", "test", *start, "--mode", "ms"]
+    if known.segfix_scale:
+        for split, folder in (("val", "val"), ("test", "test_ss")):
+            labels = f"/data/seg_result/{config.data.dataset}/{name}_{folder}/label"
+            command = ["python", "segfix.py", "--input", labels, "--split", split, "--dataset", config.data.dataset]
+            command += ["--scale", str(known.segfix_scale), *known.segfix_options.split()]
+            assert dry_run(launcher, "segfix", split) == command
 
 
 def launcher_runs(data, environment):
@@ -75,77 +143,34 @@ def launcher_runs(data, environment):
     return launch
 
 
-def run_modes(launcher, data, folder):
-    overrides, environment = shrink(launcher)
-    launch = launcher_runs(data, environment)
-    places = ["--checkpoints", folder / "checkpoints"]
-    launch(launcher, "train", *overrides, *places, "--runs", folder / "runs")
-    assert "complete" in launch(launcher, "resume", *overrides, *places, "--runs", folder / "runs")
-    image = next((data / "cityscapes/val/image").iterdir()).stem
-    if "segfix" in launcher.parts:
-        for mode in ("segfix_pred_val", "segfix_pred_test", "segfix_simple_pred_val"):
-            window = [] if "simple" in mode else ["test.window=[64,64]", "test.window_stride=null"]
-            launch(launcher, mode, *overrides, *window, *places, "--out", folder / mode)
-            assert (folder / mode / f"{image}.png").is_file()
-        return
-    info = get_dataset_info(launcher.parts[1])
-    for mode, *scales in (
-        ("val",),
-        ("test", "ss"),
-        ("test", "ms"),
-        *([("val", "ms")] if info.name == "lip" else []),
-    ):
-        out = folder / "_".join([mode, *scales])
-        printed = launch(launcher, mode, *scales, *overrides, *places, "--out", out)
-        assert ("mIoU" in printed) == (mode == "val")
-        label = read_label(out / "label" / f"{image}.png")
-        assert label.shape == (80, 112)
-        assert set(label.flat) <= set(info.ids)
-
-
-@pytest.fixture(scope="module")
-def runs(request, data, tmp_path_factory):
-    """All wanted launchers, as many at a time as there are cores: what takes long is starting the processes."""
-    wanted = [item for item in request.session.items if item.originalname == "test_modes"]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        launchers = [item.callspec.params["launcher"] for item in wanted]
-        yield {each: pool.submit(run_modes, each, data, tmp_path_factory.mktemp("run")) for each in launchers}
-
-
-@pytest.mark.parametrize("launcher", LAUNCHERS, ids=str)
-def test_modes(launcher, runs):
-    runs[launcher].result()
-
-
+@pytest.mark.slow
 def test_several_processes(data, tmp_path):
-    launcher = "scripts/cityscapes/hrnet/run_h_48_d_4_ocr.sh"
-    overrides, _ = shrink(Path(launcher))
+    launcher = "scripts/lip/run_h_48_d_4_ocr_train.sh"
+    overrides = [*SHRINK, *SHRINK_SEMANTIC, "model.backbone=hrnet_tiny", *FIT["lip"]]
     launch = launcher_runs(data, {"NPROC": "2"})
     places = ["--checkpoints", tmp_path / "checkpoints"]
     launch(launcher, "train", *overrides, *places, "--runs", tmp_path / "runs")
     (start,) = (tmp_path / "runs").rglob("starts.jsonl")
     assert json.loads(start.read_text())["processes"] == 2
-    assert "mIoU" in launch(launcher, "val", *overrides, *places, "--out", tmp_path / "val")
+    assert "mIoU" in launch(launcher, "val", "ms", *overrides, *places, "--out", tmp_path / "val")
     for variables, said in (({"NNODES": "2"}, "needs RDZV_ENDPOINT"), ({"NPROC": "two"}, "NPROC=two")):
         with pytest.raises(AssertionError, match=said):
             launcher_runs(data, variables)(launcher, "train", *overrides, *places)
 
 
-@pytest.mark.parametrize("pair", ["camvid", "cityscapes"])
-def test_labels_are_sharpened_by_the_offsets_of_the_pair(pair, data, tmp_path):
+@pytest.mark.slow
+def test_labels_are_refined_by_the_offsets_of_the_pair(data, tmp_path):
     """``segfix ID val`` and ``test`` after ``val`` and ``segfix_pred_*``, at the places that the launchers choose."""
-    semantic, segfix = {
-        "camvid": ("scripts/camvid/run_h_18_d_4_ocr.sh", "scripts/camvid/segfix/run_h_small_d_4_segfix.sh"),
-        "cityscapes": (
-            "scripts/cityscapes/hrnet/run_h_48_d_4_ocr.sh",
-            "scripts/cityscapes/segfix/run_h_48_d_4_segfix.sh",
-        ),
-    }[pair]
+    semantic, segfix = (
+        Path("scripts/cityscapes/hrnet/run_h_48_d_4_ocr.sh"),
+        Path("scripts/cityscapes/segfix/run_h_48_d_4_segfix.sh"),
+    )
     launch = launcher_runs(data, {"BACKBONE": "hrnet_tiny"})
     places = ["--checkpoints", tmp_path / "checkpoints"]
     small = [*SHRINK, "model.backbone=hrnet_tiny"]
     for launcher in (semantic, segfix):
         launch(launcher, "train", *small, *places, "--runs", tmp_path / "runs")
+        assert "complete" in launch(launcher, "resume", *small, *places, "--runs", tmp_path / "runs")
     launch(semantic, "val", *small, *places)
     launch(semantic, "test", *small, *places)
     for split in ("val", "test"):

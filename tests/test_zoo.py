@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -26,13 +27,9 @@ BACKBONES = {"deepbase_resnet101_dilated8": "resnet101", "hrnet48": "hrnet48", "
 LOSSES = {"fs_auxce_loss": "ce", "fs_auxohemce_loss": "ohem", "segfix_loss": "segfix"}
 
 
-def launcher_settings(row):
-    """What the row's launcher sets, by name."""
-    text = (ROOT / row["master"]["script"]).read_text()
-    values = dict(re.findall(r'^(\w+)="?(.*?)"?$', text, re.MULTILINE))
-    default = re.compile(r"\$\{(\w+):?-([^}]*)\}")
-    values = {key: default.sub(r"\2", value) for key, value in values.items()}
-    return {key: value.replace("${BACKBONE}", values.get("BACKBONE", "")) for key, value in values.items()}
+def config_path(row):
+    """The config of the row's launcher."""
+    return re.search(r"^CONFIG=(\S+)$", (ROOT / row["master"]["script"]).read_text(), re.MULTILINE)[1]
 
 
 @pytest.fixture(params=ROWS, ids=lambda row: row["id"])
@@ -42,7 +39,7 @@ def row(request):
 
 @pytest.fixture
 def config(row):
-    return load_config(ROOT / launcher_settings(row)["CONFIG"])
+    return load_config(ROOT / config_path(row))
 
 
 def size_hw(width_height):
@@ -140,15 +137,11 @@ def test_prediction(row, config):
 
 def test_the_launcher_has_its_modes_and_finds_the_published_file(row, config, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    launcher = launcher_settings(row)
     number = row["script_id_needed_for_published_file"]
-    assert launcher.get("PUBLISHED_ID", "1") == number
-    assert launcher["DATASET"] == row["dataset"] and launcher["NAME"] == config.name
-    assert launcher.get("DATA_FOLDER", launcher["DATASET"]) == row["data_root_subdir"]
-    assert launcher["PRETRAINED_MODEL"] == row["master"]["pretrained"]
+    assert str(config.published.id) == number and f"./{config.published.pretrained}" == row["master"]["pretrained"]
     if config.task == "segfix":
         kind = row["offset_output_dir"]["val"].split("/")[2]
-        assert launcher["OFFSETS"].startswith(f"{kind}/cityscapes/offset_{config.model.backbone}")
+        assert config.published.offsets.startswith(f"{kind}/cityscapes/offset_{config.model.backbone}")
     shown = subprocess.run(["bash", row["master"]["script"], "help"], cwd=ROOT, capture_output=True, text=True).stdout
     for mode in row["master"]["modes"]:
         assert f"  {mode} ID" in shown or mode == "debug"  # dead in the original as well
@@ -157,7 +150,7 @@ def test_the_launcher_has_its_modes_and_finds_the_published_file(row, config, tm
         path = root / row["dataset"] / name
         path.parent.mkdir(parents=True)
         path.touch()
-        named = config.model_copy(update={"name": f"{launcher['NAME']}_{number}"})
+        named = config.model_copy(update={"name": f"{config.name}_{number}"})
         assert find_checkpoint(named, tmp_path / "here") == path
         path.unlink()
 
@@ -182,8 +175,7 @@ def test_the_document_says_what_the_row_says(row, config):
     if len(mentions) > 1:
         mentions = [each for each in mentions if (each["Multi-scale"] == "yes") == published["multi_scale"]]
     (said,) = mentions
-    path = launcher_settings(row)["CONFIG"]
-    assert said["Config"] == f"`{path}`"
+    assert said["Config"] == f"`{config_path(row)}`"
     assert said["Train set"] == published["train_set"].replace("+", " + ")
     assert (int(said["Iterations"]), int(said["Batch size"])) == (
         config.train.max_iters,
@@ -206,6 +198,13 @@ def test_every_script_and_experiment_in_the_document_is_there():
     launchers = {str(path.relative_to(ROOT)) for path in ROOT.glob("scripts/*/**/run_*.sh")}
     documented = {said["Script"].strip("`") for said in zoo_rows()}
     assert documented == {path for path in launchers if "camvid" not in path}
+
+
+def test_the_tables_are_those_of_the_configs():
+    result = subprocess.run(
+        [sys.executable, "scripts/model_zoo.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
 
 
 def test_the_published_predictions_are_those_on_record():

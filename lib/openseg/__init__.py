@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 import typing
 
+from openseg.errors import CheckpointError, ConfigError, DataError, OpensegError
+
 if typing.TYPE_CHECKING:
     from openseg.datasets.augmentations import register_transform
     from openseg.inference.offsets import SegFixPredictor
@@ -64,6 +66,10 @@ _MODULES = {
     "validate": "tools.predict",
 }
 __all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "OpensegError",
     "Prediction",
     "Predictor",
     "SegFixPredictor",

@@ -25,6 +25,7 @@ __all__ = [
     "Group",
     "be_deterministic",
     "end_with_the_others",
+    "leave_at_once",
     "pick_device",
     "process_group",
     "set_precision",
@@ -161,6 +162,15 @@ def process_group(device: str | torch.device = "cpu") -> Iterator[Group]:
             distributed.destroy_process_group()
         raise
     distributed.destroy_process_group()
+
+
+def leave_at_once(code: int) -> None:
+    """Ends a process that torchrun started with an exit code; does nothing in another.
+
+    Threads of gloo may still hold Python objects, which aborts an orderly end now and then.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _leave(code)
 
 
 def _leave(code: int) -> None:

@@ -35,6 +35,14 @@ def run_command(command: Callable[[], int | None], debug: bool) -> int:
 
     ``debug`` shows the traceback instead.
     """
+    code = _exit_code(command, debug)
+    distributed = sys.modules.get("openseg.distributed")
+    if distributed is not None:  # else it cannot be one of several processes
+        distributed.leave_at_once(code)
+    return code
+
+
+def _exit_code(command: Callable[[], int | None], debug: bool) -> int:
     logger = logging.getLogger("openseg")
     if not logger.handlers:
         logger.addHandler(_BarHandler())

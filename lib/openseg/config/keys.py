@@ -90,4 +90,4 @@ def _values(annotation: Any) -> str:
         return "mapping"
     if arguments:  # a union
         return " or ".join("null" if each is type(None) else _values(each) for each in arguments)
-    return _NAMES[annotation]
+    return "mapping" if isinstance(annotation, type) and issubclass(annotation, BaseModel) else _NAMES[annotation]

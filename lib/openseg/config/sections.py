@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from openseg.config.losses import CrossEntropyTerm, LossTerms
+from openseg.config.published import Published
 from openseg.config.tasks import TASKS
 from openseg.config.transforms import TransformTerms
 from openseg.datasets.info import DatasetInfo
@@ -264,6 +265,7 @@ class Config(Section):
     )
     train: TrainConfig = TrainConfig()
     test: TestConfig = TestConfig()
+    published: Published = Field(Published(), exclude=True)
 
     @model_validator(mode="after")
     def _loss_fits_task(self) -> Config:

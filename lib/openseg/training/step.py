@@ -164,9 +164,10 @@ class Step:
                 optimizer.found_inf = bad  # type: ignore[attr-defined]
             self.scaler.step(optimizer)
         self.scaler.update()
-        kept = torch.where(bad > 0, statistics, _joined(self._statistics))
-        sizes = [each.numel() for each in self._statistics]
-        torch._foreach_copy_([each.view(-1) for each in self._statistics], list(kept.split(sizes)))
+        if self._statistics:
+            kept = torch.where(bad > 0, statistics, _joined(self._statistics))
+            sizes = [each.numel() for each in self._statistics]
+            torch._foreach_copy_([each.view(-1) for each in self._statistics], list(kept.split(sizes)))
         if training.ema is not None:
             training.ema.update_parameters(training.model)
 
@@ -179,7 +180,7 @@ def _parts(batch: dict[str, Tensor], count: int) -> list[dict[str, Tensor]]:
 
 
 def _joined(tensors: list[Tensor]) -> Tensor:
-    return torch.cat([each.detach().view(-1) for each in tensors])
+    return torch.cat([each.detach().view(-1) for each in tensors]) if tensors else torch.empty(0)
 
 
 def _seed(seed: int, iteration: int, rank: int) -> int:

@@ -1,13 +1,5 @@
 #!/usr/bin/env bash
 # SegFix on HRNeXt-20 (Higher-HRNet) for the instances of Cityscapes. Modes: bash scripts/cityscapes/segfix/run_hx_20_d_2_segfix_inst.sh help
 # Another backbone needs its own weights: BACKBONE=hrnet18 PRETRAINED_MODEL=./pretrained_model/hrnetv2_w18_imagenet_pretrained.pth
-BACKBONE="${BACKBONE:-hrnext20}"
-PRETRAINED_MODEL="${PRETRAINED_MODEL-./pretrained_model/hr_rnet_bt_w20_imagenet_pretrained.pth}"
 CONFIG=configs/cityscapes/segfix_hrnext20_inst.yaml
-NAME="segfix_hrnet_${BACKBONE}_segfix_loss_inst"
-DATASET=cityscapes
-DATA_FOLDER=cityscapes
-PUBLISHED_ID=1
-TASK=segfix
-OFFSETS="instance/cityscapes/offset_${BACKBONE}"
 source "$(dirname "${BASH_SOURCE[0]}")/../../launcher.sh"

@@ -1,0 +1,215 @@
+"""A command's options are the parameters of its keyword function: name, type, default and text stand there, once."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import openseg
+
+__all__ = ["DEBUG", "Command", "HelpFormatter", "Option", "add_commands", "add_options", "flag", "option"]
+__all__ += ["options_of"]
+
+Arguments = argparse.Namespace
+_FLAGS = {
+    "ground_truth": ("--gt",),
+    "no_ground_truth": ("--no-gt",),
+    "predictions": ("--pred",),
+    "labels": ("--input",),
+    "masks": ("--input",),
+    "inputs": ("--input",),
+    "offsets": ("--offset",),
+    "splits": ("--split",),
+    "eval_only": ("--eval_only", "--eval-only"),
+    "dataset_dir": ("--dataset_dir", "--dataset-dir"),
+}
+"""Options that are not called like their parameter."""
+_WORDS = {"predictions", "files", "inputs", "splits", "names"}
+"""Lists whose parts are words of their own; those of other lists are parted by commas."""
+_METAVARS = {"config": "YAML", "checkpoint": "PTH", "weights": "PTH", "annotations": "JSON"}
+_EXPLAINED = ("validate", "train", "refine")
+_NUMBERS = {int: "N", float: "X"}
+_NOT_OPTIONS = {"progress", "on_scores"}
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the examples in a description as they are, with room for long option names."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=100)
+
+
+class Option(NamedTuple):
+    """What ``add_argument`` takes."""
+
+    flags: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+class Command(NamedTuple):
+    """A subcommand.
+
+    Attributes:
+        run: prints what the keyword function returns, and returns the exit code; None where ``commands`` are below.
+        text: the description, whose first line the list of commands shows.
+        function: name in ``openseg`` of the keyword function whose parameters are the options.
+        leave: names of parameters that are no options.
+        more: options besides.
+    """
+
+    name: str
+    run: Callable[[Arguments], int | None] | None
+    text: str
+    function: str = ""
+    leave: str = ""
+    more: tuple[Option, ...] = ()
+    commands: tuple[Command, ...] = ()
+
+    def options(self) -> Iterator[Option]:
+        """All options; imports the keyword function."""
+        if self.function:
+            yield from options_of(getattr(openseg, self.function), self.leave.split())
+        yield from self.more
+
+
+def option(spec: str, text: str, **settings: Any) -> Option:
+    """An option of ``spec``, its flags and the name of its value such as ``"--json FILE"``, or a positional's name."""
+    flags = tuple(word for word in spec.split() if word.startswith("-"))
+    values = [word for word in spec.split() if not word.startswith("-")]
+    metavar = {"metavar": values[0]} if flags and values else {}
+    return Option(flags or (values[0],), {**metavar, **settings, "help": text})
+
+
+def flag(spec: str, text: str, **settings: Any) -> Option:
+    """An option without a value."""
+    return option(spec, text, **{"action": "store_true", **settings})
+
+
+DEBUG = flag("--debug", "show the traceback of an error")
+
+
+def add_options(parser: argparse.ArgumentParser, options: Iterable[Option]) -> argparse.ArgumentParser:
+    """Add ``options`` to a parser."""
+    for flags, settings in options:
+        parser.add_argument(*flags, **settings)
+    return parser
+
+
+def add_commands(
+    parser: argparse.ArgumentParser, commands: Sequence[Command], wanted: str | None = None, prog: str | None = None
+) -> None:
+    """Add subcommands, with options only to the ``wanted`` one, which saves imports; None is all of them."""
+    group = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for each in commands:
+        sub = group.add_parser(
+            each.name,
+            help=each.text.partition("\n")[0],
+            description=each.text,
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
+            **({"prog": prog} if prog and each is commands[0] else {}),  # type: ignore[arg-type]
+        )
+        sub.set_defaults(run=each.run)
+        # Without a default: --debug before the command holds too.
+        add_options(sub, [Option(DEBUG.flags, {**DEBUG.settings, "default": argparse.SUPPRESS})])
+        if wanted in (None, each.name):
+            add_options(sub, each.options())
+            if each.commands:
+                add_commands(sub, each.commands)
+
+
+def options_of(function: Callable[..., Any], leave: Iterable[str] = ()) -> Iterator[Option]:
+    """Options for the parameters of a keyword function, explained by the ``Args`` of its docstring."""
+    parameters = inspect.signature(function).parameters
+    hints, texts = get_type_hints(function), _texts(function)
+    for name, parameter in parameters.items():
+        if name not in _NOT_OPTIONS | {*leave}:
+            text = texts.get(name, "as of ...")
+            text = _text_elsewhere(name) if text.startswith("as of ") else text
+            yield _option(parameter, hints[name], _shown(text, parameters))
+
+
+def _text_elsewhere(name: str) -> str:
+    """The text of a parameter that its function says is that of another."""
+    return next(texts[name] for each in _EXPLAINED if name in (texts := _texts(getattr(openseg, each))))
+
+
+def _texts(function: Callable[..., Any]) -> dict[str, str]:
+    """The texts of a docstring's ``Args``."""
+    found = re.search(r"\nArgs:\n((?:    .*\n?)+)", inspect.getdoc(function) or "")
+    entries = re.findall(r"^    ([\w, ]+): (.*(?:\n {8}.*)*)", found.group(1) if found else "", re.MULTILINE)
+    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
+
+
+def _shown(text: str, parameters: Iterable[str]) -> str:
+    """A docstring's text as help: flags in place of parameters, and defaults as such."""
+
+    def word(match: re.Match[str]) -> str:
+        name = match.group(1)
+        return _flags(name)[0] if name in parameters else name
+
+    text = re.sub(r"``(.+?)``", word, re.sub(r"(?<!\.)\.$", "", text))
+    text = re.sub(r"[:;,]? ?None is (.+)", r" (default: \1)", text).replace("%", "%%")
+    return text[2:-1] if text.startswith(" (") else text
+
+
+def _flags(name: str) -> tuple[str, ...]:
+    return _FLAGS.get(name, ("--" + name.replace("_", "-"),))
+
+
+def _option(parameter: inspect.Parameter, hint: Any, text: str) -> Option:
+    name, default = parameter.name, parameter.default
+    required = default is inspect.Parameter.empty
+    if name == "overrides":
+        return Option((name,), {"nargs": "*", "metavar": "key.sub=value", "help": text})
+    settings = {"help": text} | _type(name, hint)
+    positional = required and parameter.kind is not inspect.Parameter.KEYWORD_ONLY and name not in {*_FLAGS, "config"}
+    if positional:
+        return Option((name,), settings | {"metavar": name.upper()})
+    if hint is bool:
+        action = "store_false" if default else "store_true"
+        flags = (f"--no-{name}",) if default else _flags(name)
+        return Option(flags, {"dest": name, "action": action, "help": ("leave out: " if default else "") + text})
+    if name == "workers":
+        default = os.cpu_count() or 1
+    elif not required and default not in (None, ()) and "default:" not in text:
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        settings["help"] += f" (default: {shown})"
+    return Option(_flags(name), settings | {"dest": name, **({"required": True} if required else {"default": default})})
+
+
+def _type(name: str, hint: Any) -> dict[str, Any]:
+    """How a value of a type is read."""
+    if name in _WORDS:
+        return {"nargs": "+"}
+    for kind in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
+        if kind in _NUMBERS:
+            return {"type": kind, "metavar": _NUMBERS[kind]}
+        if get_origin(kind) is Literal:
+            return {"choices": get_args(kind)}
+        if get_origin(kind) is tuple:
+            return {"type": get_args(kind)[0], "nargs": 2, "metavar": ("H", "W")}
+        if get_origin(kind) is Sequence:
+            (part,) = get_args(kind)
+            shown = _NUMBERS.get(part, "NAME")
+            return {"type": _parted(part), "metavar": f"{shown},{shown}"}
+        if kind == os.PathLike[str]:
+            return {"metavar": _METAVARS.get(name, "PATH")}
+    return {"metavar": name.upper()}
+
+
+def _parted(convert: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """Reads values parted by commas; ``none`` is an empty list."""
+
+    def parse(text: str) -> tuple[Any, ...]:
+        try:
+            return () if text == "none" else tuple(dict.fromkeys(convert(part) for part in text.split(",") if part))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not none or numbers parted by commas, such as 1,2") from None
+
+    return parse
