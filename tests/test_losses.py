@@ -5,13 +5,17 @@ import re
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from recipe import golden
 from torch.nn import functional as F
 
+from openseg.config import load_config
 from openseg.config.losses import CrossEntropyTerm, OHEMTerm
+from openseg.losses.boundary import boundary_loss
 from openseg.losses.cross_entropy import cross_entropy, ohem_cross_entropy
+from openseg.losses.region import dice, lovasz_softmax
 from openseg.losses.segfix import SegFixLoss
-from openseg.losses.total import SegmentationLoss
+from openseg.losses.total import SegmentationLoss, build_loss
 from openseg.models.segfix import SegFixOutput
 from openseg.models.segmentor import SegmentorOutput
 from openseg.segfix import angles_to_directions
@@ -100,3 +104,81 @@ def test_segfix_without_any_boundary_is_finite():
     assert torch.isfinite(terms["loss"]) and terms["direction"].item() == 0
     terms["loss"].backward()
     assert torch.count_nonzero(direction.grad) == 0
+
+
+def random_batch(seed, classes=4, ignored=0.2):
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(rng.normal(size=(2, classes, 6, 7)).astype(np.float32))
+    labels = rng.integers(0, classes - 1, (2, 6, 7), np.uint8)  # the last class is absent
+    labels[rng.random(labels.shape) < ignored] = 255
+    return logits, torch.from_numpy(labels)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_dice_is_its_definition(seed):
+    logits, labels = random_batch(seed)
+    valid = labels != 255
+    probability = logits.softmax(1).movedim(1, -1)[valid]
+    expected = []
+    for k in range(3):
+        truth = (labels[valid] == k).float()
+        expected.append(1 - (2 * (probability[:, k] * truth).sum() + 1) / (probability[:, k].sum() + truth.sum() + 1))
+    assert dice(logits, labels).item() == pytest.approx(float(sum(expected) / 3), rel=1e-5)
+    weights = torch.tensor([1.0, 2.0, 3.0, 9.0])
+    expected = sum(w * e for w, e in zip(weights[:3], expected, strict=True)) / 6
+    assert dice(logits, labels, class_weights=weights).item() == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_lovasz_of_hard_predictions_is_one_minus_iou(seed):
+    """The Lovász extension equals the set function at its corners; ignored pixels count nowhere."""
+    logits, labels = random_batch(seed)
+    prediction = logits.argmax(1)
+    hard = F.one_hot(prediction, 4).movedim(-1, 1) * 1e4
+    valid = labels != 255
+    ious = []
+    for k in range(3):
+        mine, truth = (prediction == k) & valid, (labels == k) & valid
+        ious.append(((mine & truth).sum() / (mine | truth).sum()).item())
+    assert lovasz_softmax(hard.float(), labels).item() == pytest.approx(1 - np.mean(ious), rel=1e-5)
+
+
+def test_the_boundary_loss_looks_at_outlines_alone():
+    labels = torch.zeros(1, 24, 24, dtype=torch.uint8)
+    labels[:, 8:16, 8:16] = 1
+
+    def score(top, hole=False):
+        guess = torch.zeros(1, 24, 24, dtype=torch.long)
+        guess[:, top : top + 8, 8:16] = 1
+        if hole:
+            guess[:, 11:13, 11:13] = 0
+        return boundary_loss(F.one_hot(guess, 2).movedim(-1, 1).float() * 20, labels).item()
+
+    assert score(8) == score(10) == pytest.approx(0, abs=1e-5)  # within two pixels it matches
+    assert 0.2 < score(11) < score(12) < score(14)
+    assert score(8, hole=True) > 0.02
+
+
+@pytest.mark.parametrize("function", [dice, lovasz_softmax, boundary_loss])
+def test_region_losses_have_gradients_and_survive_nothing(function):
+    logits, labels = random_batch(0)
+    logits.requires_grad_()
+    function(logits, labels).backward()
+    assert torch.isfinite(logits.grad).all() and logits.grad.abs().sum() > 0
+    assert (logits.grad.movedim(1, -1)[labels == 255] == 0).all()
+    logits.grad = None
+    loss = function(logits, torch.full_like(labels, 255))
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6) and not logits.grad.any()
+
+
+def test_a_list_is_a_weighted_sum():
+    text = ["loss=[{type: ce}, {type: dice, weight: 0.5, smooth: 0.1}, {type: dice, weight: 2, aux_weight: 3}]"]
+    config = load_config(ROOT / "configs/demo/hrnet_tiny_ocr.yaml", text)
+    logits, labels = random_batch(1, classes=19)
+    aux = random_batch(2, classes=19)[0]
+    found = build_loss(config, torch.device("cpu"))(SegmentorOutput(logits, aux), {"label": labels})
+    expected = cross_entropy(logits, labels, None) + 0.5 * dice(logits, labels, 0.1) + 2 * dice(logits, labels)
+    expected += 0.4 * cross_entropy(aux, labels, None) + 3 * dice(aux, labels)
+    assert found["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
+    assert set(found) == {"loss", "ce", "dice", "dice 2", "aux ce", "aux dice 2"}

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
+from openseg.errors import ConfigError
 from openseg.registry import Registry
 from openseg.schema import Section, explain
 
@@ -64,7 +65,10 @@ def _parse(
     name = entry["type"]
     if not isinstance(name, str):
         raise ValueError(f"every entry needs a type (got {name!r})")
-    section = known[name] if name in known else section_of(registry.look_up(name, "type"), name, base, tuple(provided))
+    try:
+        section = known.get(name) or section_of(registry.look_up(name, "type"), name, base, tuple(provided))
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
     try:
         return section.model_validate(entry)
     except ValidationError as error:
