@@ -28,8 +28,9 @@ from side_by_side import median_seconds  # noqa: E402
 from openseg.config import load_config  # noqa: E402
 from openseg.inference import argmax, from_tensor, resized  # noqa: E402
 from openseg.inference.prepare import prepare_for_inference  # noqa: E402
-from openseg.models.checkpoint.io import Checkpoint, fit_config, load_weights  # noqa: E402
+from openseg.models.checkpoint.io import Checkpoint, load_weights  # noqa: E402
 from openseg.models.checkpoint.layouts import convert_state  # noqa: E402
+from openseg.models.checkpoint.load import fit_config  # noqa: E402
 from openseg.models.factory import build_model  # noqa: E402
 from openseg.models.layers import resize_logits  # noqa: E402
 

@@ -22,7 +22,8 @@ from openseg.datasets.splits import list_split
 from openseg.distributed import pick_device
 from openseg.errors import ConfigError
 from openseg.io.images import read_label, write_label
-from openseg.models.checkpoint.io import load_model, read_checkpoint
+from openseg.models.checkpoint.io import read_checkpoint
+from openseg.models.checkpoint.load import load_network
 from openseg.training.validation import evaluate_network
 
 SEMANTIC, SEGFIX = ROOT / "configs/demo/hrnet_tiny_ocr.yaml", ROOT / "configs/demo/segfix_hrnet_tiny.yaml"
@@ -125,7 +126,7 @@ def test_processes_validate_the_network_that_is_saved(training, overrides, data_
     finish(training(TWO, "--config", SEMANTIC, *overrides, "train.max_iters=8", "--checkpoints", tmp_path))
     path = tmp_path / "demo/hrnet_tiny_ocr_latest.pth"
     config = load_config(SEMANTIC, overrides)
-    model, _ = load_model(config, path)
+    model, _ = load_network(config, path)
     found = evaluate_network(model, config, list_split(config, "val"), torch.device("cpu"))
     assert found.scores == pytest.approx(read_checkpoint(path).content["scores"], abs=1e-9)
 

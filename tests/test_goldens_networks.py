@@ -10,8 +10,9 @@ from recipe import GOLDENS, golden, golden_input, golden_state, manifest_names
 
 from openseg.config import load_config
 from openseg.inference.prepare import prepare_for_inference
-from openseg.models.checkpoint.io import Checkpoint, fit_config, fits, load_model
+from openseg.models.checkpoint.io import Checkpoint
 from openseg.models.checkpoint.layouts import convert_state
+from openseg.models.checkpoint.load import fit_config, fits, load_network
 from openseg.models.layers import resize_logits
 
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-4}
@@ -50,7 +51,7 @@ def released(tmp_path_factory):
         if name not in kept:
             kept.clear()
             torch.save({"config_dict": {"iters": 80000}, "state_dict": golden_state(name)}, folder / "released.pth")
-            model, report = load_model(config_of(name.split("__")[0]), folder / "released.pth")
+            model, report = load_network(config_of(name.split("__")[0]), folder / "released.pth")
             assert report.complete and report.renamed
             kept[name] = model
         return kept[name]

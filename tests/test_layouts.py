@@ -11,7 +11,8 @@ from conftest import ROOT
 import openseg
 from openseg.config import load_config
 from openseg.errors import CheckpointError
-from openseg.models.checkpoint.io import load_model, read_checkpoint
+from openseg.models.checkpoint.io import read_checkpoint
+from openseg.models.checkpoint.load import load_network
 from openseg.models.factory import build_model
 
 TINY = ROOT / "configs/demo/hrnet_tiny_ocr.yaml"
@@ -49,7 +50,7 @@ def test_hrnet_authors_files_load(flavour, tmp_path):
     torch.save(state, tmp_path / "theirs.pth")
     with pytest.raises(CheckpointError, match="order: rgb"):
         openseg.load_model(TINY, tmp_path / "theirs.pth")
-    loaded, report = load_model(load_config(TINY, ["normalization.order=rgb"]), tmp_path / "theirs.pth")
+    loaded, report = load_network(load_config(TINY, ["normalization.order=rgb"]), tmp_path / "theirs.pth")
     assert report.filled and "biases" in str(report)
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():

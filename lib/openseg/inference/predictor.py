@@ -22,7 +22,8 @@ from openseg.errors import ConfigError, DataError, OpensegError, is_out_of_memor
 from openseg.inference import LazyLogits, argmax, predict_scores
 from openseg.inference.prepare import prepare_for_inference
 from openseg.io.images import read_image
-from openseg.models.checkpoint.io import KeyReport, load_model
+from openseg.models.checkpoint.io import KeyReport
+from openseg.models.checkpoint.load import load_network
 
 __all__ = ["Prediction", "Predictor", "load_for_inference"]
 
@@ -38,7 +39,7 @@ def load_for_inference(config: Config, checkpoint: str | Path, device: torch.dev
         CheckpointError: the file is damaged, belongs to another network, or contradicts the config.
     """
     set_precision(device, config.test.precision)
-    model, report = load_model(config, checkpoint)
+    model, report = load_network(config, checkpoint)
     dtype = torch.bfloat16 if config.test.precision == "bf16" else torch.float32
     model = prepare_for_inference(model, dtype).to(device)
     if config.test.compile:

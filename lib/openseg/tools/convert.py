@@ -12,16 +12,8 @@ from pydantic import ValidationError
 
 from openseg.config import Config, load_config, shipped_configs
 from openseg.errors import CheckpointError, ConfigError
-from openseg.models.checkpoint.io import (
-    Checkpoint,
-    KeyReport,
-    compare_classes,
-    fit_config,
-    fits,
-    load_weights,
-    read_checkpoint,
-    write_weights,
-)
+from openseg.models.checkpoint.io import Checkpoint, KeyReport, load_weights, read_checkpoint, write_weights
+from openseg.models.checkpoint.load import compare_classes, fit_config, fits
 from openseg.models.factory import build_model
 from openseg.schema import explain
 from openseg.tools.common import as_config

@@ -21,7 +21,8 @@ from openseg.errors import ConfigError, OpensegError
 from openseg.inference.boundary import offset_codes
 from openseg.inference.prepare import prepare_for_inference
 from openseg.io.files import atomic_write, file_hash
-from openseg.models.checkpoint.io import KeyReport, load_model
+from openseg.models.checkpoint.io import KeyReport
+from openseg.models.checkpoint.load import load_network
 from openseg.models.layers import resize_logits
 from openseg.tools.common import as_config, checkpoint_of
 from openseg.tools.paths import PathLike
@@ -203,7 +204,7 @@ def export(
     settings = as_config(config, overrides)
     file = checkpoint_of(settings, checkpoint, checkpoints)
     output = output or settings.outputs[0]
-    model, report = load_model(settings, file)
+    model, report = load_network(settings, file)
     network = Exportable(prepare_for_inference(model), settings, output).eval()
     info = settings.dataset_info
     notes = {"classes": list(info.classes), "config": settings.name, "dataset": info.name}

@@ -8,13 +8,8 @@ from typing import Any
 from openseg.config import Config
 from openseg.errors import ConfigError, OpensegError
 from openseg.io.files import file_hash
-from openseg.models.checkpoint.io import (
-    Checkpoint,
-    compare_classes,
-    fit_config,
-    match_weights,
-    read_checkpoint,
-)
+from openseg.models.checkpoint.io import Checkpoint, match_weights, read_checkpoint
+from openseg.models.checkpoint.load import compare_classes, fit_config
 from openseg.tools.common import as_config
 from openseg.tools.paths import PathLike
 

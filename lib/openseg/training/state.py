@@ -14,7 +14,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from openseg.config import Config, DataConfig
 from openseg.distributed import Group, set_precision
 from openseg.errors import CheckpointError, ConfigError, OpensegError
-from openseg.models.checkpoint.io import Checkpoint, compare_classes, fit_config, load_weights, write_checkpoint
+from openseg.models.checkpoint.io import Checkpoint, load_weights, write_checkpoint
+from openseg.models.checkpoint.load import compare_classes, fit_config
 from openseg.models.factory import build_model
 from openseg.training.checkpoints import best_path, keep_latest, latest_path, newest_readable, remove_earlier
 from openseg.training.schedule import build_optimizer

@@ -21,7 +21,8 @@ from openseg.datasets.splits import Pair, list_split
 from openseg.distributed import Agreement, Group
 from openseg.errors import CheckpointError, DataError, Interrupted, OpensegError
 from openseg.io.progress import is_hidden
-from openseg.models.checkpoint.io import compare_classes, fit_config, load_backbone, load_weights, read_checkpoint
+from openseg.models.checkpoint.io import load_backbone, load_weights, read_checkpoint
+from openseg.models.checkpoint.load import compare_classes, fit_config
 from openseg.training.checkpoints import best_path, exclusive, latest_path, remove_unfinished, saved_states
 from openseg.training.run_log import RunLog
 from openseg.training.state import Training, build_training, read_resumable

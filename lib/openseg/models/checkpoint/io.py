@@ -7,44 +7,36 @@ layouts of ``layouts``, which may be prefixed with ``module.`` and sit in ``{"st
 from __future__ import annotations
 
 import json
-import logging
 import os
 import pickle
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
-from openseg.config import Config, Normalization
 from openseg.errors import CheckpointError, OpensegError
 from openseg.io.files import atomic_write
 from openseg.models.checkpoint.layouts import Converted, convert_state, is_whole_network
-from openseg.models.factory import build_model
+
+if TYPE_CHECKING:
+    from openseg.config import Config
 
 __all__ = [
     "Checkpoint",
     "KeyReport",
-    "compare_classes",
-    "fit_config",
-    "fits",
     "load_backbone",
-    "load_model",
     "load_weights",
     "match_weights",
     "read_checkpoint",
     "write_checkpoint",
     "write_weights",
 ]
-
-logger = logging.getLogger("openseg")
 
 _HEADER = {"format": "openseg", "version": 2}
 
@@ -215,12 +207,6 @@ def match_weights(weights: dict[str, Tensor], model: nn.Module) -> tuple[dict[st
     return usable, report
 
 
-def fits(checkpoint: Checkpoint, config: Config) -> bool:
-    """Whether the weights are exactly those of the config's network; takes no memory for it."""
-    with torch.device("meta"):
-        return match_weights(checkpoint.weights, build_model(config))[1].complete
-
-
 def load_weights(model: nn.Module, checkpoint: Checkpoint, partial: bool = False) -> KeyReport:
     """Copy ``checkpoint`` into ``model``.
 
@@ -263,100 +249,6 @@ def load_backbone(backbone: nn.Module, path: str | os.PathLike[str]) -> KeyRepor
         raise CheckpointError(f"{path}: not the weights of this backbone: {report}{'; ' if hint else ''}{hint}")
     backbone.load_state_dict(usable, strict=False)
     return report
-
-
-def fit_config(config: Config, checkpoint: Checkpoint) -> Config:
-    """The config with the settings that the checkpoint's weights ask for.
-
-    The auxiliary head's shape, a ResNet's stem and an open activation are taken from the file. Another activation,
-    normalization or dilation than it was trained with would load as well and silently cost accuracy: an error.
-
-    Raises:
-        CheckpointError: the config has another backbone, activation, normalization or dilation; the message holds
-            the override that fixes it.
-    """
-    converted, model = checkpoint.converted, config.model
-    settings = dict(converted.settings)
-    for key, said, trained in (
-        ("head_activation", model.head_activation, settings.get("head_activation")),
-        ("output_stride", model.output_stride or 8, settings.get("output_stride", model.output_stride) or 8),
-        ("multi_grid", _dilated(model.multi_grid), _dilated(settings.get("multi_grid", model.multi_grid))),
-    ):
-        if said is not None and trained is not None and said != trained:
-            raise CheckpointError(
-                f"{checkpoint.path}: was trained with model.{key}={trained}, the config says {said}; "
-                f"set model.{key}={trained}"
-            )
-    if converted.normalization is not None:
-        try:
-            wanted = Normalization.model_validate(converted.normalization)
-        except ValidationError:
-            raise CheckpointError(f"{checkpoint.path}: its normalization is of another version") from None
-        if wanted != config.normalization:
-            fields = wanted.model_dump(mode="json")
-            text = ", ".join(f"{key}: {value}" for key, value in fields.items())
-            raise CheckpointError(
-                f'{checkpoint.path}: was trained with another normalization; set "normalization={{{text}}}"'
-            )
-    backbone = settings.get("backbone")
-    if backbone and _family(backbone) != _family(model.backbone):
-        raise CheckpointError(
-            f"{checkpoint.path}: does not fit this network: its backbone is {backbone}, the config's is "
-            f"{model.backbone}"
-        )
-    settings.pop("output_stride", None)
-    settings.pop("multi_grid", None)
-    changed = {key: value for key, value in settings.items() if getattr(model, key) not in (None, value)}
-    if changed:
-        text = ", ".join(f"model.{key}={value}" for key, value in changed.items())
-        logger.info("%s: its network has %s", checkpoint.path, text)
-    return config.model_copy(update={"model": model.model_copy(update=settings)})
-
-
-def _dilated(multi_grid: Sequence[int] | None) -> list[int]:
-    """Dilation factors; none is the same as all 1."""
-    return [] if multi_grid is None or set(multi_grid) == {1} else list(multi_grid)
-
-
-def _family(backbone: str) -> str:
-    """A ResNet's name without its stem, and one name of HRNeXt."""
-    return backbone.removesuffix("_v1b").removesuffix("_v1c").replace("hrnet2x", "hrnext")
-
-
-def load_model(config: Config, path: str | os.PathLike[str]) -> tuple[nn.Module, KeyReport]:
-    """Build the network of a config with the weights of a checkpoint, in eval mode on the CPU.
-
-    The file is read first, since it decides what the config leaves open, see ``fit_config``.
-
-    Raises:
-        CheckpointError: the file is damaged, belongs to another network, or contradicts the config.
-    """
-    checkpoint = read_checkpoint(path)
-    compare_classes(config, checkpoint)
-    model = build_model(fit_config(config, checkpoint)).eval()
-    return model, load_weights(model, checkpoint)
-
-
-def compare_classes(config: Config, checkpoint: Checkpoint) -> None:
-    """Raises CheckpointError where the classes are those of the checkpoint in another order; logs other names."""
-    trained = checkpoint.content.get("dataset", {}).get("classes")
-    classes = list(config.dataset_info.classes)
-    if not config.predicts_labels or trained is None or trained == classes:
-        return
-    first = next((i for i, (a, b) in enumerate(zip(trained, classes, strict=False)) if a != b), 0)
-    if sorted(trained) == sorted(classes):
-        raise CheckpointError(
-            f"{checkpoint.path}: was trained with the classes of {config.dataset_info.name} in another order (class "
-            f"{first} was {trained[first]}, now it is {classes[first]}); use the dataset's file as it was"
-        )
-    if len(trained) == len(classes):
-        logger.warning(
-            "%s: class %d was called %s in training, now it is %s",
-            checkpoint.path,
-            first,
-            trained[first],
-            classes[first],
-        )
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
