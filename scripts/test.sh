@@ -19,4 +19,4 @@ setup_environment test
 "${PYTHON}" -m ruff format --check .
 "${PYTHON}" -m mypy
 "${PYTHON}" scripts/model_zoo.py --check
-"${PYTHON}" -m pytest -n 2 --dist loadfile ${options[@]+"${options[@]}"} "$@"
+"${PYTHON}" -m pytest -n 2 --dist loadfile --no-loadscope-reorder ${options[@]+"${options[@]}"} "$@"

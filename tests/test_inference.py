@@ -19,7 +19,6 @@ from openseg.inference import (
     resized,
     window_starts,
 )
-from openseg.inference import lazy as rows
 from openseg.models.layers import resize_logits
 from openseg.models.segfix import SegFixOutput
 from openseg.models.segmentor import SegmentorOutput
@@ -34,10 +33,9 @@ def collect(rows):
 @pytest.mark.parametrize(
     ("small", "size"), [((8, 12), (32, 48)), ((33, 9), (300, 71)), ((1, 5), (7, 40)), ((6, 6), (1, 1))]
 )
-def test_banded_argmax_equals_the_whole(small, size, monkeypatch):
-    monkeypatch.setattr(rows, "_BAND_VALUES", 5 * 2 * 7 * size[1])  # five rows at a time
+def test_banded_argmax_equals_the_whole(small, size):
     logits = torch.randn(2, 7, *small, generator=torch.Generator().manual_seed(0))
-    labels = argmax(resized(from_tensor(logits), size), batch=2)
+    labels = argmax(resized(from_tensor(logits), size), batch=2, most_values=5 * 2 * 7 * size[1])  # five rows at a time
     whole = resize_logits(logits, size)
     assert labels.dtype == torch.uint8 and tuple(labels.shape) == (2, *size)
     # Rounding may choose the other of two equal logits, never a worse one.

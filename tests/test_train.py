@@ -15,11 +15,13 @@ import yaml
 from conftest import ROOT
 
 from openseg.config import TrainConfig, load_config
+from openseg.errors import CheckpointError
 from openseg.models.checkpoint.io import read_checkpoint
 from openseg.training import checkpoints
 from openseg.training.schedule import lr_factor
 from openseg.training.state import Training, build_training, read_resumable
 from openseg.training.step import Step
+from openseg.training.trainer import run_training
 
 CONFIGS = {"semantic": "configs/demo/hrnet_tiny_ocr.yaml", "segfix": "configs/demo/segfix_hrnet_tiny.yaml"}
 EVERYTHING = [
@@ -158,12 +160,15 @@ def test_resume_refuses_other_settings(command, overrides, one_line_error, capsy
     one_line_error(command("resume", *options, *changes, "train.optimizer=sgd"), "train.optimizer=adamw")
 
 
-def test_two_trainings_never_write_the_same_files(command, overrides, one_line_error, monkeypatch):
-    monkeypatch.setattr(checkpoints, "_PATIENCE_SECONDS", 0.1)
+def test_two_trainings_never_write_the_same_files(command, overrides):
     options = ["--config", ROOT / CONFIGS["semantic"], *overrides]
     latest = Path("checkpoints/demo/hrnet_tiny_ocr_latest.pth")
-    with checkpoints.exclusive(latest):
-        one_line_error(command("train", *options), latest, "another process is training it")
+    config = load_config(options[1], overrides)
+    with (
+        checkpoints.exclusive(latest),
+        pytest.raises(CheckpointError, match=f"{latest}: another process is training it"),
+    ):
+        run_training(config, torch.device("cpu"), patience=0.1)
     assert command("train", *options) == 0
     assert not list(latest.parent.glob(".*"))
 
@@ -378,14 +383,14 @@ def test_a_continued_training_takes_its_new_settings(command, overrides, tmp_pat
 
 def test_what_leads_to_gradients_that_are_not_finite_is_not_kept(command, overrides, tmp_path, monkeypatch):
     """Not at a validation either; but the last state is saved, since nothing better will come."""
-    real, calls = Step._forward, []
+    real, calls = Step.forward, []
 
     def broken(self, *arguments):
         found = real(self, *arguments)
         calls.append(None)
         return {**found, "loss": found["loss"] * float("nan")} if 2 < len(calls) < 5 else found
 
-    monkeypatch.setattr(Step, "_forward", broken)
+    monkeypatch.setattr(Step, "forward", broken)
     saved = []
     monkeypatch.setattr(Training, "save", lambda self: saved.append(self.iteration))
     monkeypatch.setattr(Training, "save_best", lambda self: saved.append(-self.iteration))

@@ -21,8 +21,8 @@ from torch import Tensor, distributed, nn
 from openseg.errors import ConfigError, Interrupted, OpensegError
 
 __all__ = [
-    "Agreement",
     "Group",
+    "SharedSignal",
     "be_deterministic",
     "end_with_the_others",
     "leave_at_once",
@@ -101,7 +101,7 @@ class Group(NamedTuple):
         return torch.cat(everywhere)
 
 
-class Agreement:
+class SharedSignal:
     """What any process noticed, known to all of them an iteration later, without one waiting for another."""
 
     def __init__(self, group: Group) -> None:

@@ -21,7 +21,7 @@ from openseg.inference.predictor import Predictor
 from openseg.inference.runner import run_over_images
 from openseg.io.files import atomic_write
 from openseg.io.images import read_image, write_image, write_label
-from openseg.io.results import RECORD, Others, ResultFolder
+from openseg.io.results import RECORD, OnConflict, ResultFolder
 
 __all__ = ["KINDS", "Outputs", "model_settings", "predict_images", "result_settings"]
 
@@ -37,11 +37,11 @@ SCORE_FILES = {"json": "scores.json", "markdown": "scores.md", "confusion": "con
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where results go, and of which ``kinds`` besides ``label``; ``others`` as of ``ResultFolder``."""
+    """Where results go, and of which ``kinds`` besides ``label``; ``on_conflict`` as of ``ResultFolder``."""
 
     folder: Path
     kinds: tuple[str, ...] = ("vis",)
-    others: Others = "replace"
+    on_conflict: OnConflict = "replace"
 
     @property
     def scores(self) -> dict[str, Path]:
@@ -60,7 +60,7 @@ class Outputs:
     def claim(self, made_by: dict[str, Any]) -> ResultFolder:
         """The folder as this command's, see ``ResultFolder``."""
         made_by = {"what": "predictions", **made_by}
-        return ResultFolder(self.folder, made_by, tuple(KINDS.values()), tuple(KINDS), self.others)
+        return ResultFolder(self.folder, made_by, tuple(KINDS.values()), tuple(KINDS), self.on_conflict)
 
     def is_done(self, claimed: ResultFolder, name: str, image: Path) -> bool:
         """Whether an image has all its files, none older than itself; the label is written last."""

@@ -19,7 +19,8 @@ from openseg.models.layers import resize_logits
 
 __all__ = ["LazyLogits", "Window", "argmax", "bands", "cropped", "cubic", "from_tensor", "mosaic", "resized", "summed"]
 
-_BAND_VALUES = 4_000_000  # 16 MB
+BAND_VALUES = 4_000_000
+"""Logits that are made at a time, 16 MB."""
 _CUBIC = -0.75  # OpenCV's parameter of cubic interpolation
 
 
@@ -144,14 +145,14 @@ def summed(terms: Sequence[tuple[LazyLogits, float]], probabilities: bool = Fals
     return LazyLogits(terms[0][0].classes, terms[0][0].size, read)
 
 
-def bands(source: LazyLogits, batch: int = 1) -> Iterator[tuple[int, Tensor]]:
-    """All rows, a few at a time: (first row, ``float[B, K, rows, W]``)."""
+def bands(source: LazyLogits, batch: int = 1, most_values: int = BAND_VALUES) -> Iterator[tuple[int, Tensor]]:
+    """All rows, a few at a time: (first row, ``float[B, K, rows, W]``), each of at most ``most_values`` values."""
     height, width = source.size
-    step = max(_BAND_VALUES // (batch * source.classes * width), 1)
+    step = max(most_values // (batch * source.classes * width), 1)
     for top in range(0, height, step):
         yield top, source.read(top, min(top + step, height))
 
 
-def argmax(source: LazyLogits, batch: int = 1) -> Tensor:
+def argmax(source: LazyLogits, batch: int = 1, most_values: int = BAND_VALUES) -> Tensor:
     """Class of each pixel, ``uint8[B, H, W]``."""
-    return torch.cat([part.argmax(dim=1).to(torch.uint8) for _, part in bands(source, batch)], dim=1)
+    return torch.cat([part.argmax(dim=1).to(torch.uint8) for _, part in bands(source, batch, most_values)], dim=1)

@@ -95,7 +95,7 @@ def write_offset_files(
     todo = None
     if group.first:
         made_by = {"what": "offsets", **made_by, **predictor.settings, "format": kind}
-        claimed = ResultFolder(out_dir, made_by, OFFSET_SUFFIXES, others="overwrite" if overwrite else "replace")
+        claimed = ResultFolder(out_dir, made_by, OFFSET_SUFFIXES, on_conflict="overwrite" if overwrite else "replace")
         todo = [path for path, target in files.items() if not claimed.is_done(target, path)]
         claimed.tell_kept(len(images) - len(todo), len(images))
     todo = group.broadcast(todo)

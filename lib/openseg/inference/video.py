@@ -48,7 +48,7 @@ def predict_video(predictor: Predictor, source: Path, outputs: Outputs, made_by:
     status = source.stat()
     made_by = {"what": "predictions", **made_by, **result_settings(predictor)}
     made_by |= {"bytes": status.st_size, "changed": status.st_mtime}
-    kept = ResultFolder(outputs.folder, made_by, (".png", ".mp4"), ("label", ""), outputs.others).kept["label"]
+    kept = ResultFolder(outputs.folder, made_by, (".png", ".mp4"), ("label", ""), outputs.on_conflict).kept["label"]
     info = predictor.config.dataset_info
     number = -1
     with contextlib.closing(_Frames(source)) as frames, contextlib.ExitStack() as stack:

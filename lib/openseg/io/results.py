@@ -13,13 +13,13 @@ from typing import Any, Literal
 from openseg.errors import DataError
 from openseg.io.files import is_older, list_files, write_json
 
-__all__ = ["RECORD", "Others", "ResultFolder", "list_given"]
+__all__ = ["RECORD", "OnConflict", "ResultFolder", "list_given"]
 
 logger = logging.getLogger("openseg")
 
 RECORD = "made_by.json"
 """What decided the files of a ``ResultFolder``."""
-Others = Literal["replace", "refuse", "overwrite"]
+OnConflict = Literal["replace", "refuse", "overwrite"]
 _UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.part(\.\w+)?$")  # of atomic_write
 
 
@@ -41,15 +41,15 @@ class ResultFolder:
         made_by: dict[str, Any],
         suffixes: tuple[str, ...],
         kinds: Sequence[str] = ("",),
-        others: Others = "replace",
+        on_conflict: OnConflict = "replace",
     ) -> None:
         """
         Args:
             made_by: ``what`` in it names what is made, such as offsets; a folder of something else is never touched.
             suffixes: of result files.
             kinds: folders inside it that hold the files; an empty one is the folder itself, ``.`` also what is below.
-            others: what becomes of files that another ``made_by`` made: ``replace`` removes them first, so that the two
-                never mix; ``refuse`` raises. ``overwrite`` removes those of the same one too.
+            on_conflict: what becomes of files that another ``made_by`` made: ``replace`` removes them first, so that
+                the two never mix; ``refuse`` raises. ``overwrite`` removes those of the same one too.
 
         Raises:
             DataError: the folder holds files with one of ``suffixes`` that no such call wrote, or one with another
@@ -66,13 +66,13 @@ class ResultFolder:
             raise DataError(
                 f"{folder}: holds files that this command did not write; choose another folder or move them away"
             )
-        if any(existing.values()) and before != made_by and others == "refuse":
+        if any(existing.values()) and before != made_by and on_conflict == "refuse":
             raise DataError(
                 f"{folder}: holds results of other inputs, settings or weights; choose another folder, or --overwrite"
             )
         for path in unfinished:
             path.unlink(missing_ok=True)
-        if before != made_by or others == "overwrite":
+        if before != made_by or on_conflict == "overwrite":
             if any(existing.values()):
                 logger.info("%s: existing results are replaced", folder)
             for kind, names in existing.items():

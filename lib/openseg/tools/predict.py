@@ -21,7 +21,7 @@ from openseg.inference.predictor import Predictor
 from openseg.inference.video import VIDEO_SUFFIXES, predict_video
 from openseg.io.files import IMAGE_SUFFIXES, file_hash, list_files
 from openseg.io.progress import show_progress
-from openseg.io.results import RECORD, Others
+from openseg.io.results import RECORD, OnConflict
 from openseg.metrics import LabelScores
 from openseg.tools.common import as_config, checkpoint_of
 from openseg.tools.evaluate import instance_maps
@@ -186,7 +186,7 @@ def predict(
         predictor, path = _predictor(config, overrides, checkpoint, checkpoints, mode, device, group, windows=True)
         name = source.resolve().name if source.is_dir() else source.stem
         folder = Path(out or Path("predictions") / predictor.config.name / (name or "root"))
-        outputs = _outputs(predictor.config, folder, "", also, overwrite, others="refuse")
+        outputs = _outputs(predictor.config, folder, "", also, overwrite, on_conflict="refuse")
         made_by = _identity(path) | _source(source)
         limit = limit_memory(group.world) if predictor.device.type == "cpu" else contextlib.nullcontext()
         with limit:
@@ -282,11 +282,11 @@ def _outputs(
     what: str,
     also: Sequence[str],
     overwrite: bool,
-    others: Others = "replace",
+    on_conflict: OnConflict = "replace",
 ) -> Outputs:
     default = config.data.root / "seg_result" / config.dataset_info.name / f"{config.name}_{what}"
     kinds = tuple(kind for kind in also if kind != REPORT)
-    return Outputs(Path(out or default), kinds, "overwrite" if overwrite else others)
+    return Outputs(Path(out or default), kinds, "overwrite" if overwrite else on_conflict)
 
 
 def _scored(config: Config, outputs: Outputs, pairs: list[Pair], wants_report: bool) -> PredictionResult:

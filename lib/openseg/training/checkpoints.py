@@ -38,7 +38,8 @@ with contextlib.suppress(ImportError):  # Windows
 
 logger = logging.getLogger("openseg")
 
-_PATIENCE_SECONDS = 10.0  # what processes of a killed torchrun may need to end
+PATIENCE = 10.0
+"""Seconds that processes of a killed torchrun may need to end."""
 
 
 def latest_path(config: Config, root: Path) -> Path:
@@ -107,16 +108,16 @@ def newest_readable(latest: Path) -> Checkpoint:
 
 
 @contextlib.contextmanager
-def exclusive(latest: Path) -> Iterator[None]:
+def exclusive(latest: Path, patience: float = PATIENCE) -> Iterator[None]:
     """Keep a second training from writing the same files; the lock ends with the process, however that ends.
 
     Raises:
-        CheckpointError: somebody else is writing them, still after a while.
+        CheckpointError: somebody else is writing them, still after ``patience`` seconds.
     """
     if fcntl is None:
         yield
         return
-    path, deadline = latest.with_name(f".{latest.stem}.lock"), time.monotonic() + _PATIENCE_SECONDS
+    path, deadline = latest.with_name(f".{latest.stem}.lock"), time.monotonic() + patience
     while (file := _lock(path)) is None:
         if time.monotonic() > deadline:
             raise CheckpointError(f"{latest}: another process is training it; wait for it, or use another name")

@@ -115,7 +115,7 @@ class Step:
         before = _joined(self._statistics)
         for number, part in enumerate(_parts(batch, train.accumulate), start=1):
             with end_with_the_others(), self._keep_gradients(number < train.accumulate):
-                found = self._forward(part, batch, mark)
+                found = self.forward(part, batch, mark)
                 self.scaler.scale(found["loss"] / train.accumulate).backward()
             mark("backward")
             for name, value in found.items():
@@ -124,7 +124,8 @@ class Step:
         mark("optimizer")
         return terms
 
-    def _forward(self, part: dict[str, Tensor], whole: dict[str, Tensor], mark: Callable) -> dict[str, Tensor]:
+    def forward(self, part: dict[str, Tensor], whole: dict[str, Tensor], mark: Callable) -> dict[str, Tensor]:
+        """The losses of a part of the batch ``whole``."""
         config, device = self.training.config, self.training.device
         train = config.train
         images = normalize(part["image"], config.normalization, part[_WINDOW])

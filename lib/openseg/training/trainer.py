@@ -18,12 +18,12 @@ from openseg.config import Config
 from openseg.datasets.check import quick_check
 from openseg.datasets.loaders import TrainSet, draws_of, iterate_training
 from openseg.datasets.splits import Pair, list_split
-from openseg.distributed import Agreement, Group
+from openseg.distributed import Group, SharedSignal
 from openseg.errors import CheckpointError, DataError, Interrupted, OpensegError
 from openseg.io.progress import is_hidden
 from openseg.models.checkpoint.io import load_backbone, load_weights, read_checkpoint
 from openseg.models.checkpoint.load import compare_classes, fit_config
-from openseg.training.checkpoints import best_path, exclusive, latest_path, remove_unfinished, saved_states
+from openseg.training.checkpoints import PATIENCE, best_path, exclusive, latest_path, remove_unfinished, saved_states
 from openseg.training.run_log import RunLog
 from openseg.training.state import Training, build_training, read_resumable
 from openseg.training.step import Step, local_batch_size, to_device
@@ -84,6 +84,7 @@ def run_training(
     run_dir: Path | None = None,
     start: TrainingStart = TrainingStart(),
     group: Group = Group(),  # noqa: B008  (a tuple)
+    patience: float = PATIENCE,
 ) -> Training:
     """Train a config to its last iteration, validating and saving on the way.
 
@@ -93,9 +94,11 @@ def run_training(
         run_dir: where TensorBoard events and other files go; None writes none.
         start: with which weights, and whether to continue.
         group: the processes that share each batch.
+        patience: seconds to wait for another training of the same checkpoint to end.
 
     Raises:
-        CheckpointError: nothing to resume, something would be overwritten, or weights that do not fit.
+        CheckpointError: nothing to resume, something would be overwritten, weights that do not fit, or another
+            training writes the same checkpoint.
         ConfigError: the batch cannot be shared by so many processes.
         DataError: the dataset is missing or broken.
         Interrupted: a signal came; the state was saved first.
@@ -109,7 +112,7 @@ def run_training(
     if group.first:
         for split in pairs:
             quick_check(config, pairs[split])
-    with exclusive(latest) if group.first else contextlib.nullcontext():
+    with exclusive(latest, patience) if group.first else contextlib.nullcontext():
         group.wait()  # nobody looks before the files are this training's
         resume = group.broadcast(_continues(config, checkpoint_root, start) if group.first else None)
         if group.first:
@@ -202,14 +205,14 @@ class _Run:
     log: RunLog
     received: list[int]
     group: Group
-    agreement: Agreement = field(init=False)
+    shared_signal: SharedSignal = field(init=False)
     step: Step | None = None
     since: float = 0.0
     waited: float = 0.0
     last: int = 0
 
     def __post_init__(self) -> None:
-        self.agreement = Agreement(self.group)
+        self.shared_signal = SharedSignal(self.group)
 
     def loop(self, dataset: TrainSet) -> None:
         training, group = self.training, self.group
@@ -239,7 +242,7 @@ class _Run:
                 if training.iteration % settings.log_interval == 0 or training.finished:
                     self._report(step, terms, bar)
                     self._require_finite(step, dataset)
-                signaled = self.agreement.exchange(self.received[0] if self.received else 0)
+                signaled = self.shared_signal.exchange(self.received[0] if self.received else 0)
                 if training.iteration % settings.save_interval == 0 or training.validation_due or signaled:
                     save_due = True
                 if save_due and (signaled or self._sound):

@@ -17,7 +17,7 @@ from openseg.io.images import write_label
 from openseg.io.parallel import map_parallel
 from openseg.tools.prepare.archives import Entry
 
-__all__ = ["Placed", "Source", "Tree", "find", "merge", "place"]
+__all__ = ["PreparedSplit", "Source", "Tree", "find", "merge", "place"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Placed:
+class PreparedSplit:
     """A prepared split: its folder, its samples, their kinds of files, and how many files were written now."""
 
     split: str
@@ -87,7 +87,7 @@ def merge(*trees: Tree) -> Tree:
     return merged
 
 
-def place(tree: Tree, folder: Path, link: bool, limit: int | None, workers: int) -> list[Placed]:
+def place(tree: Tree, folder: Path, link: bool, limit: int | None, workers: int) -> list[PreparedSplit]:
     """Write a tree as ``<folder>/<split>/<kind>/<name>``; what already exists and not older stays.
 
     Raises:
@@ -104,7 +104,7 @@ def place(tree: Tree, folder: Path, link: bool, limit: int | None, workers: int)
             for name in names
         ]
         written = sum(map_parallel(functools.partial(_write, link=link), jobs, f"{folder.name} {split}", workers))
-        placed.append(Placed(split, folder / split, len(names), tuple(kinds), written))
+        placed.append(PreparedSplit(split, folder / split, len(names), tuple(kinds), written))
     return placed
 
 

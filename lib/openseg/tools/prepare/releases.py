@@ -19,7 +19,7 @@ from openseg.errors import ConfigError, DataError, nearest_names
 from openseg.io.progress import show_progress
 from openseg.tools.paths import PathLike, worker_count
 from openseg.tools.prepare.archives import Entry, list_entries
-from openseg.tools.prepare.placing import Placed, Source, Tree, find, merge, place
+from openseg.tools.prepare.placing import PreparedSplit, Source, Tree, find, merge, place
 
 __all__ = ["RELEASES", "Release", "prepare"]
 
@@ -272,7 +272,7 @@ def prepare(
     limit: int | None = None,
     workers: int | None = None,
     progress: bool = True,
-) -> list[Placed]:
+) -> list[PreparedSplit]:
     """Bring a public release into the layout ``<data root>/<dataset>/<split>/<kind>``; existing files are skipped.
 
     Args:
