@@ -22,17 +22,17 @@ from torch.nn import functional as F
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "tests")]
 
-from recipe import golden_state  # noqa: E402
-from side_by_side import median_seconds  # noqa: E402
+from recipe import golden_state
+from side_by_side import median_seconds
 
-from openseg.config import load_config  # noqa: E402
-from openseg.inference import argmax, from_tensor, resized  # noqa: E402
-from openseg.inference.prepare import prepare_for_inference  # noqa: E402
-from openseg.models.checkpoint.io import Checkpoint, load_weights  # noqa: E402
-from openseg.models.checkpoint.layouts import convert_state  # noqa: E402
-from openseg.models.checkpoint.load import fit_config  # noqa: E402
-from openseg.models.factory import build_model  # noqa: E402
-from openseg.models.layers import resize_logits  # noqa: E402
+from openseg.config import load_config
+from openseg.inference import argmax, from_tensor, resized
+from openseg.inference.prepare import prepare_for_inference
+from openseg.models.checkpoint.io import Checkpoint, load_weights
+from openseg.models.checkpoint.layouts import convert_state
+from openseg.models.checkpoint.load import fit_config
+from openseg.models.factory import build_model
+from openseg.models.layers import resize_logits
 
 NETWORKS = {
     "hrnet48_ocr": "hrnet_w48_ocr_19__inplace_abn",

@@ -43,7 +43,7 @@ from openseg.segfix import (
 )
 from openseg.segfix.distances import boundary_distances, inside_gradients
 from openseg.segfix.targets import MAX_DEPTH
-from openseg.tools.refining import Refining, refine_file
+from openseg.tools.refining import RefineSettings, refine_file
 from openseg_demo.scenes import render_scene
 
 CITYSCAPES = get_dataset_info("cityscapes")
@@ -123,7 +123,7 @@ def refinement(folder: Path, labels: np.ndarray, offsets: OffsetMap, rounds: int
         files[f"mat int{bits}"] = folder / f"int{bits}.mat"
         savemat(files[f"mat int{bits}"], {"mat": offsets.offsets.astype(f"i{bits // 8}")}, do_compression=True)
     print("offset files: " + ", ".join(f"{name} {path.stat().st_size / 1024:.0f} KiB" for name, path in files.items()))
-    how = Refining("cityscapes", SCALE, eval_ids_only=True)
+    how = RefineSettings("cityscapes", SCALE, eval_ids_only=True)
     reference, target = folder / "original.png", folder / "refined.png"
     ours = {f"ours, {name}": (folder / "label.png", path, target) for name, path in files.items()}
     ours["ours, png, label by ours"] = (folder / "ours.png", files["png"], target)

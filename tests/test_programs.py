@@ -1,6 +1,7 @@
 """The programs at their documented paths, run as a new user would."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,8 @@ PROGRAMS = [
     "main.py",
     "segfix.py",
     *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("lib/datasets/preprocess/*/*.py")),
+    *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("benchmarks/*.py") if p.name != "side_by_side.py"),
 ]
-SUBCOMMANDS = ["train", "resume", "val", "test", "offsets", "evaluate", "convert", "config"]
 
 
 def bash(*arguments, **environment):
@@ -36,12 +37,18 @@ def test_help_of_programs(program, run):
     assert result.returncode == 0 and "usage:" in result.stdout and result.stderr == ""
 
 
-def test_help_of_subcommands(run):
+def test_help_of_subcommands(run, command, capsys):
+    """Every option is explained, by the docstring of its keyword function or by the command."""
     overview = run("main.py", "--help").stdout
-    for name in SUBCOMMANDS:
-        assert f"\n    {name}" in overview
-        result = run("main.py", name, "--help")
-        assert result.returncode == 0 and "--" in result.stdout, result.stderr
+    names = re.findall(r"^    ([a-z][a-z-]+)(?: +\S|$)", overview, re.MULTILINE)
+    assert len(names) >= 19 and {"train", "segfix", "evaluate"} <= {*names}
+    for words in [[name] for name in names if name != "segfix"] + [["segfix", name] for name in ("refine", "tune")]:
+        with pytest.raises(SystemExit, match="0"):
+            command(*words, "--help")
+        options = capsys.readouterr().out.partition("options:")[2]
+        assert "--debug" in options
+        explained = re.findall(r"^  (?:-h, )?(--[\w-]+)[^\n]*?(?:\n {10,}| {2,})\S", options, re.MULTILINE)
+        assert explained == re.findall(r"^  (?:-h, )?(--[\w-]+)", options, re.MULTILINE), words
 
 
 @pytest.mark.slow

@@ -187,27 +187,29 @@ _JSON, _MARKDOWN, _CSV = (
     for kind, what in (("json", "everything"), ("markdown", "the tables"), ("csv", "the confusion matrices"))
 )
 _PER_IMAGE = flag("--per-image", "also boundary F-scores averaged over images")
-_SHELL = option("shell", "whose", choices=("bash", "zsh", "tcsh"))
+_SHELL = option("shell", "shell to complete for", choices=("bash", "zsh", "tcsh"))
 _COMMANDS = (
     Command("train", _train, "Train a config; refuses to overwrite a checkpoint.", "train", "resume change", (_AUTO,)),
-    Command("resume", _resume, "Continue an interrupted training exactly.", "train", "resume weights partial"),
+    Command("resume", _resume, "Resume an interrupted training exactly.", "train", "resume weights partial"),
     Command("val", _val, "Predict the validation split, write labels and scores; resumes.", "validate"),
     Command("test", _test, "Predict a split and write labels for its test server; resumes.", "test"),
     Command("predict", _predict, "Predict an image, a folder of images or a video: IDs, colors, overlay.", "predict"),
     Command("offsets", _offsets, "Predict SegFix offsets of the images of a split or a folder.", "predict_offsets"),
     Command("segfix", None, "Refine labels or masks with SegFix offsets, or tune how.", commands=SEGFIX),
-    Command("segfix-targets", show_targets, "Make SegFix ground truth.", "make_segfix_targets", "data_root"),
+    Command("segfix-targets", show_targets, "Generate SegFix ground truth.", "make_segfix_targets", "data_root"),
     Command("evaluate", _evaluate, _EVALUATE, "evaluate", more=(_PER_IMAGE, _JSON, _MARKDOWN, _CSV)),
     Command("report", _report, "Write an HTML report about labels: scores, charts, every image.", "report"),
-    Command("inspect", _inspect, "Say what a network costs and what a checkpoint is.", "inspect", more=(_SHOW_JSON,)),
-    Command("labels", _labels, "Say what label files hold: values and names.", "describe_labels", "", (_SHOW_JSON,)),
+    Command(
+        "inspect", _inspect, "Show parameters, FLOPs and memory; describe a checkpoint.", "inspect", more=(_SHOW_JSON,)
+    ),
+    Command("labels", _labels, "Describe label files: values, names, shares.", "describe_labels", "", (_SHOW_JSON,)),
     Command("export", _export, "Write a network for other programs: ONNX or torch.export.", "export"),
     Command("convert", _convert, "Write a checkpoint of any known layout in ours.", "convert"),
     Command("check", _check, "Read a whole dataset; exit code 1 if something is wrong.", "check", more=(_JSON,)),
     Command("cache", _cache, "Decode the samples of a config into its cache.", "fill_cache"),
-    Command("benchmark", _benchmark, "Say where time goes in training and prediction.", "benchmark", more=(_JSON,)),
-    Command("completion", _completion, "Print what completes options in a shell.", more=(_SHELL,)),
-    Command("config", _config, "Print the resolved config.", more=(_CONFIG, _OVERRIDES, _KEYS)),
+    Command("benchmark", _benchmark, "Time the parts of training and prediction.", "benchmark", more=(_JSON,)),
+    Command("completion", _completion, "Print shell completion code.", more=(_SHELL,)),
+    Command("config", _config, "Print the resolved config, or all keys.", more=(_CONFIG, _OVERRIDES, _KEYS)),
 )
 
 

@@ -32,6 +32,10 @@ class ConfusionMatrix:
         require_same_shape(prediction, target)
         if joint is None:
             joint = joint_counts(*(to_bytes(each, self.num_classes) for each in (prediction, target)))
+        self.add(joint)
+
+    def add(self, joint: JointCounts) -> None:
+        """Add the joint counts of a pair of maps."""
         valid = joint.truth < self.num_classes
         columns = np.minimum(joint.prediction, self.num_classes)
         np.add.at(self.counts, (joint.truth[valid, None], columns), joint.counts[valid])

@@ -46,6 +46,11 @@ class LabelScores:
         built_in = (self.confusion, self.official, self.boundary, self.boundary_iou)
         return [*(each for each in built_in if each is not None), *self.registered.values()]
 
+    @property
+    def reads_pixels(self) -> bool:
+        """Whether a metric needs the maps; else ``confusion.add`` of their joint counts is the same as ``update``."""
+        return self.boundary is not None or bool(self.registered)
+
     def update(
         self,
         prediction: np.ndarray,

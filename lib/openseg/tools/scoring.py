@@ -221,11 +221,14 @@ def _score_pair(
         _require_right_ids(joint, prediction, truth, info, train_ids)
     except DataError as error:
         return str(error)
-    scores = LabelScores(info, distances, metrics)
+    scores, joint = LabelScores(info, distances, metrics), joint.mapped(prediction.table, truth.table)
+    if not scores.reads_pixels and instances is None:  # saves looking up every pixel
+        scores.confusion.add(joint)
+        return scores
     scores.update(
         prediction.training_ids(),
         truth.training_ids(),
-        joint=joint.mapped(prediction.table, truth.table),
+        joint=joint,
         instances=instances,
         ids=None if instances is None else info.decode(prediction.raw) if train_ids else prediction.raw,
     )
