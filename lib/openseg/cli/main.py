@@ -200,7 +200,7 @@ _COMMANDS = (
     Command("evaluate", _evaluate, _EVALUATE, "evaluate", more=(_PER_IMAGE, _JSON, _MARKDOWN, _CSV)),
     Command("report", _report, "Write an HTML report about labels: scores, charts, every image.", "report"),
     Command(
-        "inspect", _inspect, "Show parameters, FLOPs and memory; describe a checkpoint.", "inspect", more=(_SHOW_JSON,)
+        "inspect", _inspect, "Show parameters, FLOPs, memory; describe a checkpoint.", "inspect", more=(_SHOW_JSON,)
     ),
     Command("labels", _labels, "Describe label files: values, names, shares.", "describe_labels", "", (_SHOW_JSON,)),
     Command("export", _export, "Write a network for other programs: ONNX or torch.export.", "export"),
