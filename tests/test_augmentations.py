@@ -61,7 +61,7 @@ def test_every_draw_differs_and_can_be_drawn_again():
 
 
 def disc(angle):
-    """A half plane whose outline has a direction, and its SegFix ground truth."""
+    """A half plane whose boundary has a direction, and its SegFix ground truth."""
     label = np.zeros((101, 101), np.uint8)
     points = cv2.boxPoints(((50.0, 50.0), (200.0, 40.0), angle))
     cv2.fillPoly(label, [points.astype(np.int32)], 1)

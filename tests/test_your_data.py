@@ -312,7 +312,7 @@ def test_evaluate_takes_the_truth_of_the_data_set(tmp_path, monkeypatch, capsys,
     )
 
 
-def test_colored_predictions_are_sharpened_as_colors(tmp_path):
+def test_colored_predictions_are_refined_as_colors(tmp_path):
     from openseg.cli.segfix import main as refine
     from openseg.segfix import write_offsets
 

@@ -1,7 +1,7 @@
 """Listing, matching and writing files, safely.
 
 Everything is written to a temporary file in the same folder and renamed: a reader never meets half a file, and an
-interrupted writer leaves the previous content. What cannot be made again is fsynced before.
+interrupted writer leaves the previous content. What cannot be recomputed is fsynced before.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[Path
     """Yield a temporary path beside ``path``; on success it replaces ``path``, on any failure it is removed.
 
     ``durable`` waits until the disk has it. Without, a loss of power soon after may leave an empty file, which
-    ``is_older`` takes for one that is to be made again; many small files are written several times faster.
+    ``is_older`` takes for one to be written again; many small files are written several times faster.
 
     Raises:
         OpensegError: the folder cannot be written, or the disk is full. What stood at ``path`` is untouched.

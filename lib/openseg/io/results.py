@@ -31,7 +31,7 @@ class ResultFolder:
     removed.
 
     Attributes:
-        kept: files that need not be made again, by kind, relative to the kind's folder.
+        kept: existing results that are skipped, by kind, relative to the kind's folder.
         was_ours: whether an earlier call made this folder.
     """
 
