@@ -5,6 +5,7 @@ Between the lines ``<!-- table: PATTERN KIND -->`` and ``<!-- end -->`` stands a
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,9 @@ ORDER = [*BACKBONES]
 
 def main() -> int:
     """Rewrite the page, or with ``--check`` say whether it is current; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Write the tables of MODEL_ZOO.md from the configs.")
+    parser.add_argument("--check", action="store_true", help="only say whether they are current")
+    check = parser.parse_args().check
     path = ROOT / "MODEL_ZOO.md"
     text = path.read_text(encoding="utf-8")
     current = re.sub(
@@ -35,7 +39,7 @@ def main() -> int:
         text,
         flags=re.DOTALL,
     )
-    if "--check" not in sys.argv[1:]:
+    if not check:
         path.write_text(current, encoding="utf-8")
     elif current != text:
         print("MODEL_ZOO.md is not what the configs say; run: python scripts/model_zoo.py", file=sys.stderr)

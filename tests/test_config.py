@@ -1,8 +1,10 @@
 """Configs: all that are shipped load, and a mistake is named."""
 
+import pickle
 from pathlib import Path
 
 import pytest
+import yaml
 
 from openseg.config import load_config
 from openseg.errors import ConfigError
@@ -10,10 +12,11 @@ from openseg.models.factory import BACKBONES, HEADS
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*/*.yaml"))
 CAMVID = Path(__file__).parents[1] / "configs/camvid/hrnet18_ocr.yaml"
+DEMO = Path(__file__).parents[1] / "configs/demo/hrnet_tiny_ocr.yaml"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_shipped_experiments_load(path):
+def test_shipped_configs_load(path):
     config = load_config(path)
     assert config.data.dataset == path.parent.name
     assert config.model.backbone in BACKBONES and config.model.head in HEADS
@@ -63,3 +66,26 @@ def test_unusable_files_are_named(content, tmp_path):
         path.write_text(content)
     with pytest.raises(ConfigError, match=r"x\.yaml"):
         load_config(path)
+
+
+def test_a_dumped_config_takes_overrides_of_its_loss(tmp_path):
+    config = load_config(DEMO, ["augment.transforms=[cutout]"])
+    path = tmp_path / "dumped.yaml"
+    path.write_text(yaml.safe_dump(config.dump()))
+    again = load_config(path, ["loss.aux_weight=0.2", "augment.transforms.0.holes=3"])
+    assert (again.loss[0].aux_weight, again.augment.transforms[0].holes) == (0.2, 3)
+    assert pickle.loads(pickle.dumps(again)) == again  # as worker processes get it
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("test.ms.scales.0.x=2", "value, not a section"),
+        ("loss.2.weight=1", "no position in a list of 2"),
+        ("model.backbone_options={output_stride: 16}", "use model.output_stride"),
+        ("model.head_options={in_channels: 4}", "in_channels"),
+    ],
+)
+def test_overrides_that_lead_nowhere(override, words):
+    with pytest.raises(ConfigError, match=words):
+        load_config(DEMO, ["loss=[ce, dice]", "loss.1.weight=2", "test.ms.scales=[1.0]", override])

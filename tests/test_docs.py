@@ -77,7 +77,7 @@ HELP = {}
 def understood(words, run):
     """Whether a program knows the options of a command and the config it names; programs of others pass."""
     program, *arguments = words
-    if program in ("python", ".venv/bin/ruff") or program in SHELL:
+    if program in ("python", ".venv/bin/ruff", ".venv/bin/mypy") or program in SHELL:
         if program != "python" or not arguments:
             return
         program, *arguments = arguments
@@ -167,7 +167,8 @@ def test_python_blocks_run(tmp_path, monkeypatch, data_root):
     write_exported(tmp_path / "labels.onnx", Exportable(model.eval(), config, "labels"), {})
     street, ran = np.zeros((64, 96, 3), np.uint8), 0
     for path in PAGES:
-        for block in blocks(path, "python"):
+        # Files that register something are run by test_extending.py, each in a process of its own.
+        for block in blocks(path, "python") if path.name != "extending.md" else ():
             write_image(tmp_path / "street.png", street)
             exec(compile(block, str(path), "exec"), {"images": torch.zeros(1, 3, 64, 96)})
             ran += 1

@@ -78,3 +78,66 @@ def test_what_a_foreign_module_cannot_do_is_said(folder, command, one_line_error
     ):
         code = command("train", "--config", folder / "mine.yaml", f"data.root={folder / 'data'}", setting)
         one_line_error(code, *words)
+
+
+PLUGIN = """
+from __future__ import annotations
+from typing import TYPE_CHECKING
+import numpy as np
+import openseg
+if TYPE_CHECKING:
+    from torch import Tensor
+
+@openseg.register_loss("tenth")
+def tenth(logits: Tensor, labels: Tensor, factor: float = 0.1):
+    return factor * logits.square().mean()
+
+@openseg.register_metric("counts")
+class Counts:
+    def __init__(self, info): self.total = np.int64(0)
+    def update(self, prediction, target): self.total += (target != 255).sum()
+    def merge(self, other): self.total += other.total
+    def compute(self): return {"counted": self.total, "half": np.float32(0.5)}
+
+@openseg.register_metric("thief")
+class Thief(Counts):
+    def compute(self): return {"mIoU": 0.123}
+
+@openseg.register_loss("shadow")
+def shadow(logits, labels, weight: float = 3.0):
+    return weight * logits.mean()
+"""
+
+
+@pytest.fixture
+def odd(tmp_path, overrides):
+    """A training whose plugin lies beside the config, in a folder of its own."""
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings/odd_plugin.py").write_text(PLUGIN)
+    path = tmp_path / "settings/odd.yaml"
+    text = (ROOT / "configs/demo/hrnet_tiny_ocr.yaml").read_text()
+    path.write_text(f"plugins: [odd_plugin]\nmetrics: [counts]\n{text}")
+    more = ["loss=[{type: ce}, {type: tenth, factor: 0.2}]", "augment.transforms=[{type: color_jitter}]"]
+    return ["--config", path, *overrides, *more]
+
+
+def test_a_training_with_everything_registered_is_resumed_checked_and_reported(odd, run, tmp_path, data_root):
+    for command in ("train", "resume"):
+        result = run(
+            ROOT / "main.py", command, *odd, "train.max_iters=" + str(2 + 2 * (command == "resume")), cwd=tmp_path
+        )
+        assert result.returncode == 0, result.stderr
+    assert "counted" in result.stdout and "half 0.5000" in result.stdout
+    result = run(ROOT / "main.py", "check", *odd, "--workers", 2, cwd=tmp_path)
+    assert "0 errors" in result.stdout, result.stderr
+    assert run(ROOT / "main.py", "val", *odd, "--out", "out", "--also", "none", cwd=tmp_path).returncode == 0
+    result = run(ROOT / "main.py", "val", *odd, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    result = run(ROOT / "main.py", "report", "runs/demo/hrnet_tiny_ocr", cwd=tmp_path)
+    assert result.returncode == 0 and "half" in result.stdout, result.stderr
+
+
+def test_what_cannot_be_registered_is_said_at_once(odd, command, one_line_error):
+    one_line_error(command("train", *odd, "metrics=[thief]"), "mIoU")
+    one_line_error(command("train", *odd, "loss=[shadow]"), "shadow", "weight")
+    one_line_error(command("train", *odd, "metrics=[cuonts]"), "metrics", "counts")

@@ -28,7 +28,8 @@ def load_plugins(names: Iterable[str], folders: Iterable[Path] = ()) -> None:
     for name in names:
         if name in _LOADED:
             continue
-        more = [str(folder.resolve()) for folder in (*folders, Path())]
+        places = tuple(dict.fromkeys(str(folder.resolve()) for folder in (*folders, Path())))
+        more = [place for place in places if place not in sys.path]
         sys.path.extend(more)
         try:
             importlib.import_module(name)
@@ -37,7 +38,7 @@ def load_plugins(names: Iterable[str], folders: Iterable[Path] = ()) -> None:
         finally:
             for folder in more:
                 sys.path.remove(folder)
-        _LOADED[name] = tuple(more)
+        _LOADED[name] = places
 
 
 def loaded_plugins() -> list[tuple[str, tuple[str, ...]]]:

@@ -62,11 +62,16 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override '{override}': the value is not valid YAML") from None
     *parents, leaf = key.split(".")
     place: Any = values
-    for parent in parents:
+    for parent, child in zip(parents, [*parents, leaf][1:], strict=True):
         if isinstance(place, list):
-            place = place[_position(place, parent, override)]
-            continue
-        place = place.setdefault(parent, {})
+            position = _position(place, parent, override)
+            if isinstance(place[position], str):  # a type without options
+                place[position] = {"type": place[position]}
+            place = place[position]
+        else:
+            place = place.setdefault(parent, {})
+        if isinstance(place, list) and len(place) == 1 and isinstance(place[0], dict) and not child.isdigit():
+            place = place[0]  # a dumped config lists its only loss
         if not isinstance(place, (dict, list)):
             raise ConfigError(f"override '{override}': '{parent}' is a value, not a section")
     if isinstance(place, list):

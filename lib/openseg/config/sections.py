@@ -13,7 +13,8 @@ from openseg.config.tasks import TASKS
 from openseg.config.transforms import TransformTerms
 from openseg.datasets.info import DatasetInfo
 from openseg.datasets.registry import get_dataset_info
-from openseg.errors import OpensegError
+from openseg.errors import ConfigError, OpensegError
+from openseg.metrics.registry import METRICS
 from openseg.schema import Section
 
 __all__ = [
@@ -112,6 +113,16 @@ class ModelConfig(Section):
     pretrained: Path | None = Field(None, description="ImageNet weights of the backbone; null: random")
     backbone_options: dict[str, Any] = Field({}, description="further arguments of a backbone of your own")
     head_options: dict[str, Any] = Field({}, description="further arguments of a head of your own")
+
+    @model_validator(mode="after")
+    def _options_are_no_settings(self) -> ModelConfig:
+        for name, options in (("backbone_options", self.backbone_options), ("head_options", self.head_options)):
+            known = {*self.backbone_settings, *self.head_settings, "in_channels"} & options.keys()
+            if known:
+                key = min(known)
+                fix = "images have 3 channels" if key == "in_channels" else f"use model.{key}"
+                raise ValueError(f"{name}: '{key}' cannot be set here; {fix}")
+        return self
 
     @property
     def backbone_settings(self) -> dict[str, Any]:
@@ -266,6 +277,16 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     test: TestConfig = TestConfig()
     published: Published = Field(Published(), exclude=True)
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics_are_registered(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            for name in names:
+                METRICS.look_up(name, "metrics")
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return names
 
     @model_validator(mode="after")
     def _loss_fits_task(self) -> Config:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
@@ -21,6 +21,13 @@ class Term(Section):
     """One entry; ``type`` is the name under which something is registered."""
 
     type: str = Field(description="registered name")
+    recipe: ClassVar[tuple[Any, ...] | None] = None
+    """What ``section_of`` made this class of, if it did."""
+
+    def __reduce__(self) -> Any:
+        if self.recipe is None:
+            return super().__reduce__()
+        return _from_recipe, (self.recipe, self.model_dump())  # no module holds the class
 
     @property
     def options(self) -> dict[str, Any]:
@@ -78,13 +85,30 @@ def _parse(
 @functools.cache
 def section_of(function: Callable[..., Any], name: str, base: type[Term], provided: tuple[str, ...]) -> type[Term]:
     """The section whose keys are the parameters of ``function`` that are not ``provided``."""
-    hints = typing.get_type_hints(function, include_extras=True)
+    hints = _hints(function)
     fields: dict[str, Any] = {}
     for key, parameter in inspect.signature(function).parameters.items():
         if key in provided or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
+        if key in base.own_fields():
+            raise ConfigError(f"'{name}' has a parameter '{key}', which is a key of every entry; give it another name")
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[key] = (hints.get(key, Any), default)
     section = create_model(f"{name}Options", __base__=base, **fields)
+    section.recipe = (function, name, base, provided)
     section.model_config = ConfigDict(**{**base.model_config, "arbitrary_types_allowed": True})
     return section
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Types of parameters as far as they are known when the program runs; others may be anything."""
+    if isinstance(function, functools.partial):
+        return _hints(function.func)
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError):  # imported for type checkers only, or an object that is called
+        return {}
+
+
+def _from_recipe(recipe: tuple[Any, ...], values: dict[str, Any]) -> Term:
+    return section_of(*recipe).model_validate(values)

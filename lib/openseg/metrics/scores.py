@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from openseg.datasets.info import DatasetInfo
+from openseg.errors import ConfigError
 from openseg.metrics.base import Metric
 from openseg.metrics.boundary import DISTANCES, BoundaryCounts, BoundaryIoU
 from openseg.metrics.cityscapes import CityscapesCounts
@@ -96,10 +97,18 @@ class LabelScores:
         return len(self.classes), boundary, self.boundary_iou and self.boundary_iou.ratio, *self.registered
 
     def compute(self) -> dict[str, float]:
-        """The mean scores by name, as shares of 1."""
+        """The mean scores by name, as shares of 1.
+
+        Raises:
+            ConfigError: a registered metric gives a score of a name that another one gives.
+        """
         values: dict[str, float] = {}
         for metric in self._metrics:
-            values |= metric.compute()
+            found = {str(name): float(value) for name, value in metric.compute().items()}
+            taken = values.keys() & found.keys()
+            if taken:
+                raise ConfigError(f"two metrics give a score named '{min(taken)}'; rename that of your own")
+            values |= found
         return values
 
     def image_means(self) -> dict[str, float]:

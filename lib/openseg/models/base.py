@@ -88,7 +88,8 @@ def recompute(module: nn.Module, function: Callable[..., T], *inputs: Any) -> T:
 @contextlib.contextmanager
 def _statistics_stay(block: nn.Module) -> Iterator[None]:
     """The second computation must not count its samples in the running statistics again."""
-    norms = [layer for layer in block.modules() if isinstance(layer, _BatchNorm) and layer.training]
+    norms = [each for each in block.modules() if isinstance(each, _BatchNorm) and each.training]
+    norms = [each for each in norms if each.track_running_stats and each.num_batches_tracked is not None]
     before = [(layer.momentum, layer.num_batches_tracked.clone()) for layer in norms]  # type: ignore[union-attr]
     for layer in norms:
         layer.momentum = 0.0

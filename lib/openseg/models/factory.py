@@ -123,6 +123,8 @@ def create_model(
     if isinstance(backbone, str):
         module = create_backbone(backbone, in_channels, backbone_options)
     else:
+        if in_channels != 3 or backbone_options:
+            raise ConfigError(f"{name}: in_channels and backbone_options are of a backbone by name; this one is built")
         module = backbone
         require_backbone(module, name)
     builder = HEADS.look_up(head, "model.head")

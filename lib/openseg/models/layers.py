@@ -89,6 +89,9 @@ def fold_sequences(module: nn.Module) -> None:
         for before, after in pairwise(dict(sequence.named_children())):
             follower = sequence.get_submodule(after)
             holder, norm = (follower, "0") if type(follower) is nn.Sequential and len(follower) else (sequence, after)
-            if type(sequence.get_submodule(before)) is nn.Conv2d and type(holder.get_submodule(norm)) is nn.BatchNorm2d:
-                _fold(sequence.get_submodule(before), holder.get_submodule(norm))
+            candidate = holder.get_submodule(norm)
+            if type(candidate) is not nn.BatchNorm2d or candidate.running_mean is None:
+                continue
+            if type(sequence.get_submodule(before)) is nn.Conv2d:
+                _fold(sequence.get_submodule(before), candidate)
                 setattr(holder, norm, nn.Identity())

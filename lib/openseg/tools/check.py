@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from openseg.config import Config, DataConfig, load_config
+from openseg.config import Config, DataConfig
 from openseg.datasets.check import SplitReport, inspect, same_images
 from openseg.datasets.registry import get_dataset_info
 from openseg.datasets.samples import Samples
@@ -17,6 +17,7 @@ from openseg.datasets.splits import Pair, list_split, split_paths, unmatched
 from openseg.errors import ConfigError, DataError, OpensegError
 from openseg.io.parallel import map_parallel
 from openseg.io.progress import show_progress
+from openseg.tools.common import as_config
 from openseg.tools.paths import PathLike, worker_count
 
 __all__ = ["CacheResult", "CheckResult", "check", "fill_cache"]
@@ -97,10 +98,8 @@ def _settings(
 ) -> Config:
     if (config is None) == (dataset is None):
         raise ConfigError("check a config or a dataset: name one of them")
-    if isinstance(config, Config):
-        return config
     if config is not None:
-        return load_config(Path(config), overrides)
+        return as_config(config, overrides)
     if overrides:
         raise ConfigError(f"{overrides[0]}: overrides belong to --config; with --dataset use --data-root")
     assert dataset is not None
@@ -151,8 +150,9 @@ def fill_cache(
     Raises:
         ConfigError: the cache holds nothing.
     """
-    more = [] if cache_gb is None else [f"data.cache_gb={cache_gb}"]
-    settings = config if isinstance(config, Config) else load_config(Path(config), [*overrides, *more])
+    settings = as_config(config, overrides)
+    if cache_gb is not None:
+        settings = settings.model_copy(update={"data": settings.data.model_copy(update={"cache_gb": cache_gb})})
     if not settings.data.cache_gb:
         raise ConfigError("a cache of 0 GB holds nothing; say how much it may take: --cache-gb 50")
     splits = dict.fromkeys([settings.data.train_split, settings.data.val_split])

@@ -90,8 +90,8 @@ def evaluate(
         scores = openseg.evaluate("results/label", dataset="cityscapes", ground_truth="gtFine/val").scores
         print(scores["results/label"].compute()["mIoU"])
     """
-    if instances and train_ids:
-        raise ConfigError("train_ids is about label maps, not about instance masks")
+    if instances and (train_ids or metrics):
+        raise ConfigError("train_ids and metrics are about label maps, not about instance masks")
     if not all(0 < distance <= 100 for distance in distances):
         raise ConfigError(f"distances {', '.join(map(str, distances))}: use 1 to 100 pixels")
     load_plugins(plugins)

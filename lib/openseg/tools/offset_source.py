@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from openseg.datasets.registry import get_dataset_info
-from openseg.errors import DataError
+from openseg.errors import ConfigError, DataError
 from openseg.segfix.offset_files import archive_names
 
-__all__ = ["find_offsets"]
+__all__ = ["find_offsets", "require_split"]
 
 _INSIDE = {"val": "val/offset_pred", "test": "test_offset"}
+
+
+def require_split(split: str) -> None:
+    """Raises ConfigError where ``split`` is neither val nor test."""
+    if split not in _INSIDE:
+        raise ConfigError(f"split '{split}': use val, or test")
 
 
 def find_offsets(split: str, dataset: str, root: Path, kind: str = "semantic") -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from openseg.datasets.registry import get_dataset_info
 from openseg.datasets.splits import SplitPaths, list_images, match_labels, split_paths
@@ -17,11 +17,11 @@ from openseg.io.matching import index_files, match_files, sample_key
 from openseg.io.parallel import map_parallel
 from openseg.io.progress import show_progress
 from openseg.io.results import ResultFolder, list_given
-from openseg.metrics import LabelScores
+from openseg.metrics import METRICS, LabelScores
 from openseg.plugins import load_plugins
 from openseg.segfix import OffsetMap
 from openseg.segfix.offset_files import OffsetFile, list_offsets
-from openseg.tools.offset_source import find_offsets
+from openseg.tools.offset_source import find_offsets, require_split
 from openseg.tools.paths import PathLike, existing_dir, worker_count
 from openseg.tools.refining import RefineSettings, refine_file, refine_label
 from openseg.tools.scoring import first_of
@@ -68,7 +68,7 @@ def refine(
     checkpoint: PathLike | None = None,
     config: PathLike | None = None,
     dataset: str = "cityscapes",
-    split: str = "val",
+    split: Literal["val", "test"] = "val",
     data_root: PathLike = "data",
     out: PathLike | None = None,
     scale: int | None = None,
@@ -121,6 +121,9 @@ def refine(
         print(result.scores["after"].compute()["mIoU"])
     """
     load_plugins(plugins)
+    for name in metrics:
+        METRICS.look_up(name, "metrics")
+    require_split(split)
     source = existing_dir(labels, "label PNGs to refine")
     target = Path(out).resolve() if out else _default_out(source)
     how = RefineSettings(dataset, scale, min_confidence, eval_ids_only, keep_thin)

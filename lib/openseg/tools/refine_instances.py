@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from openseg.io.progress import show_progress
 from openseg.metrics import InstanceScores
 from openseg.segfix import read_offset_map
 from openseg.segfix.offset_files import OffsetFile, list_offsets
-from openseg.tools.offset_source import find_offsets
+from openseg.tools.offset_source import find_offsets, require_split
 from openseg.tools.paths import PathLike, existing_dir, worker_count
 from openseg.tools.refine import Refinement, logger, remaining, require_matches, write_left_out
 from openseg.tools.refine_coco import refine_coco
@@ -38,7 +39,7 @@ def refine_instances(
     offsets: PathLike | None = None,
     annotations: PathLike | None = None,
     dataset: str = "cityscapes",
-    split: str = "val",
+    split: Literal["val", "test"] = "val",
     data_root: PathLike = "data",
     dataset_dir: PathLike | None = None,
     out: PathLike | None = None,
@@ -67,6 +68,7 @@ def refine_instances(
         ConfigError: arguments that contradict each other.
         DataError: nothing can be refined.
     """
+    require_split(split)
     how = RefineSettings(dataset, scale, min_confidence, keep_thin=keep_thin)
     source = Path(masks)
 

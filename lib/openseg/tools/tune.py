@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from openseg.datasets.registry import get_dataset_info
-from openseg.errors import DataError
+from openseg.errors import ConfigError, DataError
 from openseg.io.files import LABEL_SUFFIXES, list_files
 from openseg.io.images import read_label
 from openseg.io.matching import match_files
@@ -84,8 +84,14 @@ def tune(
         confidences: to try, from 0 to 1.
 
     Raises:
+        ConfigError: nothing to try.
         DataError: no label has both, or a file cannot be used.
     """
+    for name, values in (("scales", scales), ("confidences", confidences), ("keep-thin", keep_thin)):
+        if not values:
+            raise ConfigError(f"{name}: name at least one to try")
+    for scale, confidence, width in itertools.product(scales, confidences, keep_thin):
+        RefineSettings(dataset, scale, confidence, keep_thin=width)  # what is out of range is said first
     source, folder = existing_dir(labels, "labels of a model"), existing_dir(ground_truth, "true labels")
     truths = {path.relative_to(folder).as_posix(): path for path in list_files(folder, LABEL_SUFFIXES)}
     names, files = list_labels(source), list_offsets(offsets)

@@ -1,7 +1,8 @@
 """What a training tells: lines on the console, TensorBoard events, and files in the run's folder.
 
 ``metrics.jsonl`` has a line for every ``train.log_interval`` and every validation, ``config.yaml`` is the resolved
-config, ``starts.jsonl`` has for each start or continuation its time, command, versions and state of the code.
+config, ``starts.jsonl`` has for each start or continuation its time, command, versions, state of the code and places
+of plugins.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from openseg.datasets.transforms import fit_image
 from openseg.errors import OpensegError
 from openseg.inference import predict_labels
 from openseg.io.files import atomic_write, without_nan, write_json
+from openseg.plugins import loaded_plugins
 from openseg.training.validation import Validation
 
 __all__ = ["RunLog"]
@@ -58,7 +60,9 @@ class RunLog:
             with atomic_write(folder / "config.yaml") as temporary:
                 temporary.write_text(yaml.safe_dump(config.dump(), sort_keys=False))
             with (folder / "starts.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"iteration": iteration, "processes": world, **_circumstances()}) + "\n")
+                plugins = {name: folders for name, folders in loaded_plugins() if name in config.plugins}
+                start = {"iteration": iteration, "processes": world, "plugins": plugins, **_circumstances()}
+                file.write(json.dumps(start) + "\n")
             self._lines = (folder / "metrics.jsonl").open("a", encoding="utf-8")
             self._writer = SummaryWriter(str(folder), purge_step=iteration + 1)
         except OSError as error:

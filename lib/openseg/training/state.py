@@ -205,7 +205,8 @@ def read_resumable(latest: Path, config: Config, change: bool = False) -> tuple[
     _compare_values(config, checkpoint)
     # A setting that is younger than the file had its default.
     defaults = Config(name="", data=DataConfig(dataset=config.data.dataset))
-    assumed = {key: value for key, value in _flatten(defaults.dump()).items() if not key.startswith("loss.")}
+    lists = ("loss.", "augment.transforms")
+    assumed = {key: value for key, value in _flatten(defaults.dump()).items() if not key.startswith(lists)}
     before = assumed | _flatten(checkpoint.content["config"])
     now = _flatten(config.dump())
     absent = "(not set)"  # options that another loss or transform has

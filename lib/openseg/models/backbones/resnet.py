@@ -85,9 +85,12 @@ class ResNet(nn.Module):
     ) -> None:
         """
         Raises:
-            ConfigError: ``multi_grid`` has not as many entries as the last stage has blocks.
+            ConfigError: another ``output_stride`` than 8 or 16, or ``multi_grid`` has not as many entries as the last
+                stage has blocks.
         """
         super().__init__()
+        if output_stride not in (8, 16):
+            raise ConfigError(f"output_stride {output_stride}: a ResNet has 8 or 16")
         if multi_grid and len(multi_grid) != spec.blocks[3]:
             raise ConfigError(f"model.multi_grid: there are {spec.blocks[3]} blocks in the last stage, give as many")
         import torchvision  # costs every command more than a second, and only ResNets need it

@@ -173,9 +173,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     content = _read(path)
     if isinstance(content, dict) and content.get("format") == "openseg":
         try:
+            if content.get("version") != _HEADER["version"]:
+                raise CheckpointError(
+                    f"{path}: written by another version of openseg (layout {content.get('version')}, this one reads "
+                    f"{_HEADER['version']})"
+                )
             weights, config = content.pop("weights"), content["config"]
             model, normalization = config["model"], config["normalization"]
-            config.get("test", {}).pop("min_direction_probability", None)  # of versions before offsets knew it
             kept = ["backbone", "output_stride", "multi_grid"]
             kept += ["aux_channels", "aux_kernel"] if "head.aux.0.weight" in weights else []
             settings = {key: model[key] for key in kept if key in model}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -188,6 +189,7 @@ def _of_training(
     from openseg.config import load_config
 
     path = folder / "config.yaml"
+    _load_plugins_of(folder / "starts.jsonl")
     config = load_config(path)
     if not config.predicts_labels:
         raise ConfigError(f"{path}: a training of task {config.task}; report labels that its offsets refined")
@@ -208,6 +210,13 @@ def _of_training(
         split,
         config.metrics,
     )
+
+
+def _load_plugins_of(starts: Path) -> None:
+    """Import the plugins of a training from where it found them."""
+    lines = starts.read_text(encoding="utf-8").splitlines() if starts.is_file() else []
+    for name, folders in (json.loads(lines[-1]).get("plugins", {}) if lines else {}).items():
+        load_plugins([name], [Path(each) for each in folders])
 
 
 def _title(found: _Input, names: list[str]) -> str:
