@@ -110,12 +110,13 @@ def test_a_killed_run_goes_on_where_it_stopped(folders):
         np.testing.assert_array_equal(read_label(out / f"{number}.png"), refine(labels, offsets))
     # Other settings, newer labels and newer offsets are never mixed with what is there.
     for change in ("label", "offset", "scale"):
-        (out / "1.png").write_bytes((out / "2.png").read_bytes())
+        before = (out / "1.png").stat().st_mtime_ns
         if change != "scale":
             os.utime(folders / f"{change}s/1.png", (time.time() + 5, time.time() + 5))
         subprocess.run(
             [*command, "--scale", "2" if change == "scale" else "1"], env=environment, check=True, timeout=300
         )
+        assert (out / "1.png").stat().st_mtime_ns != before
         labels, offsets = read_label(folders / "labels/1.png"), read_offset_map(folders / "offsets/1.png")
         np.testing.assert_array_equal(read_label(out / "1.png"), refine(labels, offsets, 2 if change == "scale" else 1))
 

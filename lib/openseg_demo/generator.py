@@ -10,11 +10,11 @@ from pathlib import Path
 
 from openseg.cli.common import run_command
 from openseg.cli.options import DEBUG, HelpFormatter, add_options
-from openseg.cli.profile import data_root
 from openseg.errors import DataError
 from openseg.io.files import write_json
 from openseg.io.parallel import run_parallel
 from openseg.tools.paths import worker_count
+from openseg.tools.profile import data_root
 
 __all__ = ["demo", "seed"]
 

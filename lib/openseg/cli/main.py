@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from openseg.cli.common import EXIT_FOUND, call, run_command, shown_errors
-from openseg.cli.options import DEBUG, Command, HelpFormatter, add_commands, add_options, flag, option
+from openseg.cli.options import DEBUG, Command, HelpFormatter, add_commands, add_options, flag, option, result_file
 from openseg.cli.prepare import show_targets
 from openseg.cli.segfix import COMMANDS as SEGFIX
 from openseg.errors import ConfigError, DataError
@@ -183,8 +183,12 @@ _AUTO = flag(
 _KEYS = flag("--keys", "a table of every key, its values, default and meaning")
 _SHOW_JSON = flag("--json", "print everything as JSON")
 _JSON, _MARKDOWN, _CSV = (
-    option(f"--{kind} FILE", f"also write {what} here", type=Path)
-    for kind, what in (("json", "everything"), ("markdown", "the tables"), ("csv", "the confusion matrices"))
+    option(f"--{kind} FILE", f"also write {what} here", type=result_file(suffix))
+    for kind, suffix, what in (
+        ("json", ".json", "everything"),
+        ("markdown", ".md", "the tables"),
+        ("csv", ".csv", "the confusion matrices"),
+    )
 )
 _PER_IMAGE = flag("--per-image", "also boundary F-scores averaged over images")
 _SHELL = option("shell", "shell to complete for", choices=("bash", "zsh", "tcsh"))

@@ -7,13 +7,15 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import openseg
+from openseg.io.results import is_result
 
 __all__ = ["DEBUG", "Command", "HelpFormatter", "Option", "add_commands", "add_options", "flag", "option"]
-__all__ += ["options_of"]
+__all__ += ["options_of", "result_file"]
 
 Arguments = argparse.Namespace
 _FLAGS = {
@@ -88,6 +90,18 @@ def option(spec: str, text: str, **settings: Any) -> Option:
 def flag(spec: str, text: str, **settings: Any) -> Option:
     """An option without a value."""
     return option(spec, text, **{"action": "store_true", **settings})
+
+
+def result_file(suffix: str) -> Callable[[str], Path]:
+    """Reads the path of a file to write; one that is there and no such result is refused before any work."""
+
+    def parse(text: str) -> Path:
+        path = Path(text)
+        if path.exists() and (path.suffix.lower() != suffix or not is_result(path)):
+            raise argparse.ArgumentTypeError(f"{path} exists and is no result in {suffix}; choose another name")
+        return path
+
+    return parse
 
 
 DEBUG = flag("--debug", "show the traceback of an error")

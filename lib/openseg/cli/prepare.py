@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from openseg.cli.common import call, run_command
 from openseg.cli.options import DEBUG, HelpFormatter, add_options, flag, option, options_of
-from openseg.cli.profile import data_root
 from openseg.tools.prepare.releases import RELEASES, prepare
 from openseg.tools.prepare.targets import make_segfix_targets
+from openseg.tools.profile import data_root
 
 __all__ = ["prepare_release", "segfix_targets", "show_targets"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from openseg.cli.common import EXIT_FOUND, call, run_command
-from openseg.cli.options import Command, HelpFormatter, add_commands, option
-from openseg.cli.profile import data_root
+from openseg.cli.options import Command, HelpFormatter, add_commands, option, result_file
 from openseg.io.files import write_json
+from openseg.tools.profile import data_root
 from openseg.tools.report.text import refined_text, tune_text
 from openseg.tools.scoring import first_of
 
@@ -102,7 +102,7 @@ def _tune(arguments: argparse.Namespace) -> None:
         write_json(arguments.json, result.as_dict())
 
 
-_JSON = option("--json FILE", "also write the table here", type=Path)
+_JSON = option("--json FILE", "also write the table here", type=result_file(".json"))
 _DATA_ROOT = option("--data-root DIR", "default: DATA_ROOT of config.profile")
 COMMANDS = (
     Command("refine", _refine, _REFINE, "refine", "data_root", (_DATA_ROOT,)),

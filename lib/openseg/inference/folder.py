@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from openseg.inference.predictor import Predictor
 from openseg.inference.runner import run_over_images
 from openseg.io.files import atomic_write
 from openseg.io.images import read_image, write_image, write_label
-from openseg.io.results import RECORD, OnConflict, ResultFolder
+from openseg.io.results import RECORD, Journal, OnConflict, ResultFolder
 
 __all__ = ["KINDS", "Outputs", "model_settings", "predict_images", "result_settings"]
 
@@ -64,7 +65,8 @@ class Outputs:
 
     def is_done(self, claimed: ResultFolder, name: str, image: Path) -> bool:
         """Whether an image has all its files, none older than itself; the label is written last."""
-        return all(claimed.is_done(self.path(kind, name), image, kind=kind) for kind in ("label", *self.kinds))
+        done = [claimed.is_done(self.path(kind, name), image, kind=kind) for kind in ("label", *self.kinds)]
+        return all(done)  # after all were looked at, for files of others
 
 
 @torch.inference_mode()
@@ -91,20 +93,33 @@ def predict_images(
     if "logits" in outputs.kinds and config.test.average == "probabilities":
         raise ConfigError("with test.average=probabilities there are no logits to write; write probabilities")
     made_by = {**made_by, **result_settings(predictor)}
-    todo = group.broadcast(_claim(outputs, made_by, images) if group.first else None)
+    with outputs.claim(made_by) if group.first else contextlib.nullcontext() as claimed:
+        todo = group.broadcast(None if claimed is None else _remaining(outputs, claimed, images))
+        _predict(predictor, {name: images[name] for name in todo}, outputs, group, broken)
+
+
+def _predict(
+    predictor: Predictor,
+    images: Mapping[str, Path],
+    outputs: Outputs,
+    group: Group,
+    broken: list[OpensegError] | None,
+) -> None:
+    config, journal = predictor.config, Journal(outputs.folder)
     names = {path: name for name, path in images.items()}
 
     def compute(item: dict[str, Any]) -> np.ndarray:
         labels, rows = predictor.predict(item["image"], tuple(item["size"]))  # older pinning makes it a list
-        for kind in {"logits", "probabilities"} & set(outputs.kinds):
-            _write_rows(outputs.path(kind, names[item["path"]]), rows, kind, config)
+        with journal.writing(item["path"]):
+            for kind in {"logits", "probabilities"} & set(outputs.kinds):
+                _write_rows(outputs.path(kind, names[item["path"]]), rows, kind, config)
         return labels
 
     def write(item: dict[str, Any], labels: np.ndarray) -> None:
-        _write_prediction(outputs, names[item["path"]], labels, item, config.dataset_info)
+        with journal.writing(item["path"]):
+            _write_prediction(outputs, names[item["path"]], labels, item, config.dataset_info)
 
-    paths = [images[name] for name in todo]
-    run_over_images(config, paths, compute, write, "predict", predictor.device, group, broken)
+    run_over_images(config, [*images.values()], compute, write, "predict", predictor.device, group, broken)
 
 
 def result_settings(predictor: Predictor) -> dict[str, Any]:
@@ -125,19 +140,20 @@ def model_settings(config: Config) -> dict[str, Any]:
     return config.model.model_dump(mode="json", exclude={"pretrained"})
 
 
-def _claim(outputs: Outputs, made_by: dict[str, Any], images: Mapping[str, Path]) -> list[str]:
+def _remaining(outputs: Outputs, claimed: ResultFolder, images: Mapping[str, Path]) -> list[str]:
     """Names of the images that are still to do."""
-    claimed = outputs.claim(made_by)
     todo = [name for name, path in images.items() if not outputs.is_done(claimed, name, path)]
+    claimed.start()
     claimed.tell_kept(len(images) - len(todo), len(images))
     wanted = {f"{name}{KINDS['label']}" for name in images}
     left = sorted(claimed.kept["label"] - wanted)
     if left:
         logger.warning("%s holds %d files of other images, such as %s", outputs.folder / "label", len(left), left[0])
     if todo and claimed.was_ours:  # scores of earlier results
-        page = [outputs.report / "index.html"] if (outputs.report / RECORD).exists() else []
-        for path in (*outputs.scores.values(), *page):
-            path.unlink(missing_ok=True)
+        for path in outputs.scores.values():
+            claimed.remove(path)
+        if (outputs.report / RECORD).exists():
+            (outputs.report / "index.html").unlink(missing_ok=True)
     return todo
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from openseg.inference import predict_boundary
 from openseg.inference.folder import model_settings
 from openseg.inference.predictor import load_for_inference
 from openseg.inference.runner import run_over_images
-from openseg.io.results import ResultFolder
+from openseg.io.results import Journal, OnConflict, ResultFolder
 from openseg.segfix import OFFSET_SUFFIXES, OffsetMap, write_offsets
 
 __all__ = ["FORMATS", "SegFixPredictor", "write_offset_files"]
@@ -92,18 +93,23 @@ def write_offset_files(
     """
     suffix, dtype = FORMATS[kind]
     files = {path: out_dir / f"{path.stem}{suffix}" for path in images}
-    todo = None
-    if group.first:
-        made_by = {"what": "offsets", **made_by, **predictor.settings, "format": kind}
-        claimed = ResultFolder(out_dir, made_by, OFFSET_SUFFIXES, on_conflict="overwrite" if overwrite else "replace")
-        todo = [path for path, target in files.items() if not claimed.is_done(target, path)]
-        claimed.tell_kept(len(images) - len(todo), len(images))
-    todo = group.broadcast(todo)
+    made_by = {"what": "offsets", **made_by, **predictor.settings, "format": kind}
+    on_conflict: OnConflict = "overwrite" if overwrite else "replace"
+    journal = Journal(out_dir)
 
     def compute(item: dict[str, Any]) -> OffsetMap:
         return predictor.predict(item["image"])
 
     def write(item: dict[str, Any], offsets: OffsetMap) -> None:
-        write_offsets(files[item["path"]], offsets, dtype)
+        with journal.writing(item["path"]):
+            write_offsets(files[item["path"]], offsets, dtype)
 
-    run_over_images(predictor.config, todo, compute, write, "offsets", predictor.device, group, broken)
+    folder = ResultFolder(out_dir, made_by, OFFSET_SUFFIXES, on_conflict=on_conflict) if group.first else None
+    with folder or contextlib.nullcontext():
+        todo = None
+        if folder is not None:
+            todo = [path for path, target in files.items() if not folder.is_done(target, path)]
+            folder.start()
+            folder.tell_kept(len(images) - len(todo), len(images))
+        todo = group.broadcast(todo)
+        run_over_images(predictor.config, todo, compute, write, "offsets", predictor.device, group, broken)

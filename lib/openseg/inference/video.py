@@ -48,14 +48,19 @@ def predict_video(predictor: Predictor, source: Path, outputs: Outputs, made_by:
     status = source.stat()
     made_by = {"what": "predictions", **made_by, **result_settings(predictor)}
     made_by |= {"bytes": status.st_size, "changed": status.st_mtime}
-    kept = ResultFolder(outputs.folder, made_by, (".png", ".mp4"), ("label", ""), outputs.on_conflict).kept["label"]
     info = predictor.config.dataset_info
     number = -1
     with contextlib.closing(_Frames(source)) as frames, contextlib.ExitStack() as stack:
+        folder = ResultFolder(outputs.folder, made_by, (".png", ".mp4"), ("label", ""), outputs.on_conflict)
+        stack.enter_context(folder)
+        stack.enter_context(folder.journal.writing(source))
+        for kind in kinds:
+            folder.is_done(outputs.folder / f"{kind}.mp4", source)  # or something else stands there
+        folder.start()
         writers = {kind: stack.enter_context(_video(outputs.folder / f"{kind}.mp4", frames)) for kind in kinds}
         for number, image in enumerate(progress(frames, frames.count, "predict")):
             label = outputs.path("label", f"{number:06}")
-            if label.name in kept:
+            if folder.is_done(label, source, kind="label"):
                 labels = info.encode(read_label(label), label)
             else:
                 labels = predictor(image).labels

@@ -14,7 +14,8 @@ import logging
 import math
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "LABEL_SUFFIXES",
     "atomic_write",
+    "before_replace",
     "file_hash",
     "is_older",
     "list_files",
@@ -36,6 +38,19 @@ logger = logging.getLogger("openseg")
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
+
+
+_BEFORE_REPLACE: ContextVar[Callable[[Path, Path], None] | None] = ContextVar("before_replace", default=None)
+
+
+@contextlib.contextmanager
+def before_replace(function: Callable[[Path, Path], None]) -> Iterator[None]:
+    """In this thread, ``function(path, temporary)`` is called before each ``atomic_write`` puts a file in its place."""
+    token = _BEFORE_REPLACE.set(function)
+    try:
+        yield
+    finally:
+        _BEFORE_REPLACE.reset(token)
 
 
 @contextlib.contextmanager
@@ -56,6 +71,9 @@ def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[Path
         if durable:
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
+        function = _BEFORE_REPLACE.get()
+        if function is not None:
+            function(path, temporary)
         os.replace(temporary, path)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

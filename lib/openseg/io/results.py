@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from openseg.errors import DataError
-from openseg.io.files import is_older, list_files, write_json
+from openseg.io.files import before_replace, list_files, write_json
 
-__all__ = ["RECORD", "OnConflict", "ResultFolder", "list_given"]
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["RECORD", "Journal", "OnConflict", "ResultFolder", "is_result", "list_given"]
 
 logger = logging.getLogger("openseg")
 
@@ -23,16 +29,58 @@ OnConflict = Literal["replace", "refuse", "overwrite"]
 _UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.part(\.\w+)?$")  # of atomic_write
 
 
+class Journal:
+    """What was written into a ``ResultFolder``: size and time of each file and of what it was made of, a line a file.
+
+    Any process and thread may add lines. A line is added before its file is in place, so that after a crash at any
+    moment every file of ours has one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / ".written.jsonl"
+
+    @contextlib.contextmanager
+    def writing(self, *sources: Path) -> Iterator[None]:
+        """Note the files that are written in here, in this thread; they are made of ``sources``."""
+        stamps = [_stamp(each) for each in sources]
+
+        def note(path: Path, temporary: Path) -> None:
+            name = path.relative_to(self.folder).as_posix()
+            line = json.dumps([name, _stamp(temporary), stamps]) + "\n"
+            place = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            try:
+                os.write(place, line.encode())  # at once: lines of others stay whole
+            finally:
+                os.close(place)
+
+        with before_replace(note):
+            yield
+
+    def read(self) -> dict[str, list[tuple[Any, Any]]]:
+        """(stamp, stamps of the sources) by name, the newest last; a line that a crash cut off is none."""
+        found: dict[str, list[tuple[Any, Any]]] = {}
+        if self.path.is_file():
+            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError):
+                    name, stamp, sources = json.loads(line)
+                    found.setdefault(name, []).append((stamp, sources))
+        return found
+
+
 class ResultFolder:
     """The place of the results of one command, which a later call with the same settings completes.
 
     ``made_by`` is whatever decides the results (settings, a checkpoint's hash); it stands in ``made_by.json`` in the
-    folder. Files that an interrupted call with the same one left are kept. What a killed call had not finished is
-    removed.
+    folder, and the files that were written in a ``Journal``. Files that an interrupted call with the same ``made_by``
+    left are kept. Only files that the journal has, unchanged since, are ever removed or replaced; nothing is before
+    ``start``, which follows ``is_done`` of every file to come. Until the end of a ``with`` block no other process can
+    claim the folder.
 
     Attributes:
         kept: existing results that are skipped, by kind, relative to the kind's folder.
         was_ours: whether an earlier call made this folder.
+        journal: notes what is written.
     """
 
     def __init__(
@@ -52,46 +100,134 @@ class ResultFolder:
                 the two never mix; ``refuse`` raises. ``overwrite`` removes those of the same one too.
 
         Raises:
-            DataError: the folder holds files with one of ``suffixes`` that no such call wrote, or one with another
-                ``made_by`` that is to be refused.
+            DataError: the folder holds files with one of ``suffixes`` but no such call made it, one with another
+                ``made_by`` is to be refused, or another process is writing there.
         """
         self.folder = Path(folder)
-        record = self.folder / RECORD
-        self.was_ours = record.exists()
+        self._lock = _locked(self.folder)
+        try:
+            self._claim(made_by, suffixes, kinds, on_conflict)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __enter__(self) -> ResultFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let others claim the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _claim(
+        self, made_by: dict[str, Any], suffixes: tuple[str, ...], kinds: Sequence[str], on_conflict: OnConflict
+    ) -> None:
+        folder = self.folder
+        before = _read_json(self.folder / RECORD)
+        self.was_ours = isinstance(before, dict)
         made_by = json.loads(json.dumps(made_by))
+        self.journal = Journal(self.folder)
+        self._written = self.journal.read() if self.was_ours else {}
         existing, unfinished = _made_files(self.folder, suffixes, kinds)
-        before = _read_json(record) if self.was_ours else None
-        other = isinstance(before, dict) and before.get("what") != made_by.get("what")
+        other = self.was_ours and before.get("what") != made_by.get("what")
         if other or (any(existing.values()) and not self.was_ours):
             raise DataError(
                 f"{folder}: holds files that this command did not write; choose another folder or move them away"
             )
-        if any(existing.values()) and before != made_by and on_conflict == "refuse":
+        ours = {kind: {n for n in names if self._entry(self.folder / kind / n)} for kind, names in existing.items()}
+        self._foreign = {kind: existing[kind] - ours[kind] for kind in existing}
+        if any(ours.values()) and before != made_by and on_conflict == "refuse":
             raise DataError(
                 f"{folder}: holds results of other inputs, settings or weights; choose another folder, or --overwrite"
             )
-        for path in unfinished:
+        replaced = before != made_by or on_conflict == "overwrite"
+        self._replaced = [self.folder / kind / name for kind in ours for name in ours[kind]] if replaced else []
+        self._unfinished, self._made_by = unfinished, made_by
+        self.kept = {kind: set() for kind in kinds} if replaced else ours
+
+    def start(self) -> None:
+        """Remove what is replaced, and record what is made from here on; before, nothing is changed."""
+        if self._replaced:
+            logger.info("%s: existing results are replaced", self.folder)
+        for path in (*self._replaced, *self._unfinished):
             path.unlink(missing_ok=True)
-        if before != made_by or on_conflict == "overwrite":
-            if any(existing.values()):
-                logger.info("%s: existing results are replaced", folder)
-            for kind, names in existing.items():
-                for name in names:
-                    (self.folder / kind / name).unlink()
-            existing = {kind: set() for kind in kinds}
-        write_json(record, made_by)
-        self.kept = existing
+        write_json(self.folder / RECORD, self._made_by)
 
     def is_done(self, path: Path, *sources: Path, kind: str = "") -> bool:
-        """Whether ``path`` is kept and no older than what it is made of."""
+        """Whether ``path`` is kept and made of ``sources`` as they are.
+
+        Raises:
+            DataError: something else stands there.
+        """
         name = path.relative_to(self.folder / kind).as_posix()
-        return name in self.kept[kind] and not any(is_older(path, source) for source in sources)
+        if name in self._foreign[kind]:
+            raise DataError(
+                f"{path}: not written by this command, or changed since; move it away, or use another folder"
+            )
+        entry = self._entry(path) if name in self.kept[kind] else None
+        return entry is not None and entry[1] == [_stamp(source) for source in sources]
+
+    def remove(self, path: Path) -> None:
+        """Remove a file that was written here and is unchanged."""
+        if self._entry(path):
+            path.unlink(missing_ok=True)
+
+    def _entry(self, path: Path) -> tuple[Any, Any] | None:
+        """What the journal has of a file as it is."""
+        entries = self._written.get(path.relative_to(self.folder).as_posix(), ())
+        stamp = _stamp(path) if entries and path.is_file() else None
+        return next((each for each in reversed(entries) if each[0] == stamp), None)
 
     @staticmethod
     def tell_kept(kept: int, total: int) -> None:
         """Log how many results exist already."""
         if kept:
             logger.info("%d of %d already exist and are skipped; --overwrite makes them again", kept, total)
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size and time of a file, by which a change is noticed."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _locked(folder: Path) -> int | None:
+    """The open folder, locked until it is closed or the process ends; None where there are no locks.
+
+    Raises:
+        DataError: another process holds it.
+    """
+    if fcntl is None:
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        place = os.open(folder, os.O_RDONLY)
+    except OSError:  # which the first write explains
+        return None
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(place)
+        raise DataError(f"{folder}: another command is writing there; wait for it, or choose another folder") from None
+    except OSError:  # no locks on this file system
+        os.close(place)
+        return None
+    return place
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file may be scores or figures of a command: JSON that is an object, tables, or empty."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+    if path.suffix.lower() != ".json" or not text.strip():
+        return True
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def list_given(folder: str | os.PathLike[str], suffixes: tuple[str, ...]) -> list[Path]:
@@ -127,13 +263,18 @@ def _made_files(
             if path.name.startswith("."):
                 if _UNFINISHED.search(path.name) and path.is_file():
                     unfinished.append(path)
-            elif kind in existing and path.suffix.lower() in suffixes:
+            elif kind in existing and path.suffix.lower() in suffixes and _has_content(path):
                 existing[kind].add(path.relative_to(base).as_posix())
     return existing, unfinished
+
+
+def _has_content(path: Path) -> bool:
+    """An empty file is what a loss of power leaves of one that was written."""
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (OSError, ValueError):
         return None

@@ -21,7 +21,7 @@ from openseg.inference.predictor import Predictor
 from openseg.inference.video import VIDEO_SUFFIXES, predict_video
 from openseg.io.files import IMAGE_SUFFIXES, file_hash, list_files
 from openseg.io.progress import show_progress
-from openseg.io.results import RECORD, OnConflict
+from openseg.io.results import RECORD, Journal, OnConflict
 from openseg.metrics import LabelScores
 from openseg.tools.common import as_config, checkpoint_of
 from openseg.tools.evaluate import instance_maps
@@ -303,7 +303,8 @@ def _scored(config: Config, outputs: Outputs, pairs: list[Pair], wants_report: b
     report = Report(samples, [config.name], config.data.dataset, workers=worker_count(None), metrics=config.metrics)
     scores = report.score(maps)
     files = outputs.scores
-    write_score_files(scores, files["json"], files["markdown"], files["confusion"])
+    with Journal(outputs.folder).writing():
+        write_score_files(scores, files["json"], files["markdown"], files["confusion"])
     page = write_beside(report, outputs.report, config.name) if wants_report else None
     kinds = ("label", *outputs.kinds)
     return PredictionResult(outputs.folder, kinds, len(pairs), [], scores[config.name], files, page)

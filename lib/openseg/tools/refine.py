@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from openseg.datasets.registry import get_dataset_info
 from openseg.datasets.splits import SplitPaths, list_images, match_labels, split_paths
@@ -16,15 +17,19 @@ from openseg.io.files import atomic_write, file_hash, list_files
 from openseg.io.matching import index_files, match_files, sample_key
 from openseg.io.parallel import map_parallel
 from openseg.io.progress import show_progress
-from openseg.io.results import ResultFolder, list_given
+from openseg.io.results import Journal, ResultFolder, list_given
 from openseg.metrics import METRICS, LabelScores
 from openseg.plugins import load_plugins
 from openseg.segfix import OffsetMap
 from openseg.segfix.offset_files import OffsetFile, list_offsets
 from openseg.tools.offset_source import find_offsets, require_split
 from openseg.tools.paths import PathLike, existing_dir, worker_count
-from openseg.tools.refining import RefineSettings, refine_file, refine_label
+from openseg.tools.refining import RefineSettings, refine_file, refine_label, sources_of
 from openseg.tools.scoring import first_of
+
+if TYPE_CHECKING:
+    from openseg.config import Config
+    from openseg.inference.offsets import SegFixPredictor
 
 __all__ = ["Refinement", "list_labels", "refine", "remaining", "require_matches", "write_left_out"]
 
@@ -210,23 +215,19 @@ def require_matches(missing: Sequence[str], total: int, what: str, fail_fast: bo
     return problems
 
 
+@contextlib.contextmanager
 def remaining(
     files: Sequence[tuple[Path, OffsetFile, Path]],
     out: Path,
     made_by: dict[str, Any],
     overwrite: bool,
     suffixes: tuple[str, ...],
-) -> list[tuple[Path, OffsetFile, Path]]:
-    """What is still to do of (source, offset, output); see ``ResultFolder``."""
-    folder = ResultFolder(out, made_by, suffixes, (".",), "overwrite" if overwrite else "replace")
-
-    def is_done(source: Path, offset: OffsetFile, target: Path) -> bool:
-        offset_file = offset if isinstance(offset, Path) else offset.archive
-        return folder.is_done(target, source, offset_file, kind=".")
-
-    todo = [each for each in files if not is_done(*each)]
-    folder.tell_kept(len(files) - len(todo), len(files))
-    return todo
+) -> Iterator[tuple[ResultFolder, list[tuple[Path, OffsetFile, Path]]]]:
+    """The claimed folder, and what is still to do of (source, offset, output); see ``ResultFolder``."""
+    with ResultFolder(out, made_by, suffixes, (".",), "overwrite" if overwrite else "replace") as folder:
+        todo = [each for each in files if not folder.is_done(each[2], *sources_of(each), kind=".")]
+        folder.tell_kept(len(files) - len(todo), len(files))
+        yield folder, todo
 
 
 def _refine_by_files(job: _Job, place: Path) -> list[str]:
@@ -237,9 +238,10 @@ def _refine_by_files(job: _Job, place: Path) -> list[str]:
     problems = require_matches(missing, len(job.labels), f"offset in {place}; predict it", job.fail_fast)
     work = [(job.source / name, offsets[offset], job.out / name) for name, offset in matches.items()]
     made_by = {"what": "refined labels", "labels": str(job.source.resolve()), "offsets": str(place.resolve())}
-    todo = remaining(work, job.out, made_by | job.how.settings, job.overwrite, _LABELS)
-    refine_one = partial(refine_file, how=job.how, fail_fast=job.fail_fast)
-    return problems + [each for each in map_parallel(refine_one, todo, "segfix", job.workers) if each]
+    with remaining(work, job.out, made_by | job.how.settings, job.overwrite, _LABELS) as (claimed, todo):
+        claimed.start()
+        refine_one = partial(refine_file, how=job.how, journal=claimed.journal, fail_fast=job.fail_fast)
+        return problems + [each for each in map_parallel(refine_one, todo, "segfix", job.workers) if each]
 
 
 def _refine_by_network(
@@ -247,9 +249,7 @@ def _refine_by_network(
 ) -> list[str]:
     """Refine with offsets that are predicted on the way; returns what was left out."""
     from openseg.config import load_config
-    from openseg.distributed import Group
     from openseg.inference.offsets import SegFixPredictor
-    from openseg.inference.runner import run_over_images
     from openseg.models.checkpoint.io import read_checkpoint
     from openseg.tools.convert import recognize
 
@@ -268,7 +268,25 @@ def _refine_by_network(
     ]
     made_by = {"what": "refined labels", "labels": str(job.source.resolve()), "images": str(folder.resolve())}
     made_by |= {"checkpoint": file_hash(checkpoint), **predictor.settings, **job.how.settings}
-    todo = remaining(work, job.out, made_by, job.overwrite, _LABELS)
+    with remaining(work, job.out, made_by, job.overwrite, _LABELS) as (claimed, todo):
+        claimed.start()
+        problems += _refine_todo(job, predictor, config, claimed.journal, todo, folder)
+    return problems
+
+
+def _refine_todo(
+    job: _Job,
+    predictor: SegFixPredictor,
+    config: Config,
+    journal: Journal,
+    todo: list[tuple[Path, OffsetFile, Path]],
+    folder: Path,
+) -> list[str]:
+    """Predict offsets and refine; returns what was left out."""
+    from openseg.distributed import Group
+    from openseg.inference.runner import run_over_images
+
+    problems: list[str] = []
     jobs = {Path(str(image)): (label, target) for label, image, target in todo}
     if len(jobs) < len(todo):
         raise DataError(f"{folder}: an image belongs to two labels; give every label an image of its own name")
@@ -280,7 +298,8 @@ def _refine_by_network(
     def write(item: dict[str, Any], offsets: OffsetMap) -> None:
         label, target = jobs[item["path"]]
         try:
-            refine_label(label, offsets, target, job.how, str(item["path"]))
+            with journal.writing(label, item["path"]):
+                refine_label(label, offsets, target, job.how, str(item["path"]))
         except DataError as error:
             if job.fail_fast:
                 raise

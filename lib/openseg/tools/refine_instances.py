@@ -12,11 +12,12 @@ import numpy as np
 from openseg.datasets.registry import get_dataset_info
 from openseg.datasets.splits import split_paths
 from openseg.errors import ConfigError, DataError
-from openseg.io.files import LABEL_SUFFIXES, atomic_write, is_older, list_files
+from openseg.io.files import LABEL_SUFFIXES, atomic_write, list_files
 from openseg.io.images import read_label, require_same_size, write_label
 from openseg.io.matching import index_files, match_files, sample_key
 from openseg.io.parallel import map_parallel
 from openseg.io.progress import show_progress
+from openseg.io.results import Journal, ResultFolder
 from openseg.metrics import InstanceScores
 from openseg.segfix import read_offset_map
 from openseg.segfix.offset_files import OffsetFile, list_offsets
@@ -24,7 +25,7 @@ from openseg.tools.offset_source import find_offsets, require_split
 from openseg.tools.paths import PathLike, existing_dir, worker_count
 from openseg.tools.refine import Refinement, logger, remaining, require_matches, write_left_out
 from openseg.tools.refine_coco import refine_coco
-from openseg.tools.refining import RefineSettings
+from openseg.tools.refining import RefineSettings, sources_of
 from openseg.tools.report.tables import write_score_files
 from openseg.tools.scoring import list_instances, score_instances
 
@@ -135,10 +136,12 @@ def _refine(
     problems = require_matches(missing, len(lists), f"offset in {place}; predict it", fail_fast)
     work = [(source / names[name], offsets[found], out / names[name]) for name, found in matches.items()]
     made_by = {"what": "refined instances", "masks": str(source), "offsets": str(place.resolve())}
-    todo = set(remaining(work, out, made_by | how.settings, overwrite, (".png", ".txt")))
-    jobs = [job for job in work if job in todo or not _masks_are_done(job[0], source, out)]
-    refined = partial(_refine_image, source=source, out=out, how=how, fail_fast=fail_fast)
-    return problems + [each for each in map_parallel(refined, jobs, "segfix", workers) if each]
+    with remaining(work, out, made_by | how.settings, overwrite, (".png", ".txt")) as (claimed, todo):
+        listed = set(todo)
+        jobs = [job for job in work if not _masks_are_done(job, source, out, claimed) or job in listed]
+        claimed.start()
+        refined = partial(_refine_image, source=source, out=out, how=how, journal=claimed.journal, fail_fast=fail_fast)
+        return problems + [each for each in map_parallel(refined, jobs, "segfix", workers) if each]
 
 
 def _masks(listed: Path, source: Path) -> dict[Path, Path]:
@@ -156,20 +159,26 @@ def _masks(listed: Path, source: Path) -> dict[Path, Path]:
     return masks
 
 
-def _masks_are_done(listed: Path, source: Path, out: Path) -> bool:
-    """Whether all masks of a list have a refined one that is no older."""
+def _masks_are_done(files: tuple[Path, OffsetFile, Path], source: Path, out: Path, claimed: ResultFolder) -> bool:
+    """Whether all masks of a list have a refined one that was made of them as they are."""
     try:
-        masks = _masks(listed, source)
+        masks = _masks(files[0], source)
     except DataError:
         return False
-    return all(
-        path.is_file() and (out / inside).is_file() and not is_older(out / inside, path)
-        for path, inside in masks.items()
-    )
+    if not all(path.is_file() for path in masks):
+        return False
+    offset = sources_of(files)[1]
+    done = [claimed.is_done(out / inside, path, offset, kind=".") for path, inside in masks.items()]
+    return all(done)  # after all were looked at, for files of others
 
 
 def _refine_image(
-    files: tuple[Path, OffsetFile, Path], source: Path, out: Path, how: RefineSettings, fail_fast: bool
+    files: tuple[Path, OffsetFile, Path],
+    source: Path,
+    out: Path,
+    how: RefineSettings,
+    journal: Journal,
+    fail_fast: bool,
 ) -> str | None:
     """Refine the masks of one image, its list being written last; returns what is wrong, or None."""
     listed, offset, target = files
@@ -178,8 +187,9 @@ def _refine_image(
         for path, inside in masks.items():
             mask = read_label(path) > 0
             require_same_size(path, mask.shape, offset, offsets.shape)
-            write_label(out / inside, how.mask(mask, offsets).astype(np.uint8) * np.uint8(255))
-        with atomic_write(target, durable=False) as temporary:
+            with journal.writing(path, sources_of(files)[1]):
+                write_label(out / inside, how.mask(mask, offsets).astype(np.uint8) * np.uint8(255))
+        with journal.writing(*sources_of(files)), atomic_write(target, durable=False) as temporary:
             temporary.write_bytes(listed.read_bytes())
     except DataError as error:
         if fail_fast:

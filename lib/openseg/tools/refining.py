@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from openseg.io.images import (
     write_image,
     write_label,
 )
+from openseg.io.results import Journal
 from openseg.labels import IGNORE_INDEX
 from openseg.segfix import OffsetMap, read_offset_map, refine, refine_mask
 from openseg.segfix.offset_files import OffsetFile
 
-__all__ = ["RefineSettings", "refine_file", "refine_label"]
+__all__ = ["RefineSettings", "refine_file", "refine_label", "sources_of"]
 
 _PIXELS_A_STEP = 512
 _MOST_PIXELS = 1000
@@ -75,7 +77,15 @@ class RefineSettings:
         return max(round(min(size) / _PIXELS_A_STEP), 1) if self.scale is None else self.scale
 
 
-def refine_file(files: tuple[Path, OffsetFile, Path], how: RefineSettings, fail_fast: bool = False) -> str | None:
+def sources_of(files: tuple[Path, OffsetFile, Path]) -> tuple[Path, Path]:
+    """The files on disk that a refined one is made of."""
+    label, offset, _ = files
+    return label, offset if isinstance(offset, Path) else offset.archive
+
+
+def refine_file(
+    files: tuple[Path, OffsetFile, Path], how: RefineSettings, journal: Journal | None = None, fail_fast: bool = False
+) -> str | None:
     """Refine one label file: ``files`` are label, offset and output. Returns what is wrong with them, or None.
 
     Raises:
@@ -84,7 +94,8 @@ def refine_file(files: tuple[Path, OffsetFile, Path], how: RefineSettings, fail_
     """
     label, offset, out = files
     try:
-        refine_label(label, read_offset_map(offset), out, how, str(offset))
+        with journal.writing(*sources_of(files)) if journal else contextlib.nullcontext():
+            refine_label(label, read_offset_map(offset), out, how, str(offset))
     except DataError as error:
         if fail_fast:
             raise

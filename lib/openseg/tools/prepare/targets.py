@@ -15,7 +15,7 @@ from openseg.io.files import list_files
 from openseg.io.images import read_label
 from openseg.io.parallel import run_parallel
 from openseg.io.progress import show_progress
-from openseg.io.results import ResultFolder
+from openseg.io.results import Journal, ResultFolder
 from openseg.segfix.target_files import TARGET_SUFFIXES, write_targets
 from openseg.segfix.targets import Rule, make_instance_targets, make_targets
 from openseg.tools.paths import PathLike, existing_dir, worker_count
@@ -88,10 +88,10 @@ def make_segfix_targets(
             made_by["rule"] = rule
         if dataset not in DATASET_NAMES:
             made_by["ids"] = info.fingerprint
-        folder = ResultFolder(out, made_by, TARGET_SUFFIXES)
         jobs = [(path, out / f"{stem}{suffix}") for stem, path in maps.items()]
-        todo = [(path, target) for path, target in jobs if not folder.is_done(target, path)]
-        with show_progress(progress):
+        with ResultFolder(out, made_by, TARGET_SUFFIXES) as folder, show_progress(progress):
+            todo = [(path, target) for path, target in jobs if not folder.is_done(target, path)]
+            folder.start()
             work = functools.partial(_write_targets, dataset, kind, rule)
             run_parallel(work, todo, f"SegFix {split}", worker_count(workers))
         made.append(MadeTargets(split, out, len(todo), len(maps)))
@@ -118,8 +118,9 @@ def _suffix(out: Path, wanted: str | None) -> str:
 def _write_targets(dataset: str, kind: str, rule: Rule, job: tuple[Path, Path]) -> None:
     path, target = job
     info = get_dataset_info(dataset)
-    if kind == "instance":
-        targets = make_instance_targets(info.merge_instances(read_label(path)), info.ids, rule)
-    else:
-        targets = make_targets(info.read_truth(path), rule)
-    write_targets(target, targets)
+    with Journal(target.parent).writing(path):
+        if kind == "instance":
+            targets = make_instance_targets(info.merge_instances(read_label(path)), info.ids, rule)
+        else:
+            targets = make_targets(info.read_truth(path), rule)
+        write_targets(target, targets)

@@ -124,12 +124,23 @@ class Report:
         Raises:
             DataError: an image cannot be read, or ``out`` holds files that no report wrote.
         """
-        info = get_dataset_info(self.dataset)
         shown = _choose(self._values, limit)
-        _claim(out)
-        write = partial(write_sample, out=out, dataset=self.dataset, train_ids=self.train_ids)
-        work = [(number, self.samples[index]) for number, index in enumerate(shown)]
-        sizes = [*map_parallel(write, work, "report", self.workers)]
+        with _claim(out, len(shown)) as folder:
+            write = partial(write_sample, out=out, dataset=self.dataset, train_ids=self.train_ids)
+            work = [(number, self.samples[index]) for number, index in enumerate(shown)]
+            sizes = [*map_parallel(write, work, "report", self.workers)]
+            with folder.journal.writing():
+                self._write_page(out, title, curves, shown, sizes)
+
+    def _write_page(
+        self,
+        out: Path,
+        title: str,
+        curves: Sequence[Mapping[str, Any]],
+        shown: Sequence[int],
+        sizes: Sequence[tuple[int, int]],
+    ) -> None:
+        info = get_dataset_info(self.dataset)
         content = {
             "title": _readable(title),
             "dataset": info.name,
@@ -154,17 +165,22 @@ def _readable(name: str) -> str:
     return name.encode("utf-8", "replace").decode()
 
 
-def _claim(out: Path) -> None:
+def _claim(out: Path, count: int) -> ResultFolder:
     """Make ``out`` the place of a page, without the one that was there; nobody else's files are touched.
 
     Raises:
-        DataError: something else has made the folder, or it holds an ``index.html`` of another kind.
+        DataError: something else has made the folder, or it holds files of others under the names of the page's.
     """
-    ours = (out / RECORD).exists()
-    if (out / PAGE).exists() and not ours:
+    if (out / PAGE).exists() and not (out / RECORD).exists():
         raise DataError(f"{out / PAGE}: no page of this program; choose another folder, or move it away")
-    ResultFolder(out, {"what": "report"}, (".js", ".jpg"), ("samples", "thumbs"), "overwrite")
-    (out / PAGE).unlink(missing_ok=True)
+    folder = ResultFolder(out, {"what": "report"}, (".js", ".jpg", ".html"), ("samples", "thumbs", ""), "overwrite")
+    folder.is_done(out / PAGE)
+    for number in range(count):
+        folder.is_done(out / "samples" / f"{number}.js", kind="samples")
+        for suffix in ("", "_safe"):
+            folder.is_done(out / "thumbs" / f"{number}{suffix}.jpg", kind="thumbs")
+    folder.start()
+    return folder
 
 
 def _values_of(scores: LabelScores) -> list[float]:

@@ -16,9 +16,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from openseg.datasets.info import DatasetInfo
 from openseg.datasets.registry import get_dataset_info
 from openseg.io.files import atomic_write
 from openseg.io.images import read_image, require_same_size
+from openseg.io.results import Journal
 from openseg.tools.scoring import read_prediction
 
 __all__ = ["Sample", "safe_colors", "write_sample"]
@@ -82,8 +84,15 @@ def write_sample(work: tuple[int, Sample], out: Path, dataset: str, train_ids: b
         "truth": None if sample.truth is None else _data_url(".png", _shrink(maps[0], _LABEL_SIDE)),
         "labels": [_data_url(".png", _shrink(each, _LABEL_SIDE)) for each in maps[sample.truth is not None :]],
     }
-    with atomic_write(out / "samples" / f"{number}.js", durable=False) as temporary:
-        temporary.write_text(f"openseg.sample({number}, {json.dumps(content)});\n", encoding="ascii")
+    with Journal(out).writing():
+        with atomic_write(out / "samples" / f"{number}.js", durable=False) as temporary:
+            temporary.write_text(f"openseg.sample({number}, {json.dumps(content)});\n", encoding="ascii")
+        return _write_thumbs(out, number, image, maps, info)
+
+
+def _write_thumbs(
+    out: Path, number: int, image: np.ndarray | None, maps: list[np.ndarray], info: DatasetInfo
+) -> tuple[int, int]:
     for suffix, colors in (("", info.colors), ("_safe", safe_colors(info.num_classes))):
         table = np.zeros((256, 3), np.uint8)
         table[: info.num_classes] = colors
