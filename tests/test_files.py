@@ -89,3 +89,13 @@ def test_folders_without_images_are_named(tmp_path):
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(DataError, match=str(folder)):
             list_files(folder)
+
+
+@pytest.mark.parametrize("read", [read_image, read_label])
+def test_no_foreign_program_reads_an_image(read, tmp_path, monkeypatch):
+    """Pillow would start Ghostscript for PostScript, whatever the file's name."""
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path, "EPS")
+    with pytest.raises(DataError, match=r"a\.png: not an image"):
+        read(path)

@@ -23,6 +23,7 @@ from openseg.errors import DataError
 from openseg.io.files import atomic_write
 
 __all__ = [
+    "FORMATS",
     "color_mode",
     "decode_gray_png",
     "is_marked",
@@ -35,6 +36,9 @@ __all__ = [
     "write_image",
     "write_label",
 ]
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
+"""What Pillow may read; its other formats start programs (PostScript) or are no pictures of ours."""
 
 _IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _LABEL_MODES = ("L", "P", "1", "I;16", "I;16B", "I")
@@ -115,7 +119,7 @@ def _open(path: Path) -> tuple[Image.Image, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, and of sizes that are refused below
-            image = Image.open(path)
+            image = Image.open(path, formats=FORMATS)
             _require_one_picture(image, path)
             stored = _raw_mode(image)
             image.load()
@@ -166,7 +170,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 def is_turned_in_place(path: str | os.PathLike) -> bool:
     """Whether an image's EXIF orientation mirrors it or turns it by 180 degrees, which its size does not show."""
-    with contextlib.suppress(Exception), Image.open(path) as image:
+    with contextlib.suppress(Exception), Image.open(path, formats=FORMATS) as image:
         return image.getexif().get(_ORIENTATION) in (2, 3, 4)
     return False
 
@@ -242,14 +246,14 @@ def _mend(image: Image.Image) -> str:
 
 def color_mode(path: str | os.PathLike) -> str:
     """How an image file has its colors: ``RGB`` or ``RGBA``, ``P`` of a palette, or something else of none."""
-    with contextlib.suppress(Exception), Image.open(path) as image:
+    with contextlib.suppress(Exception), Image.open(path, formats=FORMATS) as image:
         return image.mode
     return ""  # reading it says what is wrong
 
 
 def read_palette(path: str | os.PathLike) -> bytes | None:
     """RGB of each value of an indexed image, or None."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         palette = image.getpalette() if image.mode == "P" else None
     return None if palette is None else bytes(palette)
 

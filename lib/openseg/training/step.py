@@ -185,4 +185,4 @@ def _joined(tensors: list[Tensor]) -> Tensor:
 
 
 def _seed(seed: int, iteration: int, rank: int) -> int:
-    return int(np.random.SeedSequence([seed, iteration, rank]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([seed, iteration, rank]).generate_state(1, np.uint64)[0]) >> 1  # for torch

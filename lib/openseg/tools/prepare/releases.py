@@ -16,6 +16,7 @@ from scipy.io import loadmat
 
 from openseg.datasets.registry import get_dataset_info
 from openseg.errors import ConfigError, DataError, nearest_names
+from openseg.io.images import FORMATS
 from openseg.io.progress import show_progress
 from openseg.tools.paths import PathLike, worker_count
 from openseg.tools.prepare.archives import Entry, list_entries
@@ -137,7 +138,7 @@ def coco_10k_label(content: bytes) -> np.ndarray:
 
 def coco_164k_label(content: bytes) -> np.ndarray:
     """A pixel map holds id - 1, and 255 where nothing is labeled: ids, and 0."""
-    return np.array(Image.open(io.BytesIO(content))).astype(np.uint8) + np.uint8(1)
+    return np.array(Image.open(io.BytesIO(content), formats=FORMATS)).astype(np.uint8) + np.uint8(1)
 
 
 def _pascal_context(entries: list[Entry], _: Set[str]) -> Tree:
