@@ -84,6 +84,10 @@ def test_a_dumped_config_takes_overrides_of_its_loss(tmp_path):
         ("loss.2.weight=1", "no position in a list of 2"),
         ("model.backbone_options={output_stride: 16}", "use model.output_stride"),
         ("model.head_options={in_channels: 4}", "in_channels"),
+        ("name=../../evil", "letters, digits"),
+        ("name=", "name"),
+        ("name='x*y[z]?'", "letters, digits"),
+        ("name=a_iter5", "another ending"),
     ],
 )
 def test_overrides_that_lead_nowhere(override, words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,9 @@ __all__ = [
     "TrainConfig",
 ]
 
+_NAME = re.compile(r"\w[\w .+-]*")
+_LONGEST_NAME = 180  # of the 255 bytes of a file's name
+_OWN_ENDING = re.compile(r"_(iter\d+|latest|best)$")
 Size = tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]]
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 Positive = Annotated[int, Field(ge=1)]
@@ -277,6 +281,16 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     test: TestConfig = TestConfig()
     published: Published = Field(Published(), exclude=True)
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_file_name(cls, name: str) -> str:
+        """It becomes part of file names, beside ``_latest``, ``_best`` and ``_iter<number>``."""
+        if not _NAME.fullmatch(name) or len(name.encode()) > _LONGEST_NAME:
+            raise ValueError(f"{name!r}: use letters, digits, spaces and _ - . +, at most {_LONGEST_NAME} bytes")
+        if _OWN_ENDING.search(name):
+            raise ValueError(f"{name!r}: ends as the files of another training; choose another ending")
+        return name
 
     @field_validator("metrics")
     @classmethod

@@ -204,7 +204,7 @@ def read_resumable(latest: Path, config: Config, change: bool = False) -> tuple[
     compare_classes(config, checkpoint)
     _compare_values(config, checkpoint)
     # A setting that is younger than the file had its default.
-    defaults = Config(name="", data=DataConfig(dataset=config.data.dataset))
+    defaults = Config(name="defaults", data=DataConfig(dataset=config.data.dataset))
     lists = ("loss.", "augment.transforms")
     assumed = {key: value for key, value in _flatten(defaults.dump()).items() if not key.startswith(lists)}
     before = assumed | _flatten(checkpoint.content["config"])
