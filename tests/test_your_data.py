@@ -1,6 +1,7 @@
 """Datasets of one's own: the documented walk works as written, and a YAML file can describe any usual layout."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -285,6 +286,10 @@ def test_a_network_goes_on_with_the_classes_that_it_learned(tmp_path, monkeypatc
     config = ["--config", str(ROOT / "configs/demo/hrnet_tiny_ocr.yaml"), "data.dataset=mine.yaml", "data.workers=0"]
     config += ["augment.crop_size=[64,64]", "train.max_iters=2", "train.val_interval=2", "loss.class_weights=false"]
     assert main(["train", *config]) == 0
+    for place in (path, tmp_path / "elsewhere/mine.yaml"):  # the same file by its whole path, and moved with its data
+        if not place.exists():
+            shutil.copytree(tmp_path, place.parent, ignore=shutil.ignore_patterns("checkpoints", "runs", "elsewhere"))
+        assert main(["resume", *config, f"data.dataset={place}"]) == 0
     path.write_text("classes: [c, b, a]")
     one_line_error(main(["val", *config]), "in another order", "class 0 was a, now it is c")
     for command in (["convert", "checkpoints/mine/hrnet_tiny_ocr_latest.pth", "x.pth"], ["resume", *config]):

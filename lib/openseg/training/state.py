@@ -178,6 +178,12 @@ def _compare_values(config: Config, checkpoint: Checkpoint) -> None:
         )
 
 
+def _is_moved_file(was: str, becomes: str, config: Config, checkpoint: Checkpoint) -> bool:
+    """Whether two paths are those of one dataset's YAML file: its classes decide; ``_compare_values`` is of the IDs."""
+    paths = all(Path(each).suffix in (".yaml", ".yml") for each in (was, becomes))
+    return paths and checkpoint.content["dataset"]["classes"] == config.dataset_info.meaning["classes"]
+
+
 def read_resumable(latest: Path, config: Config, change: bool = False) -> tuple[Checkpoint, Config]:
     """The newest state to continue from that is not damaged, and the config as it fits it.
 
@@ -215,6 +221,8 @@ def read_resumable(latest: Path, config: Config, change: bool = False) -> tuple[
         if was == becomes:
             continue
         if key.startswith("model.") and key.startswith(_MAY_CHANGE):  # the weights have them already
+            continue
+        if key == "data.dataset" and _is_moved_file(was, becomes, config, checkpoint):
             continue
         if key.startswith((*_MAY_CHANGE, *(_WITH_CHANGE if change else ()))) and key not in _SHAPE_STATE:
             logger.info("%s: %s was %s and is %s from here on", path, key, was, becomes)
