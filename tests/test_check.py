@@ -139,7 +139,7 @@ def test_values_that_are_known_and_wrong_all_the_same(mistake, set_, one_line_er
         "0 and 255": "ids: {0: other, 255: road}",
     }
     code, report = check()
-    kind = "errors" if mistake in ("all ignored", "training ids") else "warnings"  # 255 may be meant, and a class rare
+    kind = "warnings" if mistake == "minus 1" else "errors"  # a class may be rare
     assert code == (kind == "errors") and any(words[mistake] in text for text in report["splits"]["train"][kind])
     small = ["data.dataset=set.yaml", "loss.class_weights=false", "train.max_iters=1", "data.workers=0"]
     config = str(ROOT / "configs/demo/hrnet_tiny_ocr.yaml")
@@ -165,3 +165,22 @@ def test_what_cannot_be_checked(set_, one_line_error, capsys):
     one_line_error(main(["check", "--dataset", "set.yaml", "data.root=x"]), "data.root=x")
     assert main(["check", "--dataset", "set.yaml", "--split", "vall"]) == 1
     assert "vall/image: no such folder" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["classes: [crack]", "classes: [crack]\nids: {255: crack}\nignored_ids: [0]"],
+)
+def test_a_single_class_cannot_be_learned(text, command, capsys, one_line_error, tmp_path):
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            label = np.zeros((64, 64), np.uint8)
+            label[20:30] = 255
+            write_image(tmp_path / split / f"image/{name}.png", np.zeros((64, 64, 3), np.uint8))
+            write_label(tmp_path / split / f"label/{name}.png", label)
+    (tmp_path / "mine.yaml").write_text(text)
+    assert command("check", "--dataset", "mine.yaml") == 1
+    assert "a single class cannot be distinguished" in capsys.readouterr().out
+    config = ROOT / "configs/demo/hrnet_tiny_ocr.yaml"
+    code = command("train", "--config", config, "data.dataset=mine.yaml", "loss.class_weights=false")
+    one_line_error(code, "single class", "classes: [background, crack], ids: {0: background, 255: crack}")

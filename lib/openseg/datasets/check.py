@@ -136,8 +136,11 @@ class SplitReport:
             count, largest = self.unknown.get(value, (0, 0.0))
             self.unknown[value] = count + 1, max(largest, share)
 
-    def finish(self) -> None:
-        """Look at all samples together: mistakes that no single value shows."""
+    def finish(self, needs_classes: bool = True) -> None:
+        """Look at all samples together: mistakes that no single value shows.
+
+        ``needs_classes``: a network is to tell classes from each other, which takes two of them.
+        """
         if self.turned:
             self.warnings.append(
                 f"{self.name}: {len(self.turned)} images are upright by their EXIF orientation alone, such as "
@@ -151,6 +154,8 @@ class SplitReport:
         meant = self.dataset_info.encode_known(np.arange(IGNORE_INDEX + 1)).tolist()
         if not self.pixels.any():
             self.errors.append(f"{self.name}: all pixels are ignored; the labels hold {_shown(values)}")
+        elif needs_classes and np.count_nonzero(self.pixels) == 1 and not self._looks_like_training_ids(total):
+            self.errors.append(self._explain_one_class(values))
         elif self._looks_like_training_ids(total):
             self.errors.append(
                 f"{self.name}: the labels seem to hold training ids 0 to {self.dataset_info.num_classes - 1} instead "
@@ -175,6 +180,14 @@ class SplitReport:
         elif self.ignored > _MOSTLY * total:
             share = f"{self.ignored / total:.0%}"
             self.warnings.append(f"{self.name}: {share} of all pixels are ignored; are the labels in another id space?")
+
+    def _explain_one_class(self, values: list[int]) -> str:
+        classes, present = self.dataset_info.classes, int(self.pixels.argmax())
+        text = f"{self.name}: all labeled pixels are {classes[present]}, and a single class cannot be distinguished"
+        first, second = (classes[present], self.absent[-1]) if self.absent else ("background", classes[present])
+        ids = f", ids: {{{values[0]}: {first}, {values[1]}: {second}}}" if len(values) == 2 else ""
+        fix = "" if self.absent else f", classes: [{first}, {second}]"
+        return f"{text}; the labels hold {_shown(values)}; if all of it counts, say so in the dataset's file{fix}{ids}"
 
     @property
     def absent(self) -> list[str]:
@@ -258,7 +271,7 @@ def quick_check(config: Config, pairs: Sequence[Pair]) -> None:
     if wrong:
         more = f" ({wrong} of {len(places)} samples looked at are wrong; main.py check lists all)"
         raise DataError(f"{report.errors[0]}{more}")
-    report.finish()
+    report.finish(config.predicts_labels)
     if report.errors and len(places) == len(pairs):
         raise DataError(report.errors[0])
     for text in [*report.errors, *report.warnings]:  # the other samples may be different

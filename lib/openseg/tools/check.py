@@ -120,7 +120,7 @@ def _check_split(config: Config, split: str, report: SplitReport, workers: int) 
     work = functools.partial(inspect, config=config)
     for sample in map_parallel(work, pairs, f"check {split}", workers):
         report.add(sample)
-    report.finish()
+    report.finish(config.predicts_labels)
 
 
 @dataclass(frozen=True)
