@@ -67,7 +67,7 @@ def cityscapes_files():
                 files[f"gtFine/{name}_gtFine_instanceIds.png"] = encoded(instances)
                 files[f"gtFine/{name}_gtFine_color.png"] = picture()
             if split != "test":
-                files[f"gtCoarse/{name}_gtCoarse_labelIds.png"] = label([7, 0])
+                files[f"gtCoarse/{name}_gtCoarse_labelIds.png"] = label([7, 11, 0])
     broken = "troisdorf_000000_000073"
     files[f"leftImg8bit/train_extra/troisdorf/{broken}_leftImg8bit.png"] = encoded(np.zeros(SIZE, np.uint8))
     files[f"gtCoarse/train_extra/troisdorf/{broken}_gtCoarse_labelIds.png"] = label([7])
@@ -232,7 +232,7 @@ def test_instances_and_coarse_labels_of_cityscapes(tmp_path):
     folder = tmp_path / "out/cityscapes"
     name = "munster_000000_000019_leftImg8bit.png"
     assert set(read_label(folder / "val/label" / name).flat) == {7, 8, 24, 0}  # fine labels, whatever else is asked for
-    assert set(read_label(folder / "val_coarse/label" / name).flat) == {7, 0}
+    assert set(read_label(folder / "val_coarse/label" / name).flat) == {7, 11, 0}
     assert set(read_label(folder / "val/instance" / name).flat) == {7, 24001, 24002, 0}
     assert len(list((folder / "test/image").iterdir())) == 2 and not (folder / "test/label").exists()
     extra = [path.name for path in sorted((folder / "coarse/image").iterdir())]
