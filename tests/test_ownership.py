@@ -128,6 +128,18 @@ def test_own_files_beside_predictions_and_reports_stay(command, trained, data_ro
     assert command(*val, "--checkpoint", trained / "n2_latest.pth") == 0
     assert command(*val, "--checkpoint", trained / "n2_latest.pth", "--overwrite") == 0
     assert [path.read_bytes() for path in own] == [b"mine"] * 3
+    for path in (Path("out/report/index.html"), Path("out/scores.json")):
+        before = path.read_bytes()
+        path.write_text("mine")
+        code = command(*val, "--checkpoint", trained / "n1_latest.pth", "--overwrite")
+        if path.name == "scores.json":
+            one_line_error(code, path, "changed since")
+        else:  # the scores stand without a page
+            assert code == 0
+        assert path.read_text() == "mine"
+        path.write_bytes(before)
+        path.unlink()
+    assert command(*val, "--checkpoint", trained / "n2_latest.pth") == 0
     changed = next(path for path in sorted(Path("out/label").iterdir()) if path not in own)
     shutil.copy(data_root / "demo/val/label" / changed.name, changed)
     before = contents(Path("out"))

@@ -22,7 +22,7 @@ from openseg.inference.predictor import Predictor
 from openseg.inference.runner import run_over_images
 from openseg.io.files import atomic_write
 from openseg.io.images import read_image, write_image, write_label
-from openseg.io.results import RECORD, Journal, OnConflict, ResultFolder
+from openseg.io.results import Journal, OnConflict, ResultFolder
 
 __all__ = ["KINDS", "Outputs", "model_settings", "predict_images", "result_settings"]
 
@@ -64,7 +64,7 @@ class Outputs:
         return ResultFolder(self.folder, made_by, tuple(KINDS.values()), tuple(KINDS), self.on_conflict)
 
     def is_done(self, claimed: ResultFolder, name: str, image: Path) -> bool:
-        """Whether an image has all its files, none older than itself; the label is written last."""
+        """Whether an image has all its files, made of it as it is; the label is written last."""
         done = [claimed.is_done(self.path(kind, name), image, kind=kind) for kind in ("label", *self.kinds)]
         return all(done)  # after all were looked at, for files of others
 
@@ -152,8 +152,9 @@ def _remaining(outputs: Outputs, claimed: ResultFolder, images: Mapping[str, Pat
     if todo and claimed.was_ours:  # scores of earlier results
         for path in outputs.scores.values():
             claimed.remove(path)
-        if (outputs.report / RECORD).exists():
-            (outputs.report / "index.html").unlink(missing_ok=True)
+        page, journal = outputs.report / "index.html", Journal(outputs.report)
+        if journal.entry(page, journal.read()):
+            page.unlink()
     return todo
 
 

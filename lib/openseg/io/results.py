@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +66,12 @@ class Journal:
                     name, stamp, sources = json.loads(line)
                     found.setdefault(name, []).append((stamp, sources))
         return found
+
+    def entry(self, path: Path, written: Mapping[str, list[tuple[Any, Any]]]) -> tuple[Any, Any] | None:
+        """What was ``written``, as ``read`` has it, of a file as it is; None if it is not ours, or changed since."""
+        entries = written.get(path.relative_to(self.folder).as_posix(), ())
+        stamp = _stamp(path) if entries and path.is_file() else None
+        return next((each for each in reversed(entries) if each[0] == stamp), None)
 
 
 class ResultFolder:
@@ -174,16 +180,13 @@ class ResultFolder:
             path.unlink(missing_ok=True)
 
     def _entry(self, path: Path) -> tuple[Any, Any] | None:
-        """What the journal has of a file as it is."""
-        entries = self._written.get(path.relative_to(self.folder).as_posix(), ())
-        stamp = _stamp(path) if entries and path.is_file() else None
-        return next((each for each in reversed(entries) if each[0] == stamp), None)
+        return self.journal.entry(path, self._written)
 
     @staticmethod
     def tell_kept(kept: int, total: int) -> None:
         """Log how many results exist already."""
         if kept:
-            logger.info("%d of %d already exist and are skipped; --overwrite makes them again", kept, total)
+            logger.info("%d of %d already exist and are skipped; --overwrite replaces them", kept, total)
 
 
 def _stamp(path: Path) -> list[int]:

@@ -303,7 +303,12 @@ def _scored(config: Config, outputs: Outputs, pairs: list[Pair], wants_report: b
     report = Report(samples, [config.name], config.data.dataset, workers=worker_count(None), metrics=config.metrics)
     scores = report.score(maps)
     files = outputs.scores
-    with Journal(outputs.folder).writing():
+    journal = Journal(outputs.folder)
+    written = journal.read()
+    for path in files.values():
+        if path.exists() and not journal.entry(path, written):
+            raise DataError(f"{path}: not written by this command, or changed since; move it away and run again")
+    with journal.writing():
         write_score_files(scores, files["json"], files["markdown"], files["confusion"])
     page = write_beside(report, outputs.report, config.name) if wants_report else None
     kinds = ("label", *outputs.kinds)
