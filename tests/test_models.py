@@ -215,3 +215,56 @@ def test_output_stride_16_and_multi_grid():
 def test_impossible_networks_are_named(overrides, words):
     with pytest.raises(ConfigError, match=words):
         build_model(load_config(SEMANTIC, overrides))
+
+
+def default_bound(conv):
+    return (conv.in_channels // conv.groups * conv.kernel_size[0] * conv.kernel_size[1]) ** -0.5
+
+
+def check_uniform(values, bound, name):
+    """Uniform within the bound; how far a sample's deviation may be off shrinks with its size."""
+    assert values.abs().max() <= bound, name
+    if values.numel() > 8:
+        assert values.std().item() == pytest.approx(bound / 3**0.5, rel=4 / values.numel() ** 0.5), name
+        assert abs(values.mean().item()) < 5 * bound / 3**0.5 / values.numel() ** 0.5, name
+
+
+def check_normal(values, deviation, name):
+    assert values.std().item() == pytest.approx(deviation, rel=4 / values.numel() ** 0.5), name
+    assert abs(values.mean().item()) < 5 * deviation / values.numel() ** 0.5, name
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        *["resnet50/base_oc", "resnet101/isa", "resnet50/ocr", "resnet50/asp_ocr", "resnet50/fcn"],
+        *["hrnet18/ocr", "hrnet48/asp_ocr", "hrnet32/base_oc", "hrnet18/segfix", "hrnext20/segfix"],
+    ],
+)
+def test_initial_weights_are_drawn_as_in_the_published_trainings(network):
+    """ResNets by He's rule (fan-out), all else as PyTorch makes it; Base-OC's output projection is zero."""
+    torch.manual_seed(0)
+    backbone, head = network.split("/")
+    if head == "segfix":
+        model = build_model(load_config(SEGFIX, [f"model.backbone={backbone}"]))
+    else:
+        model = openseg.create_model(backbone, head, num_classes=19)
+    checked = 0
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert (module.weight == 1).all() and (module.bias == 0).all(), name
+        elif not isinstance(module, torch.nn.Conv2d):
+            assert not list(module.parameters(recurse=False)), name
+            continue
+        elif name == "head.attention.out" and head == "base_oc":
+            assert (module.weight == 0).all() and (module.bias == 0).all()
+        elif name.startswith("backbone.") and backbone.startswith("resnet"):
+            height, width = module.kernel_size
+            check_normal(module.weight, (2 / (height * width * module.out_channels)) ** 0.5, name)
+            assert module.bias is None
+        else:
+            check_uniform(module.weight, default_bound(module), name)
+            if module.bias is not None:
+                check_uniform(module.bias, default_bound(module), name)
+        checked += sum(parameter.numel() for parameter in module.parameters(recurse=False))
+    assert checked == sum(parameter.numel() for parameter in model.parameters())

@@ -16,7 +16,6 @@ __all__ = [
     "conv_bn_act",
     "fold_norm",
     "fold_sequences",
-    "init_weights",
     "resize_logits",
 ]
 
@@ -51,18 +50,6 @@ def resize_logits(logits: Tensor, size: Sequence[int]) -> Tensor:
     if tuple(logits.shape[-2:]) == tuple(size):
         return logits
     return F.interpolate(logits, size=(size[0], size[1]), mode="bilinear", align_corners=True)
-
-
-def init_weights(module: nn.Module) -> None:
-    """He initialization of convolutions (fan-out), ones and zeros for batch norm (He et al., ICCV 2015)."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.BatchNorm2d):
-            nn.init.ones_(layer.weight)
-            nn.init.zeros_(layer.bias)
 
 
 def fold_norm(holder: nn.Module, conv: str, norm: str) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from openseg.models.heads.inputs import MapSelection
-from openseg.models.layers import conv_bn_act, fold_sequences, init_weights
+from openseg.models.layers import conv_bn_act, fold_sequences
 from openseg.segfix.directions import NUM_DIRECTIONS
 
 __all__ = ["SegFix", "SegFixOutput"]
@@ -48,8 +48,6 @@ class SegFix(nn.Module):
         channels = self.inputs.main_channels
         self.direction_head = _Classifier(channels, NUM_DIRECTIONS, act)
         self.mask_head = _Classifier(channels, 2, act)
-        init_weights(self.direction_head)
-        init_weights(self.mask_head)
 
     def forward(self, images: Tensor) -> SegFixOutput:
         _, features = self.inputs(self.backbone(images))

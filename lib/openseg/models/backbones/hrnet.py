@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from openseg.models.base import recompute
-from openseg.models.layers import conv_bn, fold_norm, fold_sequences, init_weights, resize_logits
+from openseg.models.layers import conv_bn, fold_norm, fold_sequences, resize_logits
 
 __all__ = ["HRNET_SPECS", "HRNEXT_SPECS", "HRNeXt", "HRNet", "HRNetSpec"]
 
@@ -211,7 +211,6 @@ class HRNet(_HighResolution):
         self.conv2, self.bn2 = conv_bn(64, 64, 3, stride=2)
         self.layer1 = nn.Sequential(*[Bottleneck(64 if i == 0 else 256, 64) for i in range(spec.stem_blocks)])
         self._add_stages([256], [widths[:2], widths[:3], widths], spec)
-        init_weights(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)
@@ -240,7 +239,6 @@ class HRNeXt(_HighResolution):
         module = HRModule(before, spec.stem_blocks, lambda width: Bottleneck(width, width // Bottleneck.expansion))
         self.stage1 = nn.Sequential(module)
         self._add_stages(before, [widths[:3], widths[:4], widths], spec)
-        init_weights(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)

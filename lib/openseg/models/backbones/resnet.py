@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from openseg.errors import ConfigError
 from openseg.models.base import recompute
-from openseg.models.layers import conv_bn, fold_norm, init_weights
+from openseg.models.layers import conv_bn, fold_norm
 
 __all__ = ["RESNET_SPECS", "ResNet", "ResNetSpec"]
 
@@ -113,7 +113,9 @@ class ResNet(nn.Module):
         self.channels = [256, 512, 1024, 2048]
         self.strides = [4, 8, *([8, 8] if output_stride == 8 else [16, 16])]
         self.grad_checkpointing = False
-        init_weights(self)
+        for layer in self.modules():  # as torchvision does; batch norms are ones and zeros already
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep only the inputs of blocks; the backward pass computes the rest again."""

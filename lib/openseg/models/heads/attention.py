@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from openseg.models.heads.inputs import MapSelection
-from openseg.models.layers import conv_bn_act, fold_sequences, init_weights
+from openseg.models.layers import conv_bn_act, fold_sequences
 
 __all__ = ["ContextHead", "attend", "project_twice"]
 
@@ -29,6 +29,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 class ContextHead(nn.Module):
     """A head of the OCNet family: an auxiliary classifier, a main one, and in ``_build`` what is between.
 
+    Its layers start as PyTorch makes them, as in the published trainings: uniform within ``fan_in ** -0.5``.
+
     ``forward(features: list of float[B, C_i, h_i, w_i])`` gives ``(logits, aux_logits)``, both ``float[B, K, h, w]``;
     auxiliary logits that only serve training are None unless ``aux``.
     """
@@ -48,6 +50,7 @@ class ContextHead(nn.Module):
         aux_dropout: float = 0.0,
         aux_kernel: int = 3,
         activation: str = "relu",
+        classifier_bias: bool = True,
     ) -> None:
         """
         Args:
@@ -58,6 +61,7 @@ class ContextHead(nn.Module):
             aux_channels: channels of the auxiliary head; None: as many as it reads.
             aux_kernel: of the auxiliary head's first convolution, 1 or 3.
             activation: ``relu`` or ``leaky_relu``.
+            classifier_bias: whether both classifiers have one.
         """
         super().__init__()
         self.inputs = MapSelection(channels, strides)
@@ -66,17 +70,10 @@ class ContextHead(nn.Module):
         conv, norm_act = conv_bn_act(self.inputs.aux_channels, hidden, aux_kernel, activation, self.bias)
         assert isinstance(norm_act, nn.Sequential)
         norm_act.append(nn.Dropout2d(aux_dropout))
-        self.aux = nn.Sequential(conv, norm_act, nn.Conv2d(hidden, num_classes, 1))
+        self.aux = nn.Sequential(conv, norm_act, nn.Conv2d(hidden, num_classes, 1, bias=classifier_bias))
         self.dropout = dropout
         self._build(self.inputs.main_channels)
-        self.classifier = nn.Conv2d(head_channels, num_classes, 1)
-        init_weights(self)
-        for layer in (self.aux[-1], self.classifier):
-            nn.init.normal_(layer.weight, std=0.01)  # type: ignore[arg-type]
-        self._finish()
-
-    def _finish(self) -> None:
-        """Set initial weights that differ from the rule."""
+        self.classifier = nn.Conv2d(head_channels, num_classes, 1, bias=classifier_bias)
 
     def _build(self, in_channels: int) -> None:
         """Make the layers between the map that is read, of ``in_channels`` channels, and the classifier."""

@@ -22,6 +22,8 @@ class SelfAttention(nn.Module):
         self.key = project_twice(channels, key_channels, act)
         self.value = nn.Conv2d(channels, key_channels, 1)
         self.out = nn.Conv2d(key_channels, channels, 1)
+        nn.init.zeros_(self.out.weight)  # training starts without context
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         query = self.query(x)
@@ -47,9 +49,6 @@ class BaseOCHead(ContextHead):
         self.pixels = nn.Sequential(*self._conv(in_channels, 3))
         self.attention = SelfAttention(self.head_channels, self.key_channels, self.activation)
         self.bottleneck = self._project(2 * self.head_channels)
-
-    def _finish(self) -> None:
-        nn.init.zeros_(self.attention.out.weight)  # training starts without context
 
     def forward(self, features: list[Tensor], aux: bool = True) -> tuple[Tensor, Tensor | None]:
         aux_map, main_map = self.inputs(features)

@@ -6,6 +6,8 @@ every pixel then attends to the classes' representations and is classified with 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,8 +16,6 @@ from openseg.models.heads.attention import ContextHead, project_twice
 from openseg.models.layers import conv_bn_act
 
 __all__ = ["ASPOCRHead", "OCRHead", "ObjectAttention", "gather_objects"]
-
-_RATES = (12, 24, 36)
 
 
 def gather_objects(features: Tensor, logits: Tensor) -> Tensor:
@@ -63,12 +63,35 @@ class OCRHead(ContextHead):
 
 
 class ASPOCRHead(OCRHead):
-    """OCR as one branch of an atrous spatial pyramid, beside a 1x1 and three dilated 3x3 convolutions."""
+    """OCR as one branch of an atrous spatial pyramid, beside a 1x1 and dilated 3x3 convolutions."""
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        num_classes: int,
+        head_channels: int = 256,
+        key_channels: int = 128,
+        dropout: float = 0.1,
+        aux_channels: int | None = None,
+        aux_dropout: float = 0.1,
+        aux_kernel: int = 3,
+        activation: str = "relu",
+        classifier_bias: bool = True,
+        dilations: Sequence[int] = (12, 24, 36),
+    ) -> None:
+        """
+        Args:
+            dilations: of the 3x3 convolutions; the others are ``ContextHead``'s.
+        """
+        self.dilations = tuple(dilations)
+        sizes = head_channels, key_channels, dropout, aux_channels, aux_dropout, aux_kernel
+        super().__init__(channels, strides, num_classes, *sizes, activation, classifier_bias)
 
     def _build(self, in_channels: int) -> None:
         self.pixels = nn.Sequential(*self._conv(in_channels, 3))
         self.attention = ObjectAttention(self.head_channels, self.key_channels, self.activation)
-        branches = [self._conv(in_channels, 1), *(self._conv(in_channels, 3, rate) for rate in _RATES)]
+        branches = [self._conv(in_channels, 1), *(self._conv(in_channels, 3, rate) for rate in self.dilations)]
         self.branches = nn.ModuleList(nn.Sequential(*branch) for branch in branches)
         self.bottleneck = self._project(self.head_channels * (1 + len(branches)))
 
