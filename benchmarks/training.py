@@ -62,14 +62,14 @@ class Plain:
         torch.manual_seed(0)
         images = normalize(batch["image"].to(self.device), config.normalization)
         labels = batch["label"].to(self.device).long()
-        weights = config.dataset_info.class_weights if config.loss.class_weights else None
+        weights = config.dataset_info.class_weights if config.loss[0].class_weights else None
         weights = None if weights is None else torch.tensor(weights, device=self.device)
         output = self.model(images)
         losses = []
         for logits in (output.logits, output.aux_logits):
             logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=True)
             losses.append(F.cross_entropy(logits, labels, weights, ignore_index=IGNORE_INDEX))
-        loss = losses[0] + config.loss.aux_weight * losses[1]
+        loss = losses[0] + config.loss[0].aux_weight * losses[1]
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -89,11 +89,47 @@ class Ours:
 
 
 def peak(device):
+    """GiB of the GPU that were taken at most since the last call; None on a CPU."""
     if device.type != "cuda":
-        return ""
+        return None
     memory = torch.cuda.max_memory_allocated(device) / 2**30
     torch.cuda.reset_peak_memory_stats(device)
-    return f"{memory:10.2f}"
+    return memory
+
+
+def compare(config, overrides, device, rounds, compiled=False):
+    """The figures of each way, as one dict a way.
+
+    Raises:
+        RuntimeError: the first losses of "plain" and "fp32" differ by more than rounding.
+    """
+    chosen = WAYS | (ON_GPU if device.type == "cuda" else {}) | (COMPILED if compiled else {})
+    overrides = [*overrides, "model.dropout=0", "loss.type=ce"]
+    base = load_config(config, overrides)
+    batch = next(random_batches(base))
+    ways = {"plain": Plain(base, device)}
+    ways |= {name: Ours(load_config(config, [*overrides, *settings]), device) for name, settings in chosen.items()}
+    losses, memory = {}, {}
+    for name, way in ways.items():
+        peak(device)
+        losses[name] = way(batch)
+        memory[name] = peak(device)
+        way(batch)
+    if abs(losses["fp32"] / losses["plain"] - 1) > 1e-5:
+        raise RuntimeError(f"the plain loop's loss is {losses['plain']}, ours {losses['fp32']}")
+    medians = median_seconds({name: partial(way, batch) for name, way in ways.items()}, rounds)
+    size = base.train.batch_size
+    return [
+        {
+            "way": name,
+            "ms": 1000 * seconds,
+            "images/s": size / seconds,
+            "ratio": medians["plain"] / seconds,
+            "first loss": losses[name],
+            "peak GiB": memory[name],
+        }
+        for name, seconds in medians.items()
+    ]
 
 
 def main():
@@ -105,29 +141,15 @@ def main():
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
-    chosen = WAYS | (ON_GPU if device.type == "cuda" else {}) | (COMPILED if arguments.compile else {})
-    overrides = [*arguments.overrides, "model.dropout=0", "loss.type=ce"]
-    load = partial(load_config, arguments.config)
-    base = load(overrides)
-    batch = next(random_batches(base))
-    ways = {"plain": Plain(base, device)}
-    ways |= {name: Ours(load([*overrides, *settings]), device) for name, settings in chosen.items()}
-    losses, memory = {}, {}
-    for name, way in ways.items():
-        peak(device)
-        losses[name] = way(batch)
-        memory[name] = peak(device)
-    if abs(losses["fp32"] / losses["plain"] - 1) > 1e-5:
-        sys.exit(f"error: the plain loop's loss is {losses['plain']}, ours {losses['fp32']}")
-    medians = median_seconds({name: partial(way, batch) for name, way in ways.items()}, arguments.rounds)
-    crop, size = "x".join(map(str, base.augment.crop_size)), base.train.batch_size
-    print(f"{base.name}, {size} crops {crop}, {torch.__version__}, {device}, {torch.get_num_threads()} threads")
-    print(
-        f"{'way':30}{'ms':>10}{'images/s':>10}{'ratio':>8}{'first loss':>12}{'peak GiB' if memory['plain'] else '':>10}"
-    )
-    for name, seconds in medians.items():
-        ratio = medians["plain"] / seconds
-        print(f"{name:30}{1000 * seconds:10.1f}{size / seconds:10.2f}{ratio:8.2f}{losses[name]:12.5f}{memory[name]}")
+    rows = compare(arguments.config, arguments.overrides, device, arguments.rounds, arguments.compile)
+    config = load_config(arguments.config, arguments.overrides)
+    crop, size = "x".join(map(str, config.augment.crop_size)), config.train.batch_size
+    print(f"{config.name}, {size} crops {crop}, {torch.__version__}, {device}, {torch.get_num_threads()} threads")
+    print(f"{'way':30}{'ms':>10}{'images/s':>10}{'ratio':>8}{'first loss':>12}{'peak GiB':>10}")
+    for row in rows:
+        memory = "" if row["peak GiB"] is None else f"{row['peak GiB']:10.2f}"
+        figures = f"{row['ms']:10.1f}{row['images/s']:10.2f}{row['ratio']:8.2f}{row['first loss']:12.5f}"
+        print(f"{row['way']:30}{figures}{memory}")
 
 
 if __name__ == "__main__":

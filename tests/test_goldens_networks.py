@@ -111,6 +111,7 @@ def test_released_network_made_ready_for_inference(file, released):
     )
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("file", FILES)
 def test_released_network_on_a_gpu(file, released, monkeypatch):
