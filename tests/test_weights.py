@@ -1,7 +1,12 @@
 """Checkpoints of every layout load; files that are none of this network are refused, and nothing in them runs."""
 
+import argparse
+import collections
+import copy
+import os
 import pickle
 import random
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
@@ -12,7 +17,7 @@ from conftest import ROOT
 import openseg
 from openseg.config import load_config
 from openseg.errors import CheckpointError
-from openseg.models.checkpoint.io import load_backbone, load_weights, read_checkpoint
+from openseg.models.checkpoint.io import load_backbone, load_weights, read_checkpoint, write_weights
 from openseg.models.factory import build_model, create_backbone
 
 TINY = ROOT / "configs/demo/hrnet_tiny_ocr.yaml"
@@ -117,13 +122,149 @@ def test_a_legacy_file_with_a_numpy_score_loads(module, tmp_path):
     assert len(read_checkpoint(tmp_path / "old.pth").weights) > 100
 
 
-@pytest.mark.parametrize(
-    "value", [np.int64(3), np.arange(3), np.array([tiny], dtype=object)], ids=["scalar", "array", "objects"]
-)
-def test_nothing_else_of_numpy_is_let_in(value, tmp_path):
-    write_released(tmp_path / "old.pth", value=value)
-    with pytest.raises(CheckpointError, match="refused"):
-        read_checkpoint(tmp_path / "old.pth")
+class Unknown:
+    """Of a module that the reader does not have."""
+
+    def __init__(self, values):
+        self.values = values
+
+
+BESIDE = {
+    "scalar": np.int64(3),
+    "array": np.zeros(19),
+    "objects": np.array([Unknown(1)], dtype=object),
+    "path": PurePosixPath("/data"),
+    "namespace": argparse.Namespace(lr=0.1),
+    "own class": Unknown([1, 2]),
+    "default dict": collections.defaultdict(list, a=[1]),
+}
+
+
+@pytest.mark.parametrize("value", BESIDE.values(), ids=BESIDE)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_else_a_file_holds_is_no_obstacle(value, legacy, tmp_path):
+    weights = tiny().state_dict()
+    content = {"meta": {"more": value}, "state_dict": weights}
+    torch.save(content, tmp_path / "file.pth", _use_new_zipfile_serialization=not legacy)
+    read = read_checkpoint(tmp_path / "file.pth").weights
+    assert all(torch.equal(read[key], weights[key]) for key in weights)
+
+
+WRAPPED = {
+    "lightning": lambda weights: {"epoch": 1, "state_dict": {f"model.{key}": value for key, value in weights.items()}},
+    "lightning, with its loss": lambda weights: {
+        "state_dict": {"criterion.weight": torch.ones(19)} | {f"model.net.{k}": v for k, v in weights.items()}
+    },
+    "model_state_dict": lambda weights: {"model_state_dict": weights, "epoch": 1},
+    "net": lambda weights: {"net": weights},
+    "ema": lambda weights: {"ema": weights},
+    "compiled, in parallel": lambda weights: {f"_orig_mod.module.{key}": value for key, value in weights.items()},
+    "deep": lambda weights: {"checkpoint": {"model": {"module": {f"network.{k}": v for k, v in weights.items()}}}},
+    "averaged": lambda weights: {"n_averaged": torch.tensor(3), **{f"module.{k}": v for k, v in weights.items()}},
+    "optimizer beside": lambda weights: {"optimizer": {"state": {0: {"m": torch.ones(3)}}}, "params": weights},
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
+def test_weights_are_found_in_any_container(wrap, tmp_path, command):
+    model = tiny()
+    torch.save(wrap(model.state_dict()), tmp_path / "wrapped.ckpt")
+    assert command("convert", "wrapped.ckpt", "plain.pth", "--config", TINY) == 0
+    plain = read_checkpoint(tmp_path / "plain.pth").weights
+    assert all(torch.equal(plain[key], value) for key, value in model.state_dict().items())
+
+
+def test_a_pickled_module_gives_its_weights_without_its_class(tmp_path):
+    model = tiny()
+    torch.save({"model": model, "epoch": 3}, tmp_path / "whole.pth")
+    read = read_checkpoint(tmp_path / "whole.pth").weights
+    assert all(torch.equal(read[key], value) for key, value in model.state_dict().items())
+
+
+def test_of_several_networks_the_taken_one_is_named(tmp_path, command, caplog):
+    first, second = tiny().state_dict(), tiny().state_dict()
+    torch.save({"state_dict_ema": second, "state_dict": first}, tmp_path / "both.pth")
+    caplog.set_level("INFO")
+    assert command("convert", "both.pth", "first.pth", "--config", TINY) == 0
+    assert "took 'state_dict' and not state_dict_ema" in caplog.text
+    assert command("convert", "both.pth", "second.pth", "--config", TINY, "--entry", "state_dict_ema") == 0
+    for name, expected in (("first", first), ("second", second)):
+        read = read_checkpoint(tmp_path / f"{name}.pth").weights
+        assert torch.equal(read["head.classifier.weight"], expected["head.classifier.weight"])
+
+
+@pytest.mark.parametrize("subcommand", ["inspect", "convert"])
+def test_a_foreign_network_is_described(subcommand, tmp_path, command, one_line_error):
+    torch.save({f"encoder.level{i}.conv.weight": torch.ones(16, 3, 3, 3) for i in range(189)}, tmp_path / "espnet.pth")
+    arguments = ["--checkpoint", "espnet.pth"] if subcommand == "inspect" else ["espnet.pth", "out.pth"]
+    error = one_line_error(command(subcommand, *arguments), "189 keys", "encoder.level0.conv.weight 16x3x3x3")
+    assert "backbone" not in error and "pretrained" not in error
+
+
+def test_a_command_in_a_pickle_is_named_and_not_run(tmp_path):
+    class Command:
+        def __reduce__(self):
+            return (os.system, (f"touch {tmp_path / 'ran'}",))
+
+    torch.save({"state_dict": tiny().state_dict(), "beside": Command()}, tmp_path / "bad.pth")
+    with pytest.raises(CheckpointError, match=r"refused.*system"):
+        read_checkpoint(tmp_path / "bad.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_git_lfs_pointer_is_called_one(tmp_path):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
+    (tmp_path / "file.pth").write_text(pointer)
+    with pytest.raises(CheckpointError, match=r"Git LFS pointer.*git lfs pull"):
+        read_checkpoint(tmp_path / "file.pth")
+
+
+ODD_WEIGHTS = {
+    "NaN": lambda value: value * float("nan"),
+    "int8": lambda value: value.to(torch.int8),
+    "bool": lambda value: value > 0,
+    "complex": lambda value: value.to(torch.complex64),
+    "sparse": lambda value: value.to_sparse(),
+    "quantized": lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8),
+    "meta": lambda value: value.to("meta"),
+}
+
+
+@pytest.mark.parametrize("change", ODD_WEIGHTS.values(), ids=ODD_WEIGHTS)
+def test_weights_that_are_none_are_refused_by_key(change, tmp_path):
+    state = tiny().state_dict()
+    state["head.classifier.weight"] = change(state["head.classifier.weight"])
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"odd\.pth.*head\.classifier\.weight"):
+        read_checkpoint(tmp_path / "odd.pth")
+
+
+def test_own_files_with_changed_facts_are_refused(tmp_path, command, one_line_error):
+    model, config = tiny(), load_config(TINY)
+    write_weights(tmp_path / "own.pth", model, config)
+    whole = torch.load(tmp_path / "own.pth", weights_only=True)
+    places = ["config", "config.model", "config.normalization", "config.data", "config.test", "dataset"]
+    places += ["dataset.classes", "weights", "config.model.head_activation", "config.name", "iteration", "scores"]
+    values = [[1, "a"], "text", 7, None, {(1, 2): "x"}]
+    for place in places:
+        for value in values:
+            content = copy.deepcopy(whole)
+            holder = content
+            *above, last = place.split(".")
+            for name in above:
+                holder = holder[name]
+            holder[last] = value
+            torch.save(content, tmp_path / "changed.pth")
+            code = command("inspect", "--checkpoint", "changed.pth")
+            if code != 0:
+                one_line_error(code, "changed.pth")
+
+
+def test_keys_reach_the_terminal_without_its_commands(tmp_path, command, capsys):
+    torch.save({"a\x1b[31m\nb.weight": torch.ones(3, 3)}, tmp_path / "odd.pth")
+    assert command("inspect", "--checkpoint", "odd.pth") == 2
+    error = capsys.readouterr().err
+    assert "\x1b" not in error and error.count("\n") == 1
 
 
 def released_tiny(tmp_path):

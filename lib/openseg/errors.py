@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "OpensegError",
     "is_out_of_memory",
     "nearest_names",
+    "printable",
 ]
 
 
@@ -34,6 +36,14 @@ class CheckpointError(OpensegError):
 
 class Interrupted(OpensegError):
     """Work was stopped by a signal after its state was saved."""
+
+
+def printable(text: object, keep: str = "") -> str:
+    """``text`` for a terminal: control characters, which may be commands to it, and lone surrogates are escaped."""
+    return "".join(
+        each if each in keep or unicodedata.category(each) not in ("Cc", "Cs", "Zl", "Zp") else ascii(each)[1:-1]
+        for each in str(text)
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 import openseg
-from openseg.errors import Interrupted, OpensegError, is_out_of_memory
+from openseg.errors import Interrupted, OpensegError, is_out_of_memory, printable
 
 __all__ = ["EXIT_ERROR", "EXIT_FOUND", "call", "run_command", "shown_errors"]
 
@@ -26,7 +26,7 @@ class _BarHandler(logging.Handler):
     """Prints above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
+        tqdm.write(printable(self.format(record), keep="\n\t"), file=sys.stdout)
         sys.stdout.flush()
 
 
@@ -60,7 +60,7 @@ def _exit_code(command: Callable[[], int | None], debug: bool) -> int:
     except (OpensegError, OSError) as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return EXIT_ERROR
     except (MemoryError, RuntimeError) as error:
         if debug or not is_out_of_memory(error):
@@ -80,5 +80,5 @@ def call(function: str | Callable[..., Any], arguments: argparse.Namespace, **mo
 def shown_errors(problems: list[str]) -> int:
     """Print what was left out; returns the exit code."""
     for problem in problems:
-        print(f"error: left out: {problem}", file=sys.stderr)
+        print(f"error: left out: {printable(problem)}", file=sys.stderr)
     return EXIT_FOUND if problems else 0

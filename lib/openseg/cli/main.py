@@ -13,7 +13,7 @@ from openseg.cli.common import EXIT_FOUND, call, run_command, shown_errors
 from openseg.cli.options import DEBUG, Command, HelpFormatter, add_commands, add_options, flag, option, result_file
 from openseg.cli.prepare import show_targets
 from openseg.cli.segfix import COMMANDS as SEGFIX
-from openseg.errors import ConfigError, DataError
+from openseg.errors import ConfigError, DataError, printable
 from openseg.io.files import write_json
 from openseg.tools.report import tables
 from openseg.tools.report.text import benchmark_text, check_text, inspect_text, label_text
@@ -93,7 +93,7 @@ def _report(arguments: Arguments) -> None:
 def _inspect(arguments: Arguments) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # what is said on the way is no part of the result
         found = call("inspect", arguments, size=tuple(arguments.size))
-    print(json.dumps(found, indent=1) if arguments.json else inspect_text(found))
+    print(json.dumps(found, indent=1) if arguments.json else printable(inspect_text(found), keep="\n"))
     return 0 if found.get("checkpoint", {}).get("fits", True) else EXIT_FOUND
 
 

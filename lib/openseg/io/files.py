@@ -26,6 +26,7 @@ __all__ = [
     "LABEL_SUFFIXES",
     "atomic_write",
     "before_replace",
+    "explain_start",
     "file_hash",
     "is_older",
     "list_files",
@@ -99,6 +100,20 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def explain_start(path: Path) -> str:
+    """What a file is instead of what it should be, where its first bytes make that plain; empty otherwise."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(200).lstrip().lower()
+    except OSError:
+        return ""
+    if start.startswith((b"<!doctype", b"<html")):
+        return "is a web page, such as a download service shows instead of the file; download it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file itself; run git lfs pull where it came from"
+    return ""
 
 
 def file_hash(path: str | os.PathLike) -> str:

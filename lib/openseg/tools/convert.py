@@ -35,7 +35,12 @@ class Conversion:
 
 
 def convert(
-    source: PathLike, target: PathLike, config: PathLike | Config | None = None, *, overrides: Sequence[str] = ()
+    source: PathLike,
+    target: PathLike,
+    config: PathLike | Config | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    entry: str | None = None,
 ) -> Conversion:
     """Write a checkpoint of any known layout as ``target`` (``.pth`` or ``.safetensors``), with its config.
 
@@ -43,6 +48,7 @@ def convert(
         source: a checkpoint of the whole network.
         target: a new file, ``.pth`` or ``.safetensors``.
         config: its config; None is the one of ``configs/`` that it fits.
+        entry: which of several networks in the file to take, such as ``state_dict_ema``.
 
     Raises:
         CheckpointError: unknown layout, no or another config, or ``target`` exists.
@@ -52,7 +58,7 @@ def convert(
         raise CheckpointError(f"{target}: write to a .pth or a .safetensors file")
     if out.exists():
         raise CheckpointError(f"{target}: already exists; move it away, or write to another file")
-    checkpoint = read_checkpoint(source)
+    checkpoint = read_checkpoint(source, entry)
     settings = recognize(checkpoint, overrides) if config is None else as_config(config, overrides)
     compare_classes(settings, checkpoint)
     settings = fit_config(settings, checkpoint)

@@ -1,28 +1,27 @@
 """Checkpoint files of any known layout -> our networks, with a report of what happened to each key.
 
-A file is one of ours (``{"format": "openseg", "weights": ..., ...}`` or ``.safetensors``) or a state dict in one of the
-layouts of ``layouts``, which may be prefixed with ``module.`` and sit in ``{"state_dict": ...}`` beside other things.
+A file is one of ours (``{"format": "openseg", "weights": ..., ...}`` or ``.safetensors``) or holds, in any container
+and behind any prefix (``containers``), a state dict in one of the layouts of ``layouts``.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-import pickle
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from openseg.errors import CheckpointError, OpensegError
+from openseg.errors import CheckpointError, OpensegError, printable
 from openseg.io.files import atomic_write
-from openseg.models.checkpoint.layouts import Converted, convert_state, is_whole_network
+from openseg.models.checkpoint.containers import describe_keys, find_state, require_plain
+from openseg.models.checkpoint.files import FORMAT, read_content
+from openseg.models.checkpoint.layouts import Converted, convert_state, has_backbone, is_whole_network
 
 if TYPE_CHECKING:
     from openseg.config import Config
@@ -38,7 +37,9 @@ __all__ = [
     "write_weights",
 ]
 
-_HEADER = {"format": "openseg", "version": 2}
+logger = logging.getLogger("openseg")
+
+_HEADER = {"format": FORMAT, "version": 2}
 
 
 @dataclass
@@ -64,7 +65,7 @@ class KeyReport:
             keys = getattr(self, name)
             if keys:
                 parts.append(f"{len(keys)} {name} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})")
-        return ", ".join(parts)
+        return printable(", ".join(parts))
 
 
 @dataclass
@@ -85,111 +86,90 @@ class Checkpoint:
         return self.converted.weights
 
 
-def _float64(dtype: np.dtype, data: bytes) -> float:
-    if dtype != np.float64:
-        raise pickle.UnpicklingError(f"a NumPy scalar of type {dtype}")
-    return float(np.frombuffer(data, dtype)[0])
-
-
-# The original's files hold the best score as a NumPy scalar; nothing else of NumPy is let in.
-_ALLOWED: list[Any] = [
-    (_float64, "numpy.core.multiarray.scalar"),
-    (_float64, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    type(np.dtype(np.float64)),
-]
-
-
-def _read(path: Path) -> Any:
-    """The content of a checkpoint file; no code in it is run."""
-    if path.is_dir():
-        raise CheckpointError(f"{path}: is a folder, no checkpoint")
-    try:
-        if path.suffix == ".safetensors":
-            with safetensors.safe_open(path, framework="pt") as file:
-                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
-                facts = json.loads((file.metadata() or {}).get("openseg", "null"))
-            return weights if facts is None else {**facts, "weights": weights}
-        with torch.serialization.safe_globals(_ALLOWED):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        if isinstance(content, dict) and content.get("format") == _HEADER["format"]:
-            _require_right_sums(path)
-        return content
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint") from None
-    except MemoryError:
-        raise
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except pickle.UnpicklingError:
+def _own_facts(path: Path, content: dict[str, Any]) -> Converted:
+    """Weights and settings of one of our own files."""
+    if content.get("version") != _HEADER["version"]:
         raise CheckpointError(
-            f"{path}: refused: not a checkpoint, or one that holds more than tensors and plain values{_hint(path)}"
-        ) from None
-    except Exception as error:  # PyTorch raises whatever its parsers meet in a damaged file
-        reason = (str(error).splitlines() or ["empty file"])[0]
-        raise CheckpointError(
-            f"{path}: damaged or not a checkpoint ({reason}); download or copy it again{_hint(path)}"
-        ) from None
+            f"{path}: written by another version of openseg (layout {content.get('version')}, this one reads "
+            f"{_HEADER['version']})"
+        )
+    _require_types(path, content)
+    weights, config = content.pop("weights"), content["config"]
+    model = config["model"]
+    kept = ["backbone", "output_stride", "multi_grid"]
+    kept += ["aux_channels", "aux_kernel"] if "head.aux.0.weight" in weights else []
+    settings = {key: model[key] for key in kept if key in model}
+    settings["head_activation"] = model["head_activation"] or "relu"
+    return Converted(FORMAT, weights, settings=settings, normalization=config["normalization"])
 
 
-def _require_right_sums(path: Path) -> None:
-    """Raises ValueError where a part differs from the checksum that the archive has of it; PyTorch does not look."""
-    with zipfile.ZipFile(path) as archive:
-        broken = archive.testzip()
-    if broken is not None:
-        raise ValueError(f"the checksum of {broken} differs")
+def _require_types(path: Path, content: dict[str, Any]) -> None:
+    """Raises CheckpointError where a part of our own files is missing or of another type."""
+    numbers = (int, float)
+    wanted: dict[str, tuple[Any, bool]] = {
+        "weights": (dict, True),
+        "config": (dict, True),
+        "config.model": (dict, True),
+        "config.model.head_activation": ((str, type(None)), True),
+        "config.model.backbone": (str, False),
+        "config.normalization": (dict, True),
+        "dataset": (dict, False),
+        "dataset.classes": (list, False),
+        "dataset.values": (dict, False),
+        "iteration": (int, False),
+        "best": (numbers, False),
+        "validated": ((int, type(None)), False),
+        "scores": ((dict, type(None)), False),
+        "optimizer": (dict, False),
+    }
+    for name, (types, needed) in wanted.items():
+        holder, parts = content, name.split(".")
+        for part in parts[:-1]:
+            holder = holder.get(part, {})
+        if parts[-1] not in holder:
+            if needed:
+                raise CheckpointError(f"{path}: an openseg checkpoint without {name}; it was not written whole")
+            continue
+        value = holder[parts[-1]]
+        if not isinstance(value, types) or (types is not dict and isinstance(value, bool)):
+            raise CheckpointError(
+                f"{path}: an openseg checkpoint whose {name} is a {type(value).__name__}; it was changed after it was "
+                "written"
+            )
+    if any(not isinstance(key, str) or not isinstance(value, Tensor) for key, value in content["weights"].items()):
+        raise CheckpointError(f"{path}: an openseg checkpoint whose weights are not all tensors by name")
+    if any(
+        not isinstance(key, str) or not isinstance(each, numbers) for key, each in (content.get("scores") or {}).items()
+    ):
+        raise CheckpointError(f"{path}: an openseg checkpoint whose scores are not all numbers by name")
+    if any(not isinstance(name, str) for name in content.get("dataset", {}).get("classes", [])):
+        raise CheckpointError(f"{path}: an openseg checkpoint whose dataset.classes are not all names")
 
 
-def _hint(path: Path) -> str:
-    """What the file is instead, where that is plain to see."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(64).lstrip().lower()
-    except OSError:
-        return ""
-    page = start.startswith((b"<!doctype", b"<html"))
-    return "; it is a web page, such as a download service shows instead of the file" if page else ""
-
-
-def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
-    """The tensors in a container of any layout, without the ``module.`` of parallel training."""
-    state = content
-    for key in ("state_dict", "model", "weights"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            state = content[key]
-            break
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path}: holds no state dict of tensors")
-    return {str(key).removeprefix("module."): value for key, value in state.items()}
-
-
-def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike[str], entry: str | None = None) -> Checkpoint:
     """Read a checkpoint of any layout.
 
+    Args:
+        entry: which of several networks in the file, such as ``state_dict_ema``; None takes the first that is no
+            average, and logs what the others are called.
+
     Raises:
-        CheckpointError: the file is missing, damaged, holds more than tensors and plain values, or is another network.
+        CheckpointError: the file is missing, damaged, or holds no network that we know.
     """
     path = Path(path)
-    content = _read(path)
-    if isinstance(content, dict) and content.get("format") == "openseg":
-        try:
-            if content.get("version") != _HEADER["version"]:
-                raise CheckpointError(
-                    f"{path}: written by another version of openseg (layout {content.get('version')}, this one reads "
-                    f"{_HEADER['version']})"
-                )
-            weights, config = content.pop("weights"), content["config"]
-            model, normalization = config["model"], config["normalization"]
-            kept = ["backbone", "output_stride", "multi_grid"]
-            kept += ["aux_channels", "aux_kernel"] if "head.aux.0.weight" in weights else []
-            settings = {key: model[key] for key in kept if key in model}
-            settings["head_activation"] = model["head_activation"] or "relu"
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"{path}: an openseg checkpoint without {error}; it was not written whole") from None
-        _state_dict(path, weights)
-        return Checkpoint(path, Converted("openseg", weights, settings=settings, normalization=normalization), content)
+    content = read_content(path)
     try:
-        return Checkpoint(path, convert_state(_state_dict(path, content)))
+        if entry is None and isinstance(content, dict) and content.get("format") == FORMAT:
+            converted = _own_facts(path, content)
+            require_plain(converted.weights)
+            return Checkpoint(path, converted, content)
+        found = find_state(content, is_whole_network, entry)
+        if not is_whole_network(found.state):
+            found = find_state(content, has_backbone, entry)
+        elif found.note:
+            logger.info("%s: %s", path, found.note)
+        require_plain(found.state)
+        return Checkpoint(path, convert_state(found.state))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
 
@@ -226,10 +206,12 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, partial: bool = False
     report.renamed, report.filled = converted.renamed, converted.filled
     too_little = len(usable) * 2 < len(model.state_dict())
     if too_little if partial else not report.complete:
-        raise CheckpointError(
-            f"{checkpoint.path}: does not fit this network: {report}; use the config that it was trained with, "
-            "or, to start a training from what fits, train --weights FILE --partial"
-        )
+        advice = "use the config that it was trained with"
+        if not too_little:
+            advice += ", or, to start a training from what fits, train --weights FILE --partial"
+        else:
+            advice += f" (the file has {describe_keys(converted.weights)}); too little fits to start a training from it"
+        raise CheckpointError(f"{checkpoint.path}: does not fit this network: {report}; {advice}")
     model.load_state_dict(usable, strict=False)
     return report
 
@@ -241,12 +223,27 @@ def load_backbone(backbone: nn.Module, path: str | os.PathLike[str]) -> KeyRepor
         CheckpointError: the file is no checkpoint, or lacks weights of this backbone.
     """
     path = Path(path)
-    state = _state_dict(path, _read(path))
-    if is_whole_network(state) and not any(key.startswith("decode_head.") for key in state):
-        state = convert_state(state).weights  # where the gammas may be |weight|
-    state = {key.removeprefix("backbone."): value for key, value in state.items()}
-    if hasattr(backbone, "convert_keys"):
-        state = backbone.convert_keys(state)  # type: ignore[operator]
+
+    def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        if is_whole_network(state) and not any(key.startswith("decode_head.") for key in state):
+            state = convert_state(state).weights  # where the gammas may be |weight|
+        state = {key.removeprefix("backbone."): value for key, value in state.items()}
+        return backbone.convert_keys(state) if hasattr(backbone, "convert_keys") else state  # type: ignore[operator]
+
+    def is_backbone(state: dict[str, Tensor]) -> bool:
+        try:
+            return not match_weights(convert(state), backbone)[1].missing
+        except CheckpointError:
+            return False
+
+    try:
+        found = find_state(read_content(path), is_backbone)
+        require_plain(found.state)
+        state = convert(found.state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
+    if found.note and is_backbone(found.state):
+        logger.info("%s: %s", path, found.note)
     usable, report = match_weights(state, backbone)
     if report.missing or report.shape_mismatch:
         hint = backbone.explain_mismatch(state) if hasattr(backbone, "explain_mismatch") else ""  # type: ignore[operator]

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from openseg.errors import CheckpointError
+from openseg.models.checkpoint.containers import describe_keys
 
-__all__ = ["Converted", "convert_state", "is_whole_network"]
+__all__ = ["Converted", "convert_state", "has_backbone", "is_whole_network"]
 
 INPLACE_ABN_EPS = 1e-5
 
@@ -116,6 +117,7 @@ _MMSEG = {
 }
 
 
+_BACKBONES = ("backbone.", "conv1.", "layer1.", "stage2.", "stem.", "resinit.")
 _HEADS = (*_ORIGINAL, "mask_head.", "direction_head.", "conv3x3_ocr.", "decode_head.", "auxiliary_head.")
 
 
@@ -146,11 +148,13 @@ def convert_state(state: dict[str, Tensor]) -> Converted:
         CheckpointError: a backbone alone, or a network of mmsegmentation that is another function than ours.
     """
     if not is_whole_network(state):
-        raise CheckpointError(
-            "holds no head that we know, so a backbone at most, such as ImageNet weights; those are given to a "
-            "training as model.pretrained=FILE"
-        )
-    keys = [key.removeprefix("model.") for key in state]
+        if has_backbone(state):
+            raise CheckpointError(
+                "holds no head that we know, so a backbone at most, such as ImageNet weights; those are given to a "
+                f"training as model.pretrained=FILE ({describe_keys(state)})"
+            )
+        raise CheckpointError(f"is of none of the networks here: {describe_keys(state)}")
+    keys = list(state)
     if any(key.startswith(("head.classifier.", "direction_head.")) for key in keys):
         return Converted("weights", state)
     if any(key.startswith("conv3x3_ocr.") for key in keys):
@@ -161,8 +165,13 @@ def convert_state(state: dict[str, Tensor]) -> Converted:
 
 
 def is_whole_network(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict has a head of a layout that we know, and not a backbone alone."""
-    return any(key.removeprefix("model.").startswith(_HEADS) for key in state)
+    """Whether a state dict has a head of a layout that we know and what it stands on, and not a backbone alone."""
+    return any(key.startswith(_HEADS) for key in state) and has_backbone(state)
+
+
+def has_backbone(state: dict[str, Tensor]) -> bool:
+    """Whether a state dict has keys as those of a backbone here."""
+    return any(key.startswith(_BACKBONES) for key in state)
 
 
 def _rename(weights: dict[str, Tensor], names: dict[str, str]) -> tuple[dict[str, Tensor], list[str]]:
@@ -204,7 +213,7 @@ def _from_original(state: dict[str, Tensor]) -> Converted:
 
 def _from_hrnet_authors(state: dict[str, Tensor]) -> Converted:
     # Beside the network the file holds the loss, with its class weights.
-    network = {key.removeprefix("model."): value for key, value in state.items() if not key.startswith("loss.")}
+    network = {key: value for key, value in state.items() if not key.startswith("loss.")}
     if not any(key.endswith(".num_batches_tracked") for key in network):
         network = _plain_gammas(network)
     weights, renamed = _rename(network, _HRNET_AUTHORS)
