@@ -32,6 +32,16 @@ def data_root(tmp_path_factory):
     return root
 
 
+def varied(model):
+    """``model`` with random weights that keep signals as large as they are, so that its predictions differ by pixel."""
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                torch.nn.init.zeros_(layer.bias)
+    return model
+
+
 @pytest.fixture
 def overrides(data_root):
     """Shrinks a config to seconds."""

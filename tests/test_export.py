@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, varied
 from PIL import Image
 
 from openseg.config import load_config
@@ -41,7 +41,7 @@ def checkpoints(tmp_path_factory):
     for path in (SEMANTIC, SEGFIX):
         config = load_config(path)
         (folder / "demo").mkdir(exist_ok=True)
-        write_weights(folder / f"demo/{config.name}_latest.pth", trained(build_model(config)), config)
+        write_weights(folder / f"demo/{config.name}_latest.pth", trained(varied(build_model(config))), config)
     return folder
 
 

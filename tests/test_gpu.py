@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, varied
 from test_train import CONFIGS, EVERYTHING, check_equal
 
 import openseg
@@ -107,7 +107,7 @@ def test_one_process_of_torchrun_uses_nccl(run, overrides, tmp_path):
 
 def test_a_compiled_network_is_the_same():
     torch.manual_seed(0)
-    model = build_model(load_config(SEMANTIC)).cuda().eval()
+    model = varied(build_model(load_config(SEMANTIC))).cuda().eval()
     images = torch.randn(1, 3, 128, 256, device="cuda")
     with torch.inference_mode():
         expected, compiled = model(images).logits, torch.compile(copy.deepcopy(model))(images).logits

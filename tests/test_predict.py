@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, varied
 from PIL import Image
 
 import openseg
@@ -43,7 +43,7 @@ def checkpoint(tmp_path_factory):
     config = load_config(CONFIG)
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "random.pth"
-    write_checkpoint(path, {"weights": build_model(config).state_dict(), "config": config.dump()})
+    write_checkpoint(path, {"weights": varied(build_model(config)).state_dict(), "config": config.dump()})
     return path
 
 
@@ -173,7 +173,7 @@ def test_nothing_of_others_is_touched(options, checkpoint, command, root, tmp_pa
 
 def segfix_weights(folder):
     config = load_config(ROOT / "configs/demo/segfix_hrnet_tiny.yaml")
-    state = {"weights": build_model(config).state_dict(), "config": config.dump()}
+    state = {"weights": varied(build_model(config)).state_dict(), "config": config.dump()}
     write_checkpoint(folder / "segfix.pth", state)
     return folder / "segfix.pth"
 

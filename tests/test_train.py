@@ -397,3 +397,17 @@ def test_what_leads_to_gradients_that_are_not_finite_is_not_kept(command, overri
     settings = ["train.max_iters=6", "train.val_interval=4", "train.save_interval=2"]
     assert command("train", "--config", ROOT / CONFIGS["semantic"], *overrides, *settings) == 0
     assert 4 not in saved and -4 not in saved and saved[:2] == [2, 5] and 6 in saved
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["train.batch_size=1", "augment.crop_size=[32,32]"],
+        ["train.batch_size=2", "train.accumulate=2", "augment.crop_size=[32,32]"],
+    ],
+)
+def test_a_single_value_in_a_batch_norm_is_refused_before_training(settings, command, overrides, one_line_error):
+    options = ["--config", ROOT / CONFIGS["semantic"], *overrides, *settings]
+    one_line_error(command("train", *options), "train.batch_size", "augment.crop_size", "train.freeze_bn=true")
+    assert not Path("checkpoints").exists()
+    assert command("train", *options, "train.freeze_bn=true", "train.max_iters=1") == 0

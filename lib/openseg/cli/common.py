@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 import openseg
 from openseg.errors import Interrupted, OpensegError, is_out_of_memory, printable
+from openseg.io.files import noticing
 
 __all__ = ["EXIT_ERROR", "EXIT_FOUND", "call", "run_command", "shown_errors"]
 
 EXIT_FOUND = 1
-"""Something was left out, or found wrong."""
+"""Something was left out, or found wrong; each such file was named."""
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -48,7 +49,8 @@ def _exit_code(command: Callable[[], int | None], debug: bool) -> int:
         logger.addHandler(_BarHandler())
     logger.setLevel(logging.INFO)
     try:
-        return command() or 0
+        with noticing() as left_out:
+            return command() or (EXIT_FOUND if left_out else 0)
     except Interrupted as error:
         print(error, file=sys.stderr)
         return EXIT_INTERRUPTED

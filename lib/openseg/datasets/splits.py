@@ -112,6 +112,12 @@ def _share_a_folder(paths: SplitPaths) -> bool:
     return paths.image == paths.label and paths.image_affixes == paths.label_affixes
 
 
+def _others(paths: SplitPaths) -> tuple[str, ...]:
+    """Suffixes of images, where labels and images share a folder."""
+    nested = paths.image.is_relative_to(paths.label) or paths.label.is_relative_to(paths.image)
+    return IMAGE_SUFFIXES if nested else ()
+
+
 def _has(path: Path, affixes: tuple[str, str]) -> bool:
     return path.stem.startswith(affixes[0]) and path.stem.endswith(affixes[1])
 
@@ -124,7 +130,7 @@ def _index(files: Iterable[Path], affixes: tuple[str, str]) -> dict[str, Path]:
 def _labels(paths: SplitPaths) -> dict[str, Path]:
     """Labels by the keys of their images."""
     suffixes = LABEL_SUFFIXES if _share_a_folder(paths) else IMAGE_SUFFIXES
-    files = _outside(list_files(paths.label, suffixes), paths.label, paths.image)
+    files = _outside(list_files(paths.label, suffixes, _others(paths)), paths.label, paths.image)
     if paths.image == paths.label and not any(paths.label_affixes):
         files = [path for path in files if not any(paths.image_affixes) or not _has(path, paths.image_affixes)]
     return _index(files, paths.label_affixes)
@@ -135,7 +141,7 @@ def _images(paths: SplitPaths) -> dict[str, Path]:
     if not paths.image.is_dir():
         raise DataError(f"{paths.image}: no such folder; put the images there")
     suffixes = tuple(set(IMAGE_SUFFIXES) - set(LABEL_SUFFIXES)) if _share_a_folder(paths) else IMAGE_SUFFIXES
-    images = _outside(list_files(paths.image, suffixes), paths.image, paths.label)
+    images = _outside(list_files(paths.image, suffixes, _others(paths)), paths.image, paths.label)
     if paths.image == paths.label and any(paths.label_affixes):
         images = [path for path in images if not _has(path, paths.label_affixes)]
     index = _index(images, paths.image_affixes)
@@ -372,7 +378,7 @@ def _with_targets(config: Config, split: str, paths: SplitPaths, pairs: list[Pai
     if config.segfix.targets == "label":
         return pairs
     if config.segfix.targets == "instance":
-        matched = pair_files([pair.label for pair in pairs], list_files(paths.instance, (".png",)), "instance map")
+        matched = pair_files([pair.label for pair in pairs], list_files(paths.instance, LABEL_SUFFIXES), "instance map")
         instances = dict(matched.values())
         return [replace(pair, instance=instances[pair.label]) for pair in pairs]
     folder = paths.folder / config.segfix.offset_gt

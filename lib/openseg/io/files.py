@@ -30,6 +30,7 @@ __all__ = [
     "file_hash",
     "is_older",
     "list_files",
+    "noticing",
     "walk_files",
     "without_nan",
     "write_json",
@@ -37,8 +38,14 @@ __all__ = [
 
 logger = logging.getLogger("openseg")
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".ppm", ".pgm"),
+)
+"""What is an image, for every command."""
+LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".pgm")
+"""What is a label map, for every command: the formats among them that lose nothing."""
+_NOTES = (".txt", ".json", ".xml", ".csv", ".md", ".html", ".js", ".log", ".yaml", ".yml", ".ini", ".db", ".jsonl")
+_NAMED = 3
 
 
 _BEFORE_REPLACE: ContextVar[Callable[[Path, Path], None] | None] = ContextVar("before_replace", default=None)
@@ -131,8 +138,33 @@ def is_older(made: Path, source: Path) -> bool:
     return there.st_size == 0 or there.st_mtime < source.stat().st_mtime
 
 
-def list_files(folder: str | os.PathLike, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
+_NOTICED: ContextVar[dict[str, None] | None] = ContextVar("noticed", default=None)
+
+
+@contextlib.contextmanager
+def noticing() -> Iterator[dict[str, None]]:
+    """Collects the files that ``list_files`` left out, each of which was logged."""
+    found: dict[str, None] = {}
+    token = _NOTICED.set(found)
+    try:
+        yield found
+    finally:
+        _NOTICED.reset(token)
+
+
+def list_files(
+    folder: str | os.PathLike,
+    suffixes: tuple[str, ...] = IMAGE_SUFFIXES,
+    also: tuple[str, ...] = (),
+    skip: Callable[[Path], bool] | None = None,
+) -> list[Path]:
     """Files below ``folder`` with one of ``suffixes``, sorted; links are followed, hidden files are left out.
+
+    Other files are logged and noticed (``noticing``), but for notes and tables that lie beside images everywhere.
+
+    Args:
+        also: suffixes of files that others read.
+        skip: says of a folder that its files are none of ours.
 
     Raises:
         DataError: the folder is missing, unreadable, or holds no such file; a link leads to nothing.
@@ -140,10 +172,27 @@ def list_files(folder: str | os.PathLike, suffixes: tuple[str, ...] = IMAGE_SUFF
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    files = [Path(path) for path in sorted(walk_files(folder, suffixes))]
+    files, others = [], []
+    for path in map(Path, _walk(os.fspath(folder), suffixes, set(), others_too=True)):
+        if skip is None or not skip(path.parent):
+            (files if path.name.lower().endswith(suffixes) else others).append(path)
+    files.sort()
+    left = [path for path in others if not path.name.lower().endswith((*also, *_NOTES))]
     if not files:
-        raise DataError(f"{folder}: no file with a suffix of {', '.join(suffixes)}")
+        held = f"; it holds {_some(left or others)}" if others else ""
+        raise DataError(f"{folder}: no file with a suffix of {', '.join(suffixes)}{held}")
+    noticed = _NOTICED.get()
+    new = left if noticed is None else [path for path in left if str(path) not in noticed]
+    if new:
+        logger.warning("%s: left out, none of %s: %s", folder, ", ".join(suffixes), _some(new))
+    if noticed is not None:
+        noticed.update(dict.fromkeys(map(str, new)))
     return files
+
+
+def _some(paths: list[Path]) -> str:
+    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    return ", ".join(path.name for path in paths[:_NAMED]) + more
 
 
 def walk_files(folder: str | os.PathLike, suffixes: tuple[str, ...] = ("",)) -> Iterator[str]:
@@ -155,8 +204,10 @@ def walk_files(folder: str | os.PathLike, suffixes: tuple[str, ...] = ("",)) -> 
     yield from _walk(os.fspath(folder), suffixes, set())
 
 
-def _walk(folder: str, suffixes: tuple[str, ...], seen: set[tuple[int, int]]) -> Iterator[str]:
-    """``walk_files``; a folder that links lead to again is read once."""
+def _walk(
+    folder: str, suffixes: tuple[str, ...], seen: set[tuple[int, int]], others_too: bool = False
+) -> Iterator[str]:
+    """``walk_files``, or all files; a folder that links lead to again is read once."""
     try:
         status = Path(folder).stat()
         if (status.st_dev, status.st_ino) in seen:
@@ -170,11 +221,11 @@ def _walk(folder: str, suffixes: tuple[str, ...], seen: set[tuple[int, int]]) ->
             continue
         wanted = entry.name.lower().endswith(suffixes)
         try:
-            is_dir, is_file = entry.is_dir(), wanted and entry.is_file()
+            is_dir, is_file = entry.is_dir(), (wanted or others_too) and entry.is_file()
         except OSError as error:  # a link to itself
             raise DataError(f"{entry.path}: cannot be read ({error.strerror}); fix or remove the link") from None
         if is_dir:
-            yield from _walk(entry.path, suffixes, seen)
+            yield from _walk(entry.path, suffixes, seen, others_too)
         elif is_file:
             yield entry.path
         elif wanted and entry.is_symlink():

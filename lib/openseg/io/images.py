@@ -37,12 +37,12 @@ __all__ = [
     "write_label",
 ]
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "JPEG2000", "PPM")
 """What Pillow may read; its other formats start programs (PostScript) or are no pictures of ours."""
 
 _IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _LABEL_MODES = ("L", "P", "1", "I;16", "I;16B", "I")
-_LABEL_FORMATS = ("PNG", "TIFF", "BMP")
+_LABEL_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM")
 _MAX_PIXELS = 178_956_970  # where Pillow stops too
 _ORIENTATION = 0x0112
 _TURNS = {

@@ -233,7 +233,7 @@ def is_result(path: Path) -> bool:
         return False
 
 
-def list_given(folder: str | os.PathLike[str], suffixes: tuple[str, ...]) -> list[Path]:
+def list_given(folder: str | os.PathLike[str], suffixes: tuple[str, ...], also: tuple[str, ...] = ()) -> list[Path]:
     """As ``list_files``, without what a ``ResultFolder`` below holds, such as refined labels.
 
     Raises:
@@ -248,10 +248,7 @@ def list_given(folder: str | os.PathLike[str], suffixes: tuple[str, ...]) -> lis
             made[place] = (results / RECORD).is_file() or is_made(place.parent)
         return made[place]
 
-    given = [path for path in list_files(folder, suffixes) if not is_made(path.parent)]
-    if not given:
-        raise DataError(f"{folder}: holds nothing besides what this program made of it")
-    return given
+    return list_files(folder, suffixes, also, is_made)
 
 
 def _made_files(

@@ -328,9 +328,7 @@ def _images(source: Path, out: Path) -> dict[str, Path]:
             results[folder] = (folder / RECORD).exists() or is_result(folder.parent)
         return results[folder]
 
-    files = [path for path in list_files(source) if not is_result(path.parent)]
-    if not files:
-        raise DataError(f"{source}: no image but those of earlier predictions")
+    files = list_files(source, skip=is_result)
     images = {path.relative_to(source).with_suffix("").as_posix(): path for path in files}
     if len(images) < len(files):
         twice = next(path for path in files if images[path.relative_to(source).with_suffix("").as_posix()] != path)

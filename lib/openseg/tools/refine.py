@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from openseg.datasets.registry import get_dataset_info
 from openseg.datasets.splits import SplitPaths, list_images, match_labels, split_paths
 from openseg.errors import ConfigError, DataError, OpensegError
-from openseg.io.files import atomic_write, file_hash, list_files
+from openseg.io.files import LABEL_SUFFIXES, atomic_write, file_hash, list_files
 from openseg.io.matching import index_files, match_files, sample_key
 from openseg.io.parallel import map_parallel
 from openseg.io.progress import show_progress
@@ -38,7 +38,7 @@ logger = logging.getLogger("openseg")
 REFINED = "label_w_segfix"
 """Default name of a folder of refined labels."""
 _NAMES = ("before", "after")
-_LABELS = (".png",)
+_WRITTEN = (".png",)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def refine(
     for name in metrics:
         METRICS.look_up(name, "metrics")
     require_split(split)
-    source = existing_dir(labels, "label PNGs to refine")
+    source = existing_dir(labels, "label maps to refine")
     target = Path(out).resolve() if out else _default_out(source)
     how = RefineSettings(dataset, scale, min_confidence, eval_ids_only, keep_thin)
     if source.resolve().is_relative_to(target):
@@ -171,6 +171,10 @@ class _Job:
     overwrite: bool
     fail_fast: bool
 
+    def target(self, name: str) -> Path:
+        """Where the refined label is written: a PNG, whatever the label was."""
+        return (self.out / name).with_suffix(".png")
+
 
 def _default_out(folder: Path) -> Path:
     folder = folder.resolve()
@@ -183,7 +187,13 @@ def list_labels(source: Path) -> list[str]:
     Raises:
         DataError: there are none.
     """
-    return [path.relative_to(source).as_posix() for path in list_given(source, _LABELS)]
+    files = list_given(source, LABEL_SUFFIXES)
+    targets: dict[Path, Path] = {}
+    for path in files:
+        other = targets.setdefault(path.with_suffix(".png"), path)
+        if other != path:
+            raise DataError(f"{other} and {path} have the same name; keep one")
+    return [path.relative_to(source).as_posix() for path in files]
 
 
 def write_left_out(problems: Sequence[str], total: int, out: Path) -> Path | None:
@@ -236,9 +246,9 @@ def _refine_by_files(job: _Job, place: Path) -> list[str]:
     offsets = list_offsets(place)
     matches, missing = match_files(job.labels, [*offsets])
     problems = require_matches(missing, len(job.labels), f"offset in {place}; predict it", job.fail_fast)
-    work = [(job.source / name, offsets[offset], job.out / name) for name, offset in matches.items()]
+    work = [(job.source / name, offsets[offset], job.target(name)) for name, offset in matches.items()]
     made_by = {"what": "refined labels", "labels": str(job.source.resolve()), "offsets": str(place.resolve())}
-    with remaining(work, job.out, made_by | job.how.settings, job.overwrite, _LABELS) as (claimed, todo):
+    with remaining(work, job.out, made_by | job.how.settings, job.overwrite, _WRITTEN) as (claimed, todo):
         claimed.start()
         refine_one = partial(refine_file, how=job.how, journal=claimed.journal, fail_fast=job.fail_fast)
         return problems + [each for each in map_parallel(refine_one, todo, "segfix", job.workers) if each]
@@ -264,11 +274,11 @@ def _refine_by_network(
     matches, missing = match_files(job.labels, [*images])
     problems = require_matches(missing, len(job.labels), f"image in {folder}", job.fail_fast)
     work: list[tuple[Path, OffsetFile, Path]] = [
-        (job.source / name, images[image], job.out / name) for name, image in matches.items()
+        (job.source / name, images[image], job.target(name)) for name, image in matches.items()
     ]
     made_by = {"what": "refined labels", "labels": str(job.source.resolve()), "images": str(folder.resolve())}
     made_by |= {"checkpoint": file_hash(checkpoint), **predictor.settings, **job.how.settings}
-    with remaining(work, job.out, made_by, job.overwrite, _LABELS) as (claimed, todo):
+    with remaining(work, job.out, made_by, job.overwrite, _WRITTEN) as (claimed, todo):
         claimed.start()
         problems += _refine_todo(job, predictor, config, claimed.journal, todo, folder)
     return problems
@@ -326,7 +336,7 @@ def _score(
     dataset = job.how.dataset
     info = get_dataset_info(dataset)
     split = split_paths(info, data_root / info.folder, "val")
-    pairs = [(job.source / name, job.out / name) for name in job.labels]
+    pairs = [(job.source / name, job.target(name)) for name in job.labels]
     truths = match_labels([before for before, _ in pairs], split)
     triples = [(before, after, truths[before]) for before, after in pairs]
     samples = _samples(triples, split)

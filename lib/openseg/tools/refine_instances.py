@@ -12,7 +12,7 @@ import numpy as np
 from openseg.datasets.registry import get_dataset_info
 from openseg.datasets.splits import split_paths
 from openseg.errors import ConfigError, DataError
-from openseg.io.files import LABEL_SUFFIXES, atomic_write, list_files
+from openseg.io.files import IMAGE_SUFFIXES, LABEL_SUFFIXES, atomic_write, list_files
 from openseg.io.images import read_label, require_same_size, write_label
 from openseg.io.matching import index_files, match_files, sample_key
 from openseg.io.parallel import map_parallel
@@ -90,7 +90,8 @@ def refine_instances(
     target = Path(out or source.with_name(f"{source.name}_w_segfix")).resolve()
     if source.is_relative_to(target) or target.is_relative_to(source):
         raise DataError(f"--out {target}: choose a folder beside {source}, not around it or inside")
-    lists = [path.relative_to(source) for path in list_files(source, (".txt",)) if path.stem.endswith(_LIST)]
+    found = list_files(source, (".txt",), IMAGE_SUFFIXES)
+    lists = [path.relative_to(source) for path in found if path.stem.endswith(_LIST)]
     if not lists:
         raise DataError(f"{source}: holds no *{_LIST}.txt")
     problems: list[str] = []

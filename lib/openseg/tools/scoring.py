@@ -18,6 +18,7 @@ import numpy as np
 from openseg.datasets.info import DatasetInfo
 from openseg.datasets.registry import get_dataset_info
 from openseg.errors import DataError
+from openseg.io.files import IMAGE_SUFFIXES
 from openseg.io.images import color_mode, read_color_label, read_label, require_same_size
 from openseg.io.matching import index_files
 from openseg.io.parallel import map_parallel
@@ -63,7 +64,7 @@ def match_predictions(folder: str | os.PathLike, truths: Mapping[str, Path], suf
     Raises:
         DataError: no folder, no prediction in it, or two of one name.
     """
-    found = index_files(list_given(folder, suffixes), "_pred")
+    found = index_files(list_given(folder, suffixes, IMAGE_SUFFIXES if ".txt" in suffixes else ()), "_pred")
     pairs = {key: (found[key], truth) for key, truth in truths.items() if key in found}
     problems = [f"{truth.name} has no prediction in {folder}" for key, truth in truths.items() if key not in found]
     problems += [f"{path} has no truth" for key, path in found.items() if key not in truths]

@@ -11,6 +11,7 @@ from typing import Literal
 from openseg.config import Config
 from openseg.distributed import be_deterministic, pick_device, process_group
 from openseg.errors import OpensegError
+from openseg.io.files import noticing
 from openseg.io.progress import show_progress
 from openseg.tools.common import as_config
 from openseg.tools.paths import PathLike
@@ -85,7 +86,8 @@ def train(
     if deterministic:
         be_deterministic()
     chosen = pick_device(device)
-    with process_group(chosen) as group, show_progress(progress):
+    # What is left out of a dataset is said; a training that ended well has ended well.
+    with noticing(), process_group(chosen) as group, show_progress(progress):
         if not group.first:
             logging.getLogger("openseg").setLevel(logging.WARNING)
         try:

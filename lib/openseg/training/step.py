@@ -17,10 +17,11 @@ from openseg.distributed import Group, end_with_the_others
 from openseg.errors import ConfigError
 from openseg.losses.total import build_loss
 from openseg.models.base import freeze_statistics
+from openseg.models.factory import build_model
 from openseg.training.schedule import set_lr
 from openseg.training.state import Training
 
-__all__ = ["Step", "local_batch_size", "to_device"]
+__all__ = ["Step", "local_batch_size", "require_norm_values", "to_device"]
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _WINDOW = "window"  # of a batch: read on the CPU, where reading it waits for nothing
@@ -39,6 +40,31 @@ def local_batch_size(config: Config, group: Group) -> int:
             f"train.accumulate={train.accumulate}; use a multiple of {group.world * train.accumulate}"
         )
     return train.batch_size // group.world
+
+
+def require_norm_values(config: Config, group: Group) -> None:
+    """Raises ConfigError where a batch norm would see a single value of a channel, whose deviation is none.
+
+    That is so for a single sample whose crop shrinks to one pixel, or whose classes' vectors are one.
+    """
+    samples = local_batch_size(config, group) // config.train.accumulate
+    if samples > 1 or config.train.freeze_bn:
+        return
+    with torch.device("meta"):  # takes neither memory nor time
+        model, images = build_model(config).train(), torch.empty(samples, 3, *config.augment.crop_size)
+        try:
+            model(images)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            height, width = config.augment.crop_size
+            raise ConfigError(
+                f"one sample of {height}x{width} pixels leaves a batch norm a single value, of which it cannot learn; "
+                "use a larger train.batch_size (or a smaller train.accumulate) or augment.crop_size, or "
+                "train.freeze_bn=true"
+            ) from None
+        except (NotImplementedError, RuntimeError):  # a network of one's own that cannot run without values
+            return
 
 
 def to_device(batches: Iterator[dict[str, Tensor]], device: torch.device) -> Iterator[dict[str, Tensor]]:

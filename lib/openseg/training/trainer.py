@@ -26,7 +26,7 @@ from openseg.models.checkpoint.load import compare_classes, fit_config
 from openseg.training.checkpoints import PATIENCE, best_path, exclusive, latest_path, remove_unfinished, saved_states
 from openseg.training.run_log import RunLog
 from openseg.training.state import Training, build_training, read_resumable
-from openseg.training.step import Step, local_batch_size, to_device
+from openseg.training.step import Step, require_norm_values, to_device
 from openseg.training.validation import evaluate_network
 
 __all__ = ["TrainingStart", "run_training"]
@@ -104,7 +104,7 @@ def run_training(
         Interrupted: a signal came; the state was saved first.
         OpensegError: gradients were not finite again and again, or the disk is full; the last good state is there.
     """
-    local_batch_size(config, group)
+    require_norm_values(config, group)
     latest = latest_path(config, checkpoint_root)
     _continues(config, checkpoint_root, start)  # what is wrong is said before anything is written
     data = config.data

@@ -11,7 +11,7 @@ from typing import Literal
 from openseg.datasets.registry import DATASET_NAMES, get_dataset_info
 from openseg.datasets.splits import list_labels, pair_files, split_paths
 from openseg.errors import DataError
-from openseg.io.files import list_files
+from openseg.io.files import LABEL_SUFFIXES, list_files
 from openseg.io.images import read_label
 from openseg.io.parallel import run_parallel
 from openseg.io.progress import show_progress
@@ -80,7 +80,7 @@ def make_segfix_targets(
         labels = list_labels(paths)
         maps = {path.stem: path for path in labels}
         if instances:
-            found = pair_files(labels, list_files(paths.instance, (".png",)), "instance map")
+            found = pair_files(labels, list_files(paths.instance, LABEL_SUFFIXES), "instance map")
             maps = {label.stem: path for label, path in found.values()}
         suffix = _suffix(out, format)
         made_by = {"dataset": info.name} | ({"maps": kind} if instances else {})
