@@ -15,7 +15,7 @@ from openseg.datasets.info import DatasetInfo
 from openseg.datasets.samples import Samples
 from openseg.datasets.splits import Pair
 from openseg.errors import DataError
-from openseg.io.images import is_turned_in_place, read_image, require_same_size
+from openseg.io.images import MORE_BANDS, TURNED, look_at_image, read_image, require_same_size
 from openseg.labels import IGNORE_INDEX, UNKNOWN
 
 __all__ = ["SampleReport", "SplitReport", "inspect", "quick_check", "same_images", "suggest_weights"]
@@ -39,7 +39,7 @@ class SampleReport:
         pixels: ``int64[K]``, pixels of each class.
         unknown: share of the label's pixels by unknown value (an id, or a color as text).
         digest: of the image file's bytes.
-        turned: its EXIF orientation mirrors it or turns it by 180 degrees.
+        notes: what is to be known of the image, see ``look_at_image``.
     """
 
     key: str
@@ -50,7 +50,7 @@ class SampleReport:
     ignored: int = 0
     unknown: dict[str, float] = field(default_factory=dict)
     digest: int = 0
-    turned: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 def inspect(pair: Pair, config: Config) -> SampleReport:
@@ -60,7 +60,7 @@ def inspect(pair: Pair, config: Config) -> SampleReport:
     try:
         image = read_image(pair.image)
         report.size = image.shape[:2]
-        report.turned = is_turned_in_place(pair.image)
+        report.notes = look_at_image(pair.image)
         report.digest = int.from_bytes(hashlib.sha256(pair.image.read_bytes()).digest()[:8], "little")
     except (DataError, OSError) as error:
         report.errors.append(str(error))
@@ -110,6 +110,7 @@ class SplitReport:
     digests: list[int] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     turned: list[str] = field(default_factory=list)
+    more_bands: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.pixels = np.zeros(self.dataset_info.num_classes, np.int64)
@@ -123,8 +124,10 @@ class SplitReport:
         self.ignored += sample.ignored
         self.digests.append(sample.digest)
         self.keys.append(sample.key)
-        if sample.turned:
+        if TURNED in sample.notes:
             self.turned.append(sample.key)
+        if MORE_BANDS in sample.notes:
+            self.more_bands.append(sample.key)
         if sample.size is not None:
             self.sizes[sample.size] = self.sizes.get(sample.size, 0) + 1
         if sample.pixels is not None:
@@ -141,6 +144,10 @@ class SplitReport:
 
         ``needs_classes``: a network is to tell classes from each other, which takes two of them.
         """
+        if self.more_bands:
+            self.warnings.append(
+                f"{self.name}: of {len(self.more_bands)} images {MORE_BANDS} (such as {self.more_bands[0]})"
+            )
         if self.turned:
             self.warnings.append(
                 f"{self.name}: {len(self.turned)} images are upright by their EXIF orientation alone, such as "

@@ -7,12 +7,13 @@ reads most, go to imagecodecs, which checks as strictly and is faster (docs/depe
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import os
 import re
 import struct
 import warnings
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import imagecodecs
@@ -20,14 +21,17 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from openseg.errors import DataError
-from openseg.io.files import atomic_write
+from openseg.io.files import atomic_write, explain_start
+from openseg.io.limits import max_pixels
+from openseg.io.png import PNG_SIGNATURE, decode_plain_png, open_png, with_text
+from openseg.io.tiff import count_pictures, describe_tiff, unnamed_band
 
 __all__ = [
     "FORMATS",
+    "MORE_BANDS",
+    "TURNED",
     "color_mode",
-    "decode_gray_png",
-    "is_marked",
-    "is_turned_in_place",
+    "look_at_image",
     "read_color_label",
     "read_image",
     "read_label",
@@ -40,10 +44,11 @@ __all__ = [
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "JPEG2000", "PPM")
 """What Pillow may read; its other formats start programs (PostScript) or are no pictures of ours."""
 
+TURNED = "its EXIF orientation mirrors it or turns it by 180 degrees, which its size does not show"
+MORE_BANDS = "a fourth channel, which is no transparency, is not used"
 _IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _LABEL_MODES = ("L", "P", "1", "I;16", "I;16B", "I")
 _LABEL_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM")
-_MAX_PIXELS = 178_956_970  # where Pillow stops too
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -54,61 +59,19 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_START = 16  # signature, then length and name of the header
-_PNG_HEADER = struct.Struct(">IIBBBBB")
-_PNG_HEADER_END = 33  # with its checksum
-_PNG_GRAY = 0
-_PNG_BEGINNING = 200  # bytes: the header and the text of write_label
-# What changes how a PNG is shown or how many pictures it holds; Pillow sees to those.
-_PNG_NEEDED = {b"IHDR", b"PLTE", b"IDAT"}
-_PNG_SPECIAL = {b"acTL", b"eXIf", b"tRNS"}
+
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # or its errors appear beside ours, without a file's name
 
 
 def _read_plain_png(path: Path, colors: bool) -> np.ndarray | None:
     """A PNG of 8 or 16-bit grays ``[H, W]``, or of 8-bit ``colors`` ``[H, W, 3]``; None for whatever is not that."""
     try:
         with open(path, "rb") as file:
-            start = file.read(_PNG_START)
-            if start[: len(_PNG_SIGNATURE)] != _PNG_SIGNATURE:
-                return None
-            content = start + file.read()
-        width, height, bits, kind, *_ = _PNG_HEADER.unpack_from(content, _PNG_START)
-        if (bits, kind) not in (((8, 2),) if colors else ((8, 0), (16, 0))) or width * height > _MAX_PIXELS:
-            return None
-        if any(name in _PNG_SPECIAL for name, _ in _chunks(content)):
-            return None
-        return imagecodecs.png_decode(content) if colors else decode_gray_png(content)
+            start = file.read(len(PNG_SIGNATURE))
+            return decode_plain_png(start + file.read(), colors) if start == PNG_SIGNATURE else None
     except (OSError, ValueError, struct.error, imagecodecs.PngError):
         return None  # _open finds out what is wrong with it
-
-
-def _chunks(content: bytes, check: bool = False) -> Iterator[tuple[bytes, memoryview]]:
-    """Name and content of each part of a PNG; with ``check`` a ValueError where a needed one differs from its sum."""
-    place, name = len(_PNG_SIGNATURE), b""
-    while name != b"IEND":
-        length, name = struct.unpack_from(">I4s", content, place)
-        part = memoryview(content)[place + 8 : place + 8 + length]
-        if check and name in _PNG_NEEDED:
-            (expected,) = struct.unpack_from(">I", content, place + 8 + length)
-            if zlib.crc32(part, zlib.crc32(name)) != expected:
-                raise ValueError(f"the checksum of its {name.decode()} differs")
-        yield name, part
-        place += length + 12
-
-
-def decode_gray_png(content: bytes) -> np.ndarray:
-    """The grays ``uint8`` or ``uint16[H, W]`` of a PNG.
-
-    Raises:
-        ValueError, struct.error, imagecodecs.PngError: of another kind, or damaged.
-    """
-    _, _, bits, kind, *_ = _PNG_HEADER.unpack_from(content, _PNG_START)
-    if bits not in (8, 16) or kind != _PNG_GRAY:
-        raise ValueError("not a picture of 8 or 16-bit grays")
-    for _ in _chunks(content, check=True):
-        pass
-    return imagecodecs.png_decode(content)
 
 
 def _open(path: Path) -> tuple[Image.Image, str]:
@@ -119,13 +82,10 @@ def _open(path: Path) -> tuple[Image.Image, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, and of sizes that are refused below
-            image = Image.open(path, formats=FORMATS)
+            image = _opened(path)
             _require_one_picture(image, path)
             stored = _raw_mode(image)
             image.load()
-            if image.format == "PNG":  # whose checksums Pillow leaves aside
-                for _ in _chunks(path.read_bytes(), check=True):
-                    pass
             return image, stored
     except FileNotFoundError:
         raise DataError(f"{path}: no such file{' (a link to nothing)' if path.is_symlink() else ''}") from None
@@ -134,25 +94,50 @@ def _open(path: Path) -> tuple[Image.Image, str]:
     except PermissionError:
         raise DataError(f"{path}: permission denied; make it readable for this user") from None
     except UnidentifiedImageError:
-        empty = path.stat().st_size == 0
-        raise DataError(f"{path}: {'an empty file' if empty else 'not an image'}; replace or remove it") from None
+        raise DataError(f"{path}: {_what_instead(path)}") from None
     except Image.DecompressionBombError:
-        raise DataError(f"{path}: more than {_MAX_PIXELS:,} pixels; cut it into tiles") from None
+        raise DataError(f"{path}: more than {max_pixels():,} pixels; cut it into tiles") from None
     except DataError:
         raise
     except Exception as error:  # Pillow's plugins raise whatever they meet in a damaged file
         raise DataError(f"{path}: unreadable or truncated ({error}); copy it again or remove it") from None
 
 
+def _opened(path: Path) -> Image.Image:
+    """The image as Pillow opens it, its pixels not read yet."""
+    if max_pixels() > (Image.MAX_IMAGE_PIXELS or 0):
+        Image.MAX_IMAGE_PIXELS = None  # its number of pixels is checked below
+    with path.open("rb") as file:
+        start = file.read(len(PNG_SIGNATURE))
+        if start == PNG_SIGNATURE:  # whose checksums Pillow leaves aside, and whose texts it inflates
+            return Image.open(io.BytesIO(open_png(start + file.read()).content), formats=FORMATS)
+    return Image.open(path, formats=FORMATS)
+
+
+def _what_instead(path: Path) -> str:
+    """What a file is that is no image, and what to do."""
+    if path.stat().st_size == 0:
+        return "an empty file; replace or remove it"
+    what = explain_start(path)
+    if what:
+        return what
+    what = describe_tiff(path)
+    if what:
+        return f"{what}, which cannot be read; save three channels of 8 bits, or labels as one of 8 or 16"
+    return "not an image; replace or remove it"
+
+
 def _require_one_picture(image: Image.Image, path: Path) -> None:
-    if image.width * image.height > _MAX_PIXELS:
+    if image.width * image.height > max_pixels():
         raise DataError(
-            f"{path}: {image.height} x {image.width} is more than {_MAX_PIXELS:,} pixels; cut it into tiles"
+            f"{path}: {image.height} x {image.width} is more than {max_pixels():,} pixels; cut it into tiles, or set "
+            "OPENSEG_MAX_PIXELS"
         )
     # A camera's MPO holds the photo first and its preview after it.
     if image.format != "MPO" and getattr(image, "is_animated", False):
-        count = getattr(image, "n_frames", 0)
-        raise DataError(f"{path}: holds {count} pictures (animated or multi-page); save one of them")
+        count = count_pictures(image) if image.format == "TIFF" else getattr(image, "n_frames", 0)
+        if count > 1:
+            raise DataError(f"{path}: holds {count} pictures (animated or multi-page); save one of them")
 
 
 def _raw_mode(image: Image.Image) -> str:
@@ -162,17 +147,28 @@ def _raw_mode(image: Image.Image) -> str:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes an image upright, by its EXIF orientation."""
-    with contextlib.suppress(Exception):  # damaged metadata of a good picture
+    """What makes an image upright, by its EXIF orientation, wherever it is: in EXIF, as text of a PNG, or in XMP."""
+    with contextlib.suppress(Exception), warnings.catch_warnings():  # damaged metadata of a good picture
+        warnings.simplefilter("ignore")
         return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     return None
 
 
-def is_turned_in_place(path: str | os.PathLike) -> bool:
-    """Whether an image's EXIF orientation mirrors it or turns it by 180 degrees, which its size does not show."""
-    with contextlib.suppress(Exception), Image.open(path, formats=FORMATS) as image:
-        return image.getexif().get(_ORIENTATION) in (2, 3, 4)
-    return False
+def look_at_image(path: str | os.PathLike) -> list[str]:
+    """What is to be known of an image that ``read_image`` reads: how it is turned, and channels that are not used."""
+    path, notes = Path(path), []
+    with path.open("rb") as file:
+        start = file.read(len(PNG_SIGNATURE))
+        if start == PNG_SIGNATURE and open_png(start + file.read()).plain:
+            return []
+    image = _opened(path)
+    if image.format == "PNG":  # texts may stand behind the pixels
+        image.load()
+    if _turn(image) in (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM):
+        notes.append(TURNED)
+    if unnamed_band(image):
+        notes.append(MORE_BANDS)
+    return notes
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
@@ -188,7 +184,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     if plain is not None:
         return plain
     image, stored = _open(path)
-    if image.mode not in _IMAGE_MODES or "16" in stored:
+    if image.mode not in _IMAGE_MODES or ("16" in stored and image.format != "BMP"):  # BMPs have 5 or 6 bits of 16
         raise DataError(
             f"{path}: pixels of kind {stored or image.mode}; images have 8 bits a channel, so choose the range that "
             "matters and convert it"
@@ -225,7 +221,7 @@ def read_label(path: str | os.PathLike) -> np.ndarray:
     labels = np.array(image)
     if labels.dtype == np.bool_:
         return labels.astype(np.uint8)
-    few_bits = re.fullmatch(r"L;([24])", stored)
+    few_bits = re.fullmatch(r"L;([24])I?R?", stored)
     if few_bits:  # Pillow stretches these grays to 0..255
         labels //= np.uint8(255 // (2 ** int(few_bits[1]) - 1))
     if labels.dtype not in (np.uint8, np.uint16):
@@ -285,11 +281,6 @@ def require_same_size(path: object, shape: Sequence[int], other: object, other_s
         )
 
 
-def is_marked(content: bytes, text: tuple[str, str]) -> bool:
-    """Whether a PNG begins with the ``text`` that ``write_label`` gave it."""
-    return "\0".join(text).encode("latin-1") in content[:_PNG_BEGINNING]
-
-
 def write_label(
     path: str | os.PathLike, labels: np.ndarray, palette: bytes | None = None, text: tuple[str, str] | None = None
 ) -> None:
@@ -313,14 +304,7 @@ def write_label(
             image.save(temporary, compress_level=1)
             return
         content = imagecodecs.png_encode(np.ascontiguousarray(labels), level=1, filter=imagecodecs.PNG.FILTER.UP)
-        temporary.write_bytes(content if text is None else _with_text(bytes(content), text))
-
-
-def _with_text(content: bytes, text: tuple[str, str]) -> bytes:
-    """A PNG with a text chunk after its header."""
-    name, value = b"tEXt", "\0".join(text).encode("latin-1")
-    chunk = struct.pack(">I", len(value)) + name + value + struct.pack(">I", zlib.crc32(name + value))
-    return content[:_PNG_HEADER_END] + chunk + content[_PNG_HEADER_END:]
+        temporary.write_bytes(content if text is None else with_text(bytes(content), text))
 
 
 def write_image(path: str | os.PathLike, image: Image.Image | np.ndarray) -> None:

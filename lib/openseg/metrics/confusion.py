@@ -95,7 +95,11 @@ class ConfusionMatrix:
 
 
 def require_same_shape(prediction: np.ndarray, truth: np.ndarray) -> None:
-    """Raises DataError where two maps differ in size."""
+    """Raises DataError where two maps differ in size, or are no maps of integers."""
+    for each in (prediction, truth):
+        if not isinstance(each, np.ndarray) or each.ndim != 2 or each.dtype.kind not in "iub":
+            kind = f"{each.dtype}{list(each.shape)}" if isinstance(each, np.ndarray) else type(each).__name__
+            raise DataError(f"label maps are integers of height x width, this is {kind}")
     if prediction.shape != truth.shape:
         raise DataError(f"prediction {prediction.shape} and truth {truth.shape} differ in size")
 

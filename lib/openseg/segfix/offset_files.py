@@ -12,22 +12,21 @@ Files inside a zip archive are read where they are.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 import os
-import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-import imagecodecs
 import numpy as np
 
 from openseg.errors import DataError
 from openseg.io.files import atomic_write, list_files
-from openseg.io.images import decode_gray_png, is_marked, write_label
+from openseg.io.images import write_label
+from openseg.io.limits import max_pixels
+from openseg.io.mat import read_mat
+from openseg.io.png import decode_gray_png, is_marked
 from openseg.segfix.offsets import LEVELS, NUM_DIRECTIONS, OffsetMap
 
 __all__ = [
@@ -118,7 +117,12 @@ def _check_suffix(place: OffsetFile) -> None:
 
 
 def _content(place: OffsetFile) -> bytes:
-    return place.read_bytes() if isinstance(place, Path) else _open_archive(place.archive).read(place.name)
+    if isinstance(place, Path):
+        return place.read_bytes()
+    archive = _open_archive(place.archive)
+    if archive.getinfo(place.name).file_size > 16 * max_pixels():  # two values of 8 bytes a pixel, not compressed
+        raise DataError(f"{place}: inflates to more than an image of {max_pixels():,} pixels has; it is no offset file")
+    return archive.read(place.name)
 
 
 def _open_archive(path: Path) -> zipfile.ZipFile:
@@ -141,70 +145,11 @@ def _from_png(content: bytes) -> OffsetMap:
 
 
 def _from_mat(content: bytes) -> OffsetMap:
-    arrays: dict[str, np.ndarray] = {}
-    with contextlib.suppress(ValueError, struct.error, zlib.error, imagecodecs.ZlibngError):  # SciPy says what is wrong
-        arrays = _plain_arrays(content)
-    if "mat" not in arrays:
-        from scipy.io import loadmat
-
-        arrays = loadmat(io.BytesIO(content))
+    arrays = read_mat(content, ("mat", "confidence"))
     offsets, confidence = arrays.get("mat"), arrays.get("confidence")
     if offsets is None or offsets.ndim != 3 or offsets.shape[2] != 2:
         raise DataError("not an offset file (no array 'mat' of height x width x 2)")
     return OffsetMap.of(offsets, confidence)
-
-
-# Numbers of types and sizes of parts in a file of MATLAB 5, see "MAT-File Format" by The MathWorks.
-_MAT_HEADER = 128
-_MAT_COMPRESSED, _MAT_MATRIX, _MAT_COMPLEX = 15, 14, 0x0800
-_MAT_TYPES = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
-
-
-def _plain_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """The compressed numeric arrays of a file of MATLAB 5, without SciPy's detours; empty for anything out of line.
-
-    Reading the original's offsets is mostly inflating their many zeros, which zlib-ng does in half the time.
-    """
-    arrays: dict[str, np.ndarray] = {}
-    place = _MAT_HEADER
-    if content[_MAT_HEADER - 2 : _MAT_HEADER] != b"IM":
-        return {}
-    while place < len(content):
-        kind, length = struct.unpack_from("<II", content, place)
-        packed = memoryview(content)[place + 8 : place + 8 + length]
-        if kind != _MAT_COMPRESSED or len(packed) < length:
-            return {}
-        start = zlib.decompressobj().decompress(packed, 8)
-        kind, size = struct.unpack("<II", start)
-        if kind != _MAT_MATRIX:
-            return {}
-        named = _plain_array(memoryview(imagecodecs.zlibng_decode(bytes(packed), out=size + 8))[8:])
-        if named is None:
-            return {}
-        arrays[named[0]] = named[1]
-        place += 8 + length
-    return arrays
-
-
-def _plain_array(content: memoryview) -> tuple[str, np.ndarray] | None:
-    """Name and values of one matrix: four parts, each with its type and size before it."""
-    parts = []
-    place = 0
-    for _ in range(4):
-        kind, length = struct.unpack_from("<II", content, place)
-        if kind >> 16:  # up to four bytes stand where the size would be
-            kind, length = kind & 0xFFFF, kind >> 16
-            parts.append((kind, content[place + 4 : place + 4 + length]))
-            place += 8
-        else:
-            parts.append((kind, content[place + 8 : place + 8 + length]))
-            place += 8 + -(-length // 8) * 8
-    (_, flags), (_, sizes), (_, name), (kind, values) = parts
-    shape = np.frombuffer(sizes, "<i4")
-    if kind not in _MAT_TYPES or struct.unpack_from("<I", flags)[0] & _MAT_COMPLEX:
-        return None
-    array = np.frombuffer(values, _MAT_TYPES[kind])
-    return (bytes(name).decode(), array.reshape(shape, order="F")) if array.size == shape.prod() else None
 
 
 def archive_names(archive: Path) -> list[str]:

@@ -45,10 +45,13 @@ class OffsetMap:
         Raises:
             DataError: other values, or another shape.
         """
+        if not isinstance(offsets, np.ndarray) or not isinstance(confidence, (np.ndarray, type(None))):
+            raise DataError("offsets and their confidence are NumPy arrays")
         if offsets.ndim != 3 or offsets.shape[2] != 2 or offsets.dtype.kind not in "iuf":
             kind = f"{offsets.dtype}{list(offsets.shape)}"
             raise DataError(f"offsets are numbers of height x width x 2 (dh, dw), these are {kind}")
-        offsets = offsets.astype(offsets.dtype.newbyteorder("="), copy=False)
+        other = offsets.dtype.kind == "f" and offsets.itemsize not in (4, 8)  # types that numba does not have
+        offsets = offsets.astype(np.float64 if other else offsets.dtype.newbyteorder("="), copy=False)
         if confidence is None:
             levels = np.full((1, 1), LEVELS - 1, np.uint8)
         elif confidence.dtype != np.uint8 or confidence.shape != offsets.shape[:2]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import cv2
 import numpy as np
 
+from openseg.arrays import require_count
 from openseg.compiled import compiled
 from openseg.errors import DataError
 from openseg.segfix.offsets import LEVELS, OffsetMap, confidence_levels
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["refine", "refine_mask", "thin_parts"]
 
+_MOST_PIXELS, _WIDEST = 10_000, 1000
 Labels = TypeVar("Labels", np.ndarray, "torch.Tensor")
 
 
@@ -48,24 +50,23 @@ def refine(
         A new array like ``labels``.
 
     Raises:
-        DataError: the sizes of labels and offsets differ, offsets other than -1, 0 and 1, or a negative scale.
+        DataError: the sizes of labels and offsets differ, offsets other than -1, 0 and 1, arrays of other kinds, or a
+            scale that is no whole number from 0 to 10,000.
     """
-    if scale < 0:
-        raise DataError(f"scale {scale}: use 0 or more pixels")
-    if not 0 <= min_confidence <= 1:
+    scale, keep_thin = require_count(scale, "scale", _MOST_PIXELS), require_count(keep_thin, "keep_thin", _WIDEST)
+    if not isinstance(min_confidence, (int, float, np.number)) or not 0 <= min_confidence <= 1:
         raise DataError(f"min_confidence {min_confidence}: use a number from 0 to 1")
+    _require_kinds(labels, offsets)
     if labels.ndim != 2 or tuple(offsets.shape) not in (tuple(labels.shape), (*labels.shape, 2)):
         sizes = list(offsets.shape[:2]), list(labels.shape)
         raise DataError(f"offsets {sizes[0]} and labels {sizes[1]} differ in size; they are of two images")
-    if "torch" in sys.modules and not isinstance(labels, np.ndarray):
+    if not isinstance(labels, np.ndarray):
         return _refine_tensor(labels, offsets, scale, confidence, min_confidence, keep_thin)
     assert isinstance(labels, np.ndarray)
     if not isinstance(offsets, OffsetMap):
         offsets = OffsetMap.of(offsets, confidence)  # type: ignore[arg-type]
     refined = np.array(labels, order="C")
     bits = f"u{labels.itemsize}"
-    if labels.itemsize not in (1, 2, 4, 8):
-        raise DataError(f"labels of {labels.dtype} cannot be refined; use integers")
     codes = np.ascontiguousarray(offsets.codes)
     if keep_thin:
         codes = np.where(thin_parts(labels, keep_thin), np.uint8(0), codes)
@@ -77,16 +78,29 @@ def refine(
     return refined
 
 
+def _require_kinds(labels: object, offsets: object) -> None:
+    """Raises DataError for labels that are no array of numbers, and offsets that are not of their kind."""
+    if isinstance(labels, np.ndarray):
+        if labels.dtype.kind not in "iubf" or labels.itemsize not in (1, 2, 4, 8):
+            raise DataError(f"labels of {labels.dtype} cannot be refined; use integers")
+        good = isinstance(offsets, (np.ndarray, OffsetMap))
+    elif "torch" in sys.modules and isinstance(labels, sys.modules["torch"].Tensor):
+        good = isinstance(offsets, (sys.modules["torch"].Tensor, OffsetMap))
+    else:
+        raise DataError(f"labels are a NumPy array or a torch tensor, this is a {type(labels).__name__}")
+    if not good:
+        raise DataError(f"offsets are an OffsetMap or of the labels' kind, this is a {type(offsets).__name__}")
+
+
 def thin_parts(labels: np.ndarray, width: int) -> np.ndarray:
     """Pixels that lie in no block of ``width`` x ``width`` pixels of one label, ``bool[H, W]``.
 
     Those are the parts of regions that are narrower; what the image's border cuts off counts as wide.
 
     Raises:
-        DataError: a negative width.
+        DataError: a width that is no whole number from 0 to 1000.
     """
-    if width < 0:
-        raise DataError(f"keep_thin {width}: use 0 or more pixels")
+    width = require_count(width, "keep_thin", _WIDEST)
     if width <= 1 or not labels.size:
         return np.zeros(labels.shape, np.bool_)
     if labels.dtype not in (np.uint8, np.uint16):

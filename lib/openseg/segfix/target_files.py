@@ -10,7 +10,9 @@ import numpy as np
 
 from openseg.errors import DataError
 from openseg.io.files import atomic_write
-from openseg.io.images import decode_gray_png, is_marked, write_label
+from openseg.io.images import write_label
+from openseg.io.mat import read_mat
+from openseg.io.png import decode_gray_png, is_marked
 from openseg.segfix.directions import NUM_DIRECTIONS, codes_to_directions, directions_to_codes
 from openseg.segfix.targets import DEGREES_PER_CODE, NO_ANGLE, Targets
 
@@ -68,9 +70,7 @@ def read_targets(path: str | os.PathLike, max_distance: int = 0) -> Targets:
     path = Path(path)
     try:
         if path.suffix == ".mat":
-            from scipy.io import loadmat
-
-            return _from_mat(loadmat(path))
+            return _from_mat(read_mat(path.read_bytes(), ("depth", "dir_deg", "deg_reduce")))
         content = path.read_bytes()
         if not is_marked(content, _MARK):
             raise ValueError("a PNG of something else")

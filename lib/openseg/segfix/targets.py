@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from openseg.arrays import require_map
 from openseg.compiled import compiled
 from openseg.labels import IGNORE_INDEX
 from openseg.segfix.directions import DIRECTION_VECTORS, codes_to_directions
@@ -54,7 +55,11 @@ def make_targets(labels: np.ndarray, rule: Rule = "original") -> Targets:
     """Targets of a label map ``uint8[H, W]`` of training ids; pixels of ``IGNORE_INDEX`` get depth 0 and code 90.
 
     So do, by the rule ``original``, those of classes with fewer than 100 pixels.
+
+    Raises:
+        DataError: no map of integers from 0 to 255.
     """
+    labels = require_map(labels, "labels")
     left_out = np.zeros(256, np.bool_)
     if rule == "original":
         left_out = np.bincount(labels.ravel(), minlength=256) < MIN_REGION_PIXELS
@@ -67,7 +72,11 @@ def make_instance_targets(instances: np.ndarray, ids: Collection[int], rule: Rul
 
     Each distinct value is a region, also the smallest: ``id * 1000 + number`` of things, plain ids of stuff; the plain
     ids that are not in ``ids`` (the evaluated classes) are one region together.
+
+    Raises:
+        DataError: no map of integers from 0 to 65535.
     """
+    instances = require_map(instances, "values of instance maps", most=(1 << 16) - 1)
     table = np.arange(1 << 16, dtype=np.uint16)
     table[: IGNORE_INDEX + 1][~np.isin(np.arange(IGNORE_INDEX + 1), list(ids))] = IGNORE_INDEX
     return _region_targets(table[instances], rule, np.zeros(1 << 16, np.bool_))

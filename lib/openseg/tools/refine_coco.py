@@ -157,7 +157,7 @@ def _decode(result: Result, size: tuple[int, int]) -> np.ndarray:
     segmentation, image = result["segmentation"], f"image {result['image_id']}"
     try:
         if isinstance(segmentation, list):
-            polygons = [points for points in segmentation if len(points) >= _LEAST_COORDINATES]
+            polygons = [_polygon(points, size) for points in segmentation if len(points) >= _LEAST_COORDINATES]
             if not polygons:
                 return np.zeros(size, bool)
             functions = _mask_functions()
@@ -175,6 +175,15 @@ def _decode(result: Result, size: tuple[int, int]) -> np.ndarray:
     filled = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     pixels[: filled.size] = filled
     return pixels.reshape(size, order="F")
+
+
+def _polygon(points: list[Any], size: tuple[int, int]) -> list[float]:
+    """The coordinates of a polygon; pycocotools ends the process on some of other values."""
+    values = [float(value) for value in points]
+    most = 4 * max(*size, _DIGITS)
+    if len(values) % 2 or not all(-most <= value <= most for value in values):  # NaN is neither
+        raise ValueError(f"a polygon with coordinates that are not pairs from -{most} to {most}")
+    return values
 
 
 def _runs(counts: str | bytes) -> list[int]:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy.io import loadmat
 
 from openseg.datasets.registry import get_dataset_info
 from openseg.errors import ConfigError, DataError, nearest_names
 from openseg.io.images import FORMATS
+from openseg.io.mat import read_mat
 from openseg.io.progress import show_progress
 from openseg.tools.paths import PathLike, worker_count
 from openseg.tools.prepare.archives import Entry, list_entries
@@ -130,7 +130,10 @@ def _coco_10k(entries: list[Entry], _: Set[str]) -> Tree:
 
 def coco_10k_label(content: bytes) -> np.ndarray:
     """The label map ``S`` of a ``.mat``: 0 unlabeled, 1..91 things, 92..182 stuff."""
-    labels = loadmat(io.BytesIO(content), variable_names=["S"])["S"]
+    arrays = read_mat(content, ("S",))
+    if "S" not in arrays:
+        raise ValueError("no label map 'S'")
+    labels = arrays["S"]
     if labels.min() < 0 or labels.max() > 182:
         raise ValueError(f"ids from {labels.min()} to {labels.max()}, not 0 to 182")
     return np.ascontiguousarray(labels.astype(np.uint8))

@@ -1,0 +1,42 @@
+"""What arrays must be before compiled code, which checks nothing, runs over them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from openseg.errors import DataError
+
+__all__ = ["require_count", "require_map"]
+
+
+def require_map(values: Any, what: str, most: int = 255) -> np.ndarray:
+    """``values`` as a map ``[H, W]`` of ``uint8``, or ``uint16`` where ``most`` needs it.
+
+    Args:
+        what: what they are, for the message.
+        most: the largest value that there may be.
+
+    Raises:
+        DataError: no array of integers of two dimensions, or a value outside ``0..most``.
+    """
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "iub":
+        found = f"{values.dtype}{list(values.shape)}" if isinstance(values, np.ndarray) else type(values).__name__
+        raise DataError(f"{what} are integers of height x width, these are {found}")
+    dtype = np.dtype(np.uint8 if most <= np.iinfo(np.uint8).max else np.uint16)
+    if values.dtype != dtype and values.size and (values.min() < 0 or values.max() > most):
+        raise DataError(f"{what} are from 0 to {most}, these are from {values.min()} to {values.max()}")
+    return np.ascontiguousarray(values, dtype)
+
+
+def require_count(value: Any, what: str, most: int) -> int:
+    """``value`` as a whole number from 0 to ``most``.
+
+    Raises:
+        DataError: it is something else.
+    """
+    whole = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and value == value
+    if not whole or not 0 <= value <= most or int(value) != value:
+        raise DataError(f"{what} {value!r}: use a whole number from 0 to {most}")
+    return int(value)
