@@ -257,7 +257,7 @@ def test_sizes_that_differ(split):
     folder, config = split
     for name, orientation in (("a", 3), ("b", 1)):
         (folder / f"image/{name}.png").write_bytes(saved(RGB, "PNG", exif=exif(orientation)))
-    assert [inspect(pair, config).turned for pair in list_split(config, "train")] == [True, False]
+    assert [bool(inspect(pair, config).notes) for pair in list_split(config, "train")] == [True, False]
     write_label(folder / "label/a.png", np.full((5, 5), 7, np.uint8))
     (folder / "image/b.png").write_bytes(saved(RGB, "PNG", exif=exif(6)))
     a, b = (inspect(pair, config).errors for pair in list_split(config, "train"))

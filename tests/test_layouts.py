@@ -6,7 +6,7 @@ mmsegmentation 1.2.2 itself (OCRNet and ISANet on ResNet-101: logits equal to 4e
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, varied
 
 import openseg
 from openseg.config import load_config
@@ -41,7 +41,7 @@ def hrnet_authors_state(model):
 @pytest.mark.parametrize("flavour", ["torch11", "torch04"])
 def test_hrnet_authors_files_load(flavour, tmp_path):
     """The torch-0.4 ones store |gamma| as well, yet their heads use plain ReLU."""
-    model = tiny("model.aux_kernel=1", "normalization.order=rgb").eval()
+    model = varied(tiny("model.aux_kernel=1", "normalization.order=rgb")).eval()
     state = hrnet_authors_state(model)
     if flavour == "torch04":
         gammas = [key.replace("running_mean", "weight") for key in state if key.endswith("running_mean")]
@@ -124,6 +124,7 @@ def test_mmsegmentation_files_load(head, tmp_path):
     config = ROOT / f"configs/cityscapes/resnet50_{head}.yaml"
     overrides = ["model.head_activation=null", "normalization={order: rgb}"]
     model = openseg.load_model(config, None, [*overrides, "model.backbone=resnet50_v1c", "model.aux_channels=256"])
+    model = varied(model)
     torch.nn.init.constant_(model.head.pixels[1][0].weight, 0.01)  # random features are large, attention too sharp
     state = mmseg_state(model, head)
     torch.save({"meta": {"CLASSES": ("road",)}, "state_dict": state}, tmp_path / "theirs.pth")

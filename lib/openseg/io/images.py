@@ -22,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from openseg.errors import DataError
 from openseg.io.files import atomic_write, explain_start
-from openseg.io.limits import max_pixels
+from openseg.io.limits import TooManyPixels, max_pixels, too_many_pixels
 from openseg.io.png import PNG_SIGNATURE, decode_plain_png, open_png, with_text
 from openseg.io.tiff import count_pictures, describe_tiff, unnamed_band
 
@@ -95,6 +95,8 @@ def _open(path: Path) -> tuple[Image.Image, str]:
         raise DataError(f"{path}: permission denied; make it readable for this user") from None
     except UnidentifiedImageError:
         raise DataError(f"{path}: {_what_instead(path)}") from None
+    except TooManyPixels as error:
+        raise DataError(f"{path}: {error}") from None
     except Image.DecompressionBombError:
         raise DataError(f"{path}: more than {max_pixels():,} pixels; cut it into tiles") from None
     except DataError:
@@ -109,7 +111,9 @@ def _opened(path: Path) -> Image.Image:
         Image.MAX_IMAGE_PIXELS = None  # its number of pixels is checked below
     with path.open("rb") as file:
         start = file.read(len(PNG_SIGNATURE))
-        if start == PNG_SIGNATURE:  # whose checksums Pillow leaves aside, and whose texts it inflates
+        if start == PNG_SIGNATURE and path.stat().st_size > len(
+            start
+        ):  # whose checksums Pillow leaves aside, and whose texts it inflates
             return Image.open(io.BytesIO(open_png(start + file.read()).content), formats=FORMATS)
     return Image.open(path, formats=FORMATS)
 
@@ -120,7 +124,7 @@ def _what_instead(path: Path) -> str:
         return "an empty file; replace or remove it"
     what = explain_start(path)
     if what:
-        return what
+        return f"not an image, but {what.removeprefix('is ')}"
     what = describe_tiff(path)
     if what:
         return f"{what}, which cannot be read; save three channels of 8 bits, or labels as one of 8 or 16"
@@ -129,10 +133,7 @@ def _what_instead(path: Path) -> str:
 
 def _require_one_picture(image: Image.Image, path: Path) -> None:
     if image.width * image.height > max_pixels():
-        raise DataError(
-            f"{path}: {image.height} x {image.width} is more than {max_pixels():,} pixels; cut it into tiles, or set "
-            "OPENSEG_MAX_PIXELS"
-        )
+        raise DataError(f"{path}: {too_many_pixels((image.height, image.width))}")
     # A camera's MPO holds the photo first and its preview after it.
     if image.format != "MPO" and getattr(image, "is_animated", False):
         count = count_pictures(image) if image.format == "TIFF" else getattr(image, "n_frames", 0)

@@ -6,7 +6,7 @@ import os
 
 from openseg.errors import ConfigError
 
-__all__ = ["max_pixels"]
+__all__ = ["TooManyPixels", "max_pixels", "too_many_pixels"]
 
 _DEFAULT = 178_956_970  # where Pillow stops too
 
@@ -23,3 +23,15 @@ def max_pixels() -> int:
     if not text.isdecimal() or not 0 < int(text[:19]) < 1 << 40:
         raise ConfigError(f"OPENSEG_MAX_PIXELS={text}: use a number of pixels, such as {_DEFAULT}")
     return int(text)
+
+
+class TooManyPixels(ValueError):
+    """An image is larger than ``max_pixels()``."""
+
+
+def too_many_pixels(size: tuple[int, int]) -> str:
+    """What is wrong with an image of ``size`` (height, width), and what to do."""
+    return (
+        f"{size[0]} x {size[1]} is more than {max_pixels():,} pixels; cut it into tiles, or, if you trust it, set "
+        "OPENSEG_MAX_PIXELS"
+    )

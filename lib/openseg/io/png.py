@@ -14,7 +14,7 @@ from typing import NamedTuple
 import imagecodecs
 import numpy as np
 
-from openseg.io.limits import max_pixels
+from openseg.io.limits import TooManyPixels, max_pixels, too_many_pixels
 
 __all__ = ["PNG_SIGNATURE", "Png", "decode_gray_png", "decode_plain_png", "is_marked", "open_png", "with_text"]
 
@@ -26,7 +26,7 @@ _BEGINNING = 200  # bytes: the header and the text of with_text
 _GRAY, _RGB, _PALETTE = 0, 2, 3
 _CHANNELS = {_GRAY: 1, _RGB: 3, _PALETTE: 1, 4: 2, 6: 4}
 _NEEDED = {b"IHDR", b"PLTE", b"IDAT"}
-_SHOWN = {b"tRNS", b"eXIf", b"acTL"}  # how it is shown, or how many pictures it holds
+_SHOWN = {b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"}  # how it is shown, or how many pictures it holds
 _TURNING = (b"Raw profile type exif", b"Raw profile type APP1", b"XML:com.adobe.xmp")
 _LONGEST_TEXT = 1 << 16
 _SLACK = 1 << 16
@@ -55,11 +55,13 @@ def open_png(content: bytes) -> Png:
         ValueError: damaged, of more than ``max_pixels()``, or with more data than its pixels take.
         struct.error: it ends too early.
     """
+    if len(content) < _HEADER_END:
+        raise ValueError("truncated in its header")
     width, height, bits, kind, *_ = _HEADER.unpack_from(content, _START)
     if content[_START - 4 : _START] != b"IHDR" or kind not in _CHANNELS:
         raise ValueError("a PNG without a header")
     if width * height > max_pixels():
-        raise ValueError(f"{height} x {width} is more than {max_pixels():,} pixels; OPENSEG_MAX_PIXELS allows more")
+        raise TooManyPixels(too_many_pixels((height, width)))
     kept, plain, packed, whole = [], True, 0, True
     for name, part, start, end in _chunks(content):
         if name in _NEEDED:

@@ -21,7 +21,7 @@ from openseg.errors import CheckpointError, OpensegError, printable
 from openseg.io.files import atomic_write
 from openseg.models.checkpoint.containers import describe_keys, find_state, require_plain
 from openseg.models.checkpoint.files import FORMAT, read_content
-from openseg.models.checkpoint.layouts import Converted, convert_state, has_backbone, is_whole_network
+from openseg.models.checkpoint.layouts import Converted, convert_state, has_backbone, has_head, is_whole_network
 
 if TYPE_CHECKING:
     from openseg.config import Config
@@ -163,10 +163,11 @@ def read_checkpoint(path: str | os.PathLike[str], entry: str | None = None) -> C
             converted = _own_facts(path, content)
             require_plain(converted.weights)
             return Checkpoint(path, converted, content)
-        found = find_state(content, is_whole_network, entry)
-        if not is_whole_network(found.state):
-            found = find_state(content, has_backbone, entry)
-        elif found.note:
+        for accept in (is_whole_network, has_backbone, has_head):
+            found = find_state(content, accept, entry)
+            if accept(found.state):
+                break
+        if found.note and is_whole_network(found.state):
             logger.info("%s: %s", path, found.note)
         require_plain(found.state)
         return Checkpoint(path, convert_state(found.state))

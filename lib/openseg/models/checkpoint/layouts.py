@@ -25,7 +25,7 @@ from torch import Tensor
 from openseg.errors import CheckpointError
 from openseg.models.checkpoint.containers import describe_keys
 
-__all__ = ["Converted", "convert_state", "has_backbone", "is_whole_network"]
+__all__ = ["Converted", "convert_state", "has_backbone", "has_head", "is_whole_network"]
 
 INPLACE_ABN_EPS = 1e-5
 
@@ -147,7 +147,7 @@ def convert_state(state: dict[str, Tensor]) -> Converted:
     Raises:
         CheckpointError: a backbone alone, or a network of mmsegmentation that is another function than ours.
     """
-    if not is_whole_network(state):
+    if not has_head(state):
         if has_backbone(state):
             raise CheckpointError(
                 "holds no head that we know, so a backbone at most, such as ImageNet weights; those are given to a "
@@ -166,7 +166,12 @@ def convert_state(state: dict[str, Tensor]) -> Converted:
 
 def is_whole_network(state: dict[str, Tensor]) -> bool:
     """Whether a state dict has a head of a layout that we know and what it stands on, and not a backbone alone."""
-    return any(key.startswith(_HEADS) for key in state) and has_backbone(state)
+    return has_head(state) and has_backbone(state)
+
+
+def has_head(state: dict[str, Tensor]) -> bool:
+    """Whether a state dict has keys as those of a head here."""
+    return any(key.startswith(_HEADS) for key in state)
 
 
 def has_backbone(state: dict[str, Tensor]) -> bool:
