@@ -13,13 +13,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from openseg.errors import ConfigError, nearest_names
 
-__all__ = ["Section", "explain", "read_yaml"]
+__all__ = ["Section", "explain", "parse_yaml", "read_yaml"]
 
 
 _SPECIAL = ("tag:yaml.org,2002:merge", "tag:yaml.org,2002:value")  # <<: *anchor, which may be there again
 
 
 _FastLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
+
+
+_LONGEST_TEXT, _DEEPEST, _MOST_VALUES = 10_000_000, 60, 500_000
+_LONGEST_SHOWN = 120
 
 
 class _Loader(_FastLoader):  # type: ignore[misc]
@@ -41,7 +45,43 @@ class _Loader(_FastLoader):  # type: ignore[misc]
 class Section(BaseModel):
     """A mapping whose keys are known; immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+def parse_yaml(text: str) -> Any:
+    """The value in a text of YAML: plain values, lists and mappings, no tags, and nothing without bounds.
+
+    Raises:
+        ValueError: bad YAML, a key that is there twice, or more than a config or a dataset's file may hold.
+    """
+    try:
+        _require_bounds(text)
+        return yaml.load(text, _Loader)  # a SafeLoader
+    except Exception as error:  # PyYAML raises whatever its conversions of odd scalars meet
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(reason or type(error).__name__) from None
+
+
+def _require_bounds(text: str) -> None:
+    """Raises ValueError for tags, deep nesting, and what aliases blow up; reads no value."""
+    if len(text) > _LONGEST_TEXT:
+        raise ValueError(f"{len(text):,} characters; at most {_LONGEST_TEXT:,}")
+    sizes: dict[str, int] = {}
+    open_nodes: list[list[Any]] = [[None, 0]]  # anchor and size of each
+    for event in yaml.parse(text, _FastLoader):
+        if getattr(event, "tag", None) is not None:
+            raise ValueError(f"tag {event.tag}: write plain values")
+        if isinstance(event, yaml.AliasEvent):
+            open_nodes[-1][1] += sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append([event.anchor, 1])
+        elif isinstance(event, (yaml.ScalarEvent, yaml.CollectionEndEvent)):
+            anchor, size = (event.anchor, 1) if isinstance(event, yaml.ScalarEvent) else open_nodes.pop()
+            open_nodes[-1][1] += size
+            if anchor:
+                sizes[anchor] = size
+        if len(open_nodes) > _DEEPEST or open_nodes[-1][1] > _MOST_VALUES:
+            raise ValueError(f"nested deeper than {_DEEPEST}, or more than {_MOST_VALUES:,} values")
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
@@ -51,11 +91,11 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         ConfigError: missing, unreadable, or no mapping; ``what`` says what it should have been.
     """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+        values = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot read {what} ({error.strerror})") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date or number that cannot be
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:  # not UTF-8 either
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: {what} is a mapping of keys to values")
     return values
@@ -71,8 +111,20 @@ def explain(error: ValidationError, section: type[BaseModel]) -> str:
         return f"unknown key '{key}'; {nearest_names(location[-1], _fields_at(location[:-1], section))}"
     message = problem["msg"].removeprefix("Value error, ")
     given = problem.get("input")
-    shown = f" (got {given!r})" if isinstance(given, (str, int, float, list, type(None))) else ""
+    shown = ""
+    if isinstance(given, (str, int, float, list, type(None))):
+        text = _short(given)
+        shown = f" (got {text})"
     return f"{key}: {message}{shown}" if key else f"{message}{shown}"
+
+
+def _short(value: Any) -> str:
+    """``repr`` of a value, cut; Python itself refuses to write numbers of thousands of digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        text = "a number of thousands of digits"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _fields_at(location: Sequence[str], section: type[BaseModel]) -> list[str]:

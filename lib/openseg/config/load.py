@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from openseg.config.sections import Config
 from openseg.errors import ConfigError
 from openseg.plugins import load_plugins
-from openseg.schema import explain, read_yaml
+from openseg.schema import explain, parse_yaml, read_yaml
 
 __all__ = ["load_config", "shipped_configs"]
 
@@ -57,9 +56,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise ConfigError(f"override '{override}': write it as key.sub=value")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"override '{override}': the value is not valid YAML") from None
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"override '{override[:200]}': the value is not valid YAML ({error})") from None
     *parents, leaf = key.split(".")
     place: Any = values
     for parent, child in zip(parents, [*parents, leaf][1:], strict=True):

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from openseg.config.losses import CrossEntropyTerm, LossTerms
 from openseg.config.published import Published
@@ -34,10 +34,25 @@ __all__ = [
 _NAME = re.compile(r"\w[\w .+-]*")
 _LONGEST_NAME = 180  # of the 255 bytes of a file's name
 _OWN_ENDING = re.compile(r"_(iter\d+|latest|best)$")
-Size = tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]]
-Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
-Positive = Annotated[int, Field(ge=1)]
-Scales = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+
+
+def _in_order(values: tuple[float, float]) -> tuple[float, float]:
+    if values[0] > values[1]:
+        raise ValueError(f"from {values[0]:g} to {values[1]:g}: the smaller number comes first")
+    return values
+
+
+_Pixels = Annotated[int, Field(ge=32, le=32768)]
+_Factor = Annotated[float, Field(ge=0.01, le=100)]
+_NotNegative = Annotated[float, Field(ge=0)]
+Size = tuple[_Pixels, _Pixels]
+Range = Annotated[tuple[_Factor, _Factor], AfterValidator(_in_order)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+Scales = Annotated[tuple[Annotated[float, Field(ge=0.01, le=10)], ...], Field(min_length=1, max_length=100)]
+Weights = Annotated[tuple[Annotated[float, Field(gt=0, le=1e6)], ...], Field(min_length=1)]
+
+
+_Deviation = Annotated[float, Field(gt=0)]
 
 
 class Normalization(Section):
@@ -48,9 +63,11 @@ class Normalization(Section):
     """
 
     order: Literal["bgr", "rgb"] = Field("bgr", description="channels that mean and std are of")
-    scale: float = Field(255.0, description="what pixels are divided by")
+    scale: Annotated[float, Field(gt=0)] = Field(255.0, description="what pixels are divided by")
     mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="is subtracted")
-    std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="what it is divided by then")
+    std: tuple[_Deviation, _Deviation, _Deviation] = Field(
+        (0.229, 0.224, 0.225), description="what it is divided by then"
+    )
 
 
 class DataConfig(Section):
@@ -64,10 +81,12 @@ class DataConfig(Section):
     root: Path = Field(Path("data"), description="folder of all datasets")
     train_split: str = Field("train", description="several are joined by +, such as train+val")
     val_split: str = Field("val", description="several are joined by +")
-    short_side: Annotated[int, Field(ge=32)] | None = Field(None, description="pixels of the shorter side")
+    short_side: _Pixels | None = Field(None, description="pixels of the shorter side")
     size: Size | None = Field(None, description="height, width that every image is stretched to")
-    workers: Annotated[int, Field(ge=0)] = Field(2, description="processes that read samples, at most one a core")
-    cache_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+    workers: Annotated[int, Field(ge=0, le=4096)] = Field(
+        2, description="processes that read samples, at most one a core"
+    )
+    cache_gb: Annotated[float, Field(ge=0, le=1e9)] = Field(
         0.0, description="keep up to so many GB (1e9 bytes) of decoded samples on disk; 0: none"
     )
     cache_dir: Path | None = Field(None, description="where; null: <root>/cache/<dataset>")
@@ -90,7 +109,7 @@ class AugmentConfig(Section):
     aspect_range: Range = Field((0.9, 1.1), description="width / height is multiplied by a draw from this range")
     flip: Annotated[float, Field(ge=0, le=1)] = Field(0.5, description="probability of a horizontal flip")
     flip_first: bool = Field(False, description="flip before everything else instead of after the crop")
-    brightness: Annotated[int, Field(ge=0)] = Field(10, description="largest shift of all gray values")
+    brightness: Annotated[int, Field(ge=0, le=255)] = Field(10, description="largest shift of all gray values")
     transforms: TransformTerms = Field((), description="further transforms, in this order, after those above")
 
 
@@ -156,7 +175,9 @@ class SegFixConfig(Section):
         "original", description="ground truth made while reading: as the original, or without its defects"
     )
     max_distance: Positive = Field(5, description="pixels up to this far from a boundary are boundary pixels")
-    mask_threshold: float = Field(0.5, description="pixels with a larger boundary probability move")
+    mask_threshold: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="pixels with a larger boundary probability move"
+    )
     direction: Literal["argmax", "mean"] = Field(
         "argmax",
         description="a pixel moves in the most probable direction as published, or in the mean of the 8 by probability",
@@ -173,18 +194,20 @@ class TrainConfig(Section):
         "sgd", description="adamw learns faster in a short run from random weights"
     )
     lr: Annotated[float, Field(gt=0)] = Field(0.01, description="learning rate at its highest")
-    head_lr_multiplier: float = Field(1.0, description="of everything but the backbone")
-    momentum: float = Field(0.9, description="of sgd")
-    weight_decay: float = Field(5e-4, description="of the optimizer")
+    head_lr_multiplier: _NotNegative = Field(1.0, description="of everything but the backbone")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd")
+    weight_decay: _NotNegative = Field(5e-4, description="of the optimizer")
     decay_norms: bool = Field(True, description="weight decay of biases and batch norms too, as the original")
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="longest gradient; null: any")
     schedule: Literal["poly", "cosine", "step"] = Field("poly", description="how the learning rate falls")
-    poly_power: float = Field(0.9, description="of poly")
+    poly_power: _NotNegative = Field(0.9, description="of poly")
     milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (0.6, 0.85), description="of step: shares of max_iters from which the rate is step_factor times what it was"
     )
     step_factor: Annotated[float, Field(gt=0)] = Field(0.1, description="of step")
-    warmup_iters: Annotated[int, Field(ge=0)] = Field(0, description="updates in which the rate rises linearly")
+    warmup_iters: Annotated[int, Field(ge=0, le=10**9)] = Field(
+        0, description="updates in which the rate rises linearly"
+    )
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="validate and keep a moving average of the weights with this decay, such as 0.999"
     )
@@ -199,7 +222,7 @@ class TrainConfig(Section):
     max_nonfinite: Positive = Field(
         20, description="stop after so many updates in a row whose gradient was not finite; they are skipped"
     )
-    seed: Annotated[int, Field(ge=0)] = Field(304, description="of weights, samples and dropout")
+    seed: Annotated[int, Field(ge=0, lt=2**62)] = Field(304, description="of weights, samples and dropout")
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
         "fp32", description="tf32: fp32 with faster products on GPUs since Ampere; bf16 and fp16: autocast"
     )
@@ -216,7 +239,7 @@ class SingleScale(Section):
     scales: Scales = Field((1.0,), description="of the image; their logits are summed")
     flip: bool = Field(False, description="add the logits of the mirrored image")
     pad_to: Positive = Field(1, description="pad images on the right and below to multiples of this many pixels")
-    weights: Scales | None = Field(None, description="of the scales; null: all 1")
+    weights: Weights | None = Field(None, description="of the scales; null: all 1")
 
     @model_validator(mode="after")
     def _a_weight_a_scale(self) -> SingleScale:

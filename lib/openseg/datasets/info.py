@@ -24,6 +24,9 @@ from openseg.labels import IGNORE_INDEX, UNKNOWN
 __all__ = ["DatasetInfo", "SplitFiles", "color_keys"]
 
 
+_BLACK = (0, 0, 0)
+
+
 @dataclass(frozen=True)
 class SplitFiles:
     """Where the files of a split lie, relative to the dataset's folder; None: ``<split>/<kind>``.
@@ -196,12 +199,9 @@ class DatasetInfo:
         return np.take(table, instances)
 
     def encode_prediction(self, labels: np.ndarray) -> np.ndarray:
-        """Ids or colors of a prediction -> training ids; whatever is no class becomes ``IGNORE_INDEX`` (a miss where
+        """Ids of a prediction -> training ids; whatever is no class becomes ``IGNORE_INDEX`` (a miss where
         truth is).
         """
-        if labels.ndim == 3:
-            encoded = self.encode_known(labels)
-            return np.where(encoded == UNKNOWN, np.uint8(IGNORE_INDEX), encoded)
         return _look_up(self._prediction_table, labels)
 
     def read_raw(self, path: str | os.PathLike) -> np.ndarray:
@@ -216,18 +216,66 @@ class DatasetInfo:
         """
         return self.encode(self.read_raw(path), path)
 
-    def read_prediction(self, path: str | os.PathLike) -> np.ndarray:
-        """A predicted label file as training ids, see ``encode_prediction``; of a color-coded dataset in colors or
-        ids.
+    def read_raw_prediction(self, path: str | os.PathLike) -> np.ndarray:
+        """A predicted label file as it is: ids ``[H, W]``, or the classes' colors ``uint8[H, W, 3]``.
+
+        Colors are also read where the dataset's own labels are ids. A palette shows ids unless the dataset is
+        color-coded and most of the pixels have colors of classes.
+
+        Raises:
+            DataError: damaged, or colors that cannot be told apart.
         """
-        mode = color_mode(path) if self.label_colors else ""
-        if mode in ("RGB", "RGBA", "P"):
-            encoded = self.encode_known(read_color_label(path))
-            is_class = encoded < self.num_classes
-            # A palette may also just show ids: then some of its colors mean nothing, or none is a class.
-            if mode != "P" or (is_class.any() and not (encoded == UNKNOWN).any()):
-                return np.where(is_class, encoded, np.uint8(IGNORE_INDEX))
-        return self.encode_prediction(read_label(path))
+        if not self.label_colors:
+            try:
+                return read_label(path)
+            except DataError:
+                if color_mode(path) not in ("RGB", "RGBA"):
+                    raise
+                colors = read_color_label(path)
+                if (colors == colors[..., :1]).all():  # grays that were saved as colors
+                    raise
+            if len({*self.colors, _BLACK}) <= self.num_classes:
+                raise DataError(
+                    f"{path}: colors, of which {self.name} has the same for several classes (or black for one); give "
+                    "the folder of ids"
+                )
+            return colors
+        mode = color_mode(path)
+        if mode in ("RGB", "RGBA"):
+            return read_color_label(path)
+        if mode == "P":
+            colors = read_color_label(path)
+            if np.mean(self.encode_known(colors) < self.num_classes) > 0.5:
+                return colors
+        return read_label(path)
+
+    def encode_colors(self, colors: np.ndarray, path: object) -> np.ndarray:
+        """Colors of a prediction, ``uint8[H, W, 3]`` -> training ids; black that is no class is ``IGNORE_INDEX``.
+
+        Raises:
+            DataError: another color is that of no class.
+        """
+        encoded = self.encode_known(colors)
+        encoded[(encoded == UNKNOWN) & (colors == 0).all(axis=2)] = IGNORE_INDEX
+        unknown = encoded == UNKNOWN
+        if unknown.any():
+            found, counts = np.unique(colors[unknown], axis=0, return_counts=True)
+            order = np.argsort(-counts, kind="stable")[:3]
+            names = ", ".join(f"{tuple(found[i].tolist())}: {counts[i] / unknown.size:.2%}" for i in order)
+            raise DataError(
+                f"{path}: colors that are no class of {self.name} ({names} of the pixels); give a folder of ids, or "
+                "of the exact colors of its classes; if the values of a palette are training ids, say --train-ids"
+            )
+        return encoded
+
+    def read_prediction(self, path: str | os.PathLike) -> np.ndarray:
+        """A predicted label file as training ids; whatever is no class becomes ``IGNORE_INDEX``.
+
+        Raises:
+            DataError: see ``read_raw_prediction`` and ``encode_colors``.
+        """
+        raw = self.read_raw_prediction(path)
+        return self.encode_colors(raw, path) if raw.ndim == 3 else self.encode_prediction(raw)
 
     def decode(self, train_ids: np.ndarray) -> np.ndarray:
         """Training ids -> file ids, ``uint8``; anything that is no class becomes ``void_id``."""

@@ -111,9 +111,8 @@ def _opened(path: Path) -> Image.Image:
         Image.MAX_IMAGE_PIXELS = None  # its number of pixels is checked below
     with path.open("rb") as file:
         start = file.read(len(PNG_SIGNATURE))
-        if start == PNG_SIGNATURE and path.stat().st_size > len(
-            start
-        ):  # whose checksums Pillow leaves aside, and whose texts it inflates
+        if start == PNG_SIGNATURE and path.stat().st_size > len(start):
+            # Pillow leaves its checksums aside, and inflates all of its texts.
             return Image.open(io.BytesIO(open_png(start + file.read()).content), formats=FORMATS)
     return Image.open(path, formats=FORMATS)
 

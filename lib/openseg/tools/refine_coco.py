@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -95,6 +96,11 @@ def _read_results(path: Path) -> list[Result]:
         results = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error})") from None
+    if isinstance(results, list) and results and isinstance(results[0], dict) and "file_name" in results[0]:
+        raise DataError(
+            f"{path}: masks of classes by file name, as Detectron2 writes for semantic segmentation; write each "
+            "image's label map as a PNG of class ids and refine those"
+        )
     if not isinstance(results, list) or not results:
         raise DataError(f"{path}: not a list of COCO's results, [{{image_id, category_id, segmentation, score}}, ...]")
     for number, result in enumerate(results):
@@ -102,6 +108,9 @@ def _read_results(path: Path) -> list[Result]:
             raise DataError(f"{path}: result {number} has no image_id")
         if not isinstance(result.get("segmentation"), (list, dict)):
             raise DataError(f"{path}: result {number} of image {result['image_id']} has no segmentation")
+        score = result.get("score", 0)
+        if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
+            raise DataError(f"{path}: result {number} of image {result['image_id']} has the score {score!r}")
     return results
 
 
@@ -211,6 +220,9 @@ def _score(annotations: Path, results: dict[str, list[Result]]) -> tuple[dict[st
         truth = COCO(str(annotations))
     if not truth.anns:
         return {}, ""
+    problem = _unfit_annotations(truth) or _strange_categories(truth, results["before"])
+    if problem:
+        return {}, problem
     functions, ids = _mask_functions(), {str(image_id): image_id for image_id in truth.imgs}
     scores = {}
     for name, found in results.items():
@@ -224,7 +236,6 @@ def _score(annotations: Path, results: dict[str, list[Result]]) -> tuple[dict[st
                 plain.append({**result, "image_id": image_id, "segmentation": code, "bbox": box})
             with _quiet():
                 evaluation = COCOeval(truth, truth.loadRes(plain), "segm")
-                evaluation.params.imgIds = sorted({result["image_id"] for result in plain})
                 evaluation.evaluate()
                 evaluation.accumulate()
                 evaluation.summarize()
@@ -233,6 +244,32 @@ def _score(annotations: Path, results: dict[str, list[Result]]) -> tuple[dict[st
         values = (float(value) for value in evaluation.stats)
         scores[name] = dict(zip(("AP", "AP50", "AP75"), values, strict=False))
     return scores, ""
+
+
+def _strange_categories(truth: Any, results: list[Result]) -> str:
+    """Why results and annotations have no classes in common; empty if all is well."""
+    strange = sorted({str(result.get("category_id")) for result in results} - {str(known) for known in truth.cats})
+    if not strange:
+        return ""
+    known = ", ".join(map(str, sorted(truth.cats)[:8])) + (", ..." if len(truth.cats) > 8 else "")
+    return f"category {', '.join(strange[:5])} is none of the annotations' ({known}); map the results' to those"
+
+
+def _unfit_annotations(truth: Any) -> str:
+    """What pycocotools, which checks nothing, must not get to see; empty if all is well."""
+    for annotation in truth.anns.values():
+        image = truth.imgs.get(annotation.get("image_id"), {})
+        try:
+            size = int(image["height"]), int(image["width"])
+            segmentation = annotation["segmentation"]
+            if isinstance(segmentation, list):
+                for points in segmentation:
+                    _polygon(points, size)
+            else:
+                _decode({"image_id": annotation["image_id"], "segmentation": segmentation}, size)
+        except (DataError, KeyError, TypeError, ValueError) as error:
+            return f"annotation {annotation.get('id')} is unfit ({error})"
+    return ""
 
 
 @contextlib.contextmanager

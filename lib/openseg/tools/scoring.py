@@ -19,7 +19,7 @@ from openseg.datasets.info import DatasetInfo
 from openseg.datasets.registry import get_dataset_info
 from openseg.errors import DataError
 from openseg.io.files import IMAGE_SUFFIXES
-from openseg.io.images import color_mode, read_color_label, read_label, require_same_size
+from openseg.io.images import read_label, require_same_size
 from openseg.io.matching import index_files
 from openseg.io.parallel import map_parallel
 from openseg.io.results import list_given
@@ -105,6 +105,7 @@ def score_instances(
     what: str = "score",
     workers: int = 1,
     problems: list[str] | None = None,
+    root: Path | None = None,
 ) -> InstanceScores:
     """AP of instance masks: pairs of a prediction's list, see ``read_instances``, and the truth's instance map.
 
@@ -112,7 +113,7 @@ def score_instances(
         DataError: an instance map is damaged, none holds an object, the dataset has no countable classes; and see
             ``score_files`` of ``problems``.
     """
-    work = partial(_score_masks, dataset=dataset)
+    work = partial(_score_masks, dataset=dataset, root=root)
     return _add(map_parallel(work, pairs, what, workers), _instance_scores(get_dataset_info(dataset)), problems)
 
 
@@ -150,12 +151,16 @@ def first_of(problems: Sequence[str]) -> str:
 
 
 class _Map(NamedTuple):
-    """A label file: its values in 8 bits, and the training id, ``IGNORE_INDEX`` or ``UNKNOWN`` of each value."""
+    """A label file: its values in 8 bits, and the training id, ``IGNORE_INDEX`` or ``UNKNOWN`` of each value.
+
+    ``raw`` are its ids, those of its colors if it has ``colors``.
+    """
 
     path: Path
     raw: np.ndarray
     values: np.ndarray
     table: np.ndarray
+    colors: bool = False
 
     def require_known(self, present: np.ndarray, info: DatasetInfo) -> None:
         """Raises DataError where one of the values that are ``present`` is ``UNKNOWN``."""
@@ -176,14 +181,13 @@ def _map_of(path: Path, raw: np.ndarray, info: DatasetInfo) -> _Map:
 
 def _read_prediction(path: Path, info: DatasetInfo, train_ids: bool) -> _Map:
     identity = np.arange(256, dtype=np.uint8)
-    if info.label_colors and not train_ids:
-        if color_mode(path) in ("RGB", "RGBA"):
-            return _map_of(path, read_color_label(path), info)
-        labels = info.read_prediction(path)
-        return _Map(path, labels, labels, identity)
-    raw = read_label(path)
     if not train_ids:
+        raw = info.read_raw_prediction(path)
+        if raw.ndim == 3:
+            labels = info.encode_colors(raw, path)
+            return _Map(path, info.decode(labels), labels, identity, colors=True)
         return _map_of(path, raw, info)
+    raw = read_label(path)
     strange = raw[(raw != IGNORE_INDEX) & (raw >= info.num_classes)]
     if strange.size:
         known = f"0-{info.num_classes - 1} and {IGNORE_INDEX}"
@@ -238,7 +242,7 @@ def _score_pair(
 
 def _require_right_ids(joint: JointCounts, prediction: _Map, truth: _Map, info: DatasetInfo, train_ids: bool) -> None:
     """Raises DataError where reading the values of a prediction as the other kind of ids makes most of them right."""
-    if info.label_colors:
+    if prediction.colors:
         return
     other = info.byte_table if train_ids else np.arange(256, dtype=np.uint8)
     wanted = truth.table[joint.truth]
@@ -265,14 +269,14 @@ def _instance_scores(info: DatasetInfo) -> InstanceScores:
     return InstanceScores(things, sorted({*info.ignored_ids, IGNORE_INDEX} - known), info.boundary_ratio)
 
 
-def _score_masks(pair: tuple[Path, Path], dataset: str) -> InstanceScores | str:
+def _score_masks(pair: tuple[Path, Path], dataset: str, root: Path | None = None) -> InstanceScores | str:
     info = get_dataset_info(dataset, fresh=False)
     truth = read_label(pair[1])
     scores = _instance_scores(info)
     listed: Counter[bool] = Counter()
 
     def counted() -> Iterator[PredictedInstance]:
-        for path, each in read_instances(pair[0]):
+        for path, each in read_instances(pair[0], root):
             require_same_size(path, each.mask.shape, pair[1], truth.shape)
             if each.file_id > IGNORE_INDEX or info.byte_table[each.file_id] == UNKNOWN:
                 raise DataError(f"{pair[0]}: {each.file_id} is no class id of {info.name}")
@@ -289,11 +293,11 @@ def _score_masks(pair: tuple[Path, Path], dataset: str) -> InstanceScores | str:
     return scores
 
 
-def list_instances(path: Path) -> dict[Path, tuple[int, float]]:
+def list_instances(path: Path, root: Path | None = None) -> dict[Path, tuple[int, float]]:
     """File id and confidence by mask of one image's predicted instances, as the Cityscapes benchmark takes them.
 
     Each line of the text file is a mask's path relative to it, the file id of its class, and a confidence; of a mask
-    that is listed twice the last line counts.
+    that is listed twice the last line counts. Masks lie below ``root``, if one is given.
 
     Raises:
         DataError: a line says something else; the message names file and line.
@@ -309,19 +313,23 @@ def list_instances(path: Path) -> dict[Path, tuple[int, float]]:
         try:
             name, file_id, confidence = line.split()
             value, sure = int(float(file_id)), float(confidence)
+            if value != float(file_id):
+                raise ValueError
         except (ValueError, OverflowError):
             raise DataError(f"{path}, line {number}: write a mask's path, the id of its class, a confidence") from None
-        if value < 0 or np.isnan(sure) or Path(name).is_absolute():
+        if root is not None and not (path.parent / name).resolve().is_relative_to(root.resolve()):
+            raise DataError(f"{path}, line {number}: {name} lies outside of {root}")
+        if value < 0 or not np.isfinite(sure) or Path(name).is_absolute():
             raise DataError(f"{path}, line {number}: the path is relative, the id of a class, the confidence a number")
         found[path.parent / name] = value, sure
     return found
 
 
-def read_instances(path: Path) -> Iterator[tuple[Path, PredictedInstance]]:
+def read_instances(path: Path, root: Path | None = None) -> Iterator[tuple[Path, PredictedInstance]]:
     """Predicted instances of one image and the files of their masks, see ``list_instances``; read one by one.
 
     Raises:
         DataError: the list or a mask cannot be read.
     """
-    for mask, (value, sure) in list_instances(path).items():
+    for mask, (value, sure) in list_instances(path, root).items():
         yield mask, PredictedInstance(read_label(mask) > 0, value, sure)

@@ -35,6 +35,7 @@ class Entry:
         members: names in a zip, the outermost first, where zips lie in zips; empty for other files.
         offset: where it begins in a tar.
         size: bytes.
+        root: the last two parts of the folder's path that was given, joined by ``/``.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Entry:
     size: int
     members: tuple[str, ...] = ()
     offset: int | None = None
+    root: str = ""
 
     @property
     def is_file(self) -> bool:
@@ -140,8 +142,9 @@ def list_entries(inputs: Sequence[str | os.PathLike]) -> list[Entry]:
         if not each.exists():
             raise DataError(f"{each}: no such folder or archive")
         if each.is_dir():
+            root = "/".join(each.resolve().parts[-2:])
             for path in sorted(map(Path, walk_files(each))):
-                files.append(Entry(path.relative_to(each).as_posix(), path, path.stat().st_size))
+                files.append(Entry(path.relative_to(each).as_posix(), path, path.stat().st_size, root=root))
                 if path.suffix.lower() in _ARCHIVES:
                     packed += _entries_of(path)
         elif each.name.lower().endswith(_PACKED):

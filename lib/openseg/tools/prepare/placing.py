@@ -67,6 +67,8 @@ def find(
     tree: Tree = {}
     for entry in entries:
         match = expression.search(entry.name)
+        if match is None and entry.root:  # the folder that was given may be one of the release itself
+            match = expression.search(f"{entry.root}/{entry.name}")
         if match is None:
             continue
         groups = {"split": "", **match.groupdict()}

@@ -95,7 +95,7 @@ def _mapillary(entries: list[Entry], _: Set[str]) -> Tree:
     splits = {"training": "train", "validation": "val", "testing": "test"}
     return merge(
         find(entries, rf"(?P<split>training|validation|testing)/images/{_STEM}{_JPG}", "image", splits=splits),
-        find(entries, rf"(?P<split>training|validation)/labels/{_STEM}{_PNG}", "label", splits=splits),
+        find(entries, rf"(?P<split>training|validation)/(?:v1\.2/)?labels/{_STEM}{_PNG}", "label", splits=splits),
     )
 
 
