@@ -38,5 +38,6 @@ def require_count(value: Any, what: str, most: int) -> int:
     """
     whole = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and value == value
     if not whole or not 0 <= value <= most or int(value) != value:
-        raise DataError(f"{what} {value!r}: use a whole number from 0 to {most}")
+        shown = repr(value) if isinstance(value, (int, float, str, type(None))) else f"of type {type(value).__name__}"
+        raise DataError(f"{what} {shown}: use a whole number from 0 to {most}")
     return int(value)

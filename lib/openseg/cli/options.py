@@ -203,7 +203,7 @@ def _type(name: str, hint: Any) -> dict[str, Any]:
         return {"nargs": "+"}
     for kind in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
         if kind in _NUMBERS:
-            return {"type": kind, "metavar": _NUMBERS[kind]}
+            return {"type": whole_number if kind is int else kind, "metavar": _NUMBERS[kind]}
         if get_origin(kind) is Literal:
             return {"choices": get_args(kind)}
         if get_origin(kind) is tuple:
@@ -215,6 +215,17 @@ def _type(name: str, hint: Any) -> dict[str, Any]:
         if kind == os.PathLike[str]:
             return {"metavar": _METAVARS.get(name, "PATH")}
     return {"metavar": name.upper()}
+
+
+def whole_number(text: str) -> int:
+    """A whole number, also one that is written as 2.0."""
+    try:
+        value = float(text) if "." in text else int(text)
+        if value == int(value):
+            return int(value)
+    except (ValueError, OverflowError):
+        pass
+    raise argparse.ArgumentTypeError(f"{text}: use a whole number")
 
 
 def _parted(convert: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:

@@ -42,7 +42,13 @@ def segfix_targets(argv: Sequence[str] | None = None, instances: bool = False) -
     description = f"Make SegFix ground truth from {'instance' if instances else 'label'} maps."
     parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
     options = [*options_of(make_segfix_targets, leave=("data_root", "instances")), DEBUG]
+    options += [
+        option("--ksize N", "of the original: size of the kernel; 5 is what there is", type=int, default=5),
+        option("--metric NAME", "of the original: of distances; euc is what there is", default="euc"),
+    ]
     arguments = add_options(parser, options).parse_args(argv)
+    if arguments.ksize != 5 or arguments.metric != "euc":
+        parser.error("ground truth is made with --ksize 5 --metric euc, as that of the published networks; no other")
     arguments.instances = instances
     return run_command(lambda: show_targets(arguments), arguments.debug)
 

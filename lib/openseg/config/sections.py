@@ -80,7 +80,7 @@ class DataConfig(Section):
     dataset: str = Field(description="a built-in dataset, or the YAML file of your own, see docs/your-data.md")
     root: Path = Field(Path("data"), description="folder of all datasets")
     train_split: str = Field("train", description="several are joined by +, such as train+val")
-    val_split: str = Field("val", description="several are joined by +")
+    val_split: str | None = Field("val", description="several are joined by +; null: train without validation")
     short_side: _Pixels | None = Field(None, description="pixels of the shorter side")
     size: Size | None = Field(None, description="height, width that every image is stretched to")
     workers: Annotated[int, Field(ge=0, le=4096)] = Field(
@@ -90,6 +90,22 @@ class DataConfig(Section):
         0.0, description="keep up to so many GB (1e9 bytes) of decoded samples on disk; 0: none"
     )
     cache_dir: Path | None = Field(None, description="where; null: <root>/cache/<dataset>")
+
+    @property
+    def splits(self) -> list[str]:
+        """What training reads: the training split, and the one to validate on if there is one."""
+        return [self.train_split, *([self.val_split] if self.val_split is not None else [])]
+
+    @property
+    def validation_split(self) -> str:
+        """The split to validate on.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.val_split is None:
+            raise ConfigError("data.val_split=null: there is nothing to validate on; name a split, data.val_split=val")
+        return self.val_split
 
     @field_validator("dataset")
     @classmethod

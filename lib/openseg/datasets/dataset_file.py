@@ -70,6 +70,9 @@ class DatasetFile(Section):
     flip_pairs: tuple[tuple[str | Byte, str | Byte], ...] | None = Field(None, description="names or file ids")
     label_colors: bool = Field(False, description="label files are RGB pictures in the classes' colors")
     ignored_colors: tuple[Color, ...] = ()
+    unknown_values: Literal["error", "nearest", "ignore"] = Field(
+        "error", description="values of label files that are no class: an error, the nearest id or color, or ignored"
+    )
     boundary_ratio: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
         None, description="width of the regions that Boundary IoU compares, over the image diagonal; null: 0.02"
     )
@@ -109,6 +112,7 @@ def read_dataset_file(path: Path, base_of: Callable[[str], DatasetInfo], own: bo
         flip_pairs=pairs,
         label_colors=facts.label_colors,
         ignored_colors=facts.ignored_colors,
+        unknown_values=facts.unknown_values,
         splits={split: SplitFiles(**entry.model_dump()) for split, entry in facts.splits.items()},
         boundary_ratio=facts.boundary_ratio or (classes.base or DatasetInfo).boundary_ratio,
         **ids,

@@ -25,6 +25,11 @@ __all__ = ["DatasetInfo", "SplitFiles", "color_keys"]
 
 
 _BLACK = (0, 0, 0)
+_MANY_VALUES = 3
+_SOFT = (
+    "so many values between those of classes are soft edges, as of masks that were resized or blurred: resize them by "
+    "nearest neighbor, or say unknown_values: nearest (or ignore) in the dataset's file"
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class DatasetInfo:
         ignored_colors: colors in them that are no class.
         splits: where the files lie, where it is not ``<split>/{image,label}``.
         boundary_ratio: width of the regions that Boundary IoU compares, over the image diagonal.
+        unknown_values: of label files: error; nearest: they mean the nearest id or color; ignore: they are ignored.
     """
 
     name: str
@@ -84,6 +90,7 @@ class DatasetInfo:
     ignored_colors: tuple[tuple[int, int, int], ...] = ()
     splits: Mapping[str, SplitFiles] = field(default_factory=dict)
     boundary_ratio: float = 0.02
+    unknown_values: str = "error"
 
     @property
     def num_classes(self) -> int:
@@ -96,6 +103,12 @@ class DatasetInfo:
         table[list(self.ids)] = np.arange(self.num_classes, dtype=np.uint8)
         for file_id, train_id in self.merged_ids:
             table[file_id] = train_id
+        unknown = np.flatnonzero(table[:256] == UNKNOWN)
+        if self.unknown_values == "ignore":
+            table[table == UNKNOWN] = IGNORE_INDEX
+        elif self.unknown_values == "nearest" and unknown.size:
+            known = np.flatnonzero(table[:256] != UNKNOWN)
+            table[unknown] = table[known[np.abs(unknown[:, None] - known).argmin(axis=1)]]
         return table
 
     @cached_property
@@ -160,9 +173,23 @@ class DatasetInfo:
 
         Values that the table does not know become ``UNKNOWN``.
         """
-        if labels.ndim == 3:
-            return np.take(self._color_table, color_keys(labels))
-        return _look_up(self._encode_table, labels)
+        if labels.ndim < 3:
+            return _look_up(self._encode_table, labels)
+        keys = color_keys(labels)
+        encoded = np.take(self._color_table, keys)
+        unknown = encoded == UNKNOWN
+        if self.unknown_values == "error" or not unknown.any():
+            return encoded
+        if self.unknown_values == "ignore":
+            encoded[unknown] = IGNORE_INDEX
+            return encoded
+        found, where = np.unique(keys[unknown], return_inverse=True)
+        strange = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1)
+        known = np.array([*self.colors, *self.ignored_colors])
+        nearest = [int(((known - color) ** 2).sum(axis=1).argmin()) for color in strange]
+        meant = [IGNORE_INDEX if place >= self.num_classes else place for place in nearest]
+        encoded[unknown] = np.array(meant, np.uint8)[where.ravel()]
+        return encoded
 
     def encode(self, labels: np.ndarray, source: object = "label map") -> np.ndarray:
         """As ``encode_known``, but an unknown value is an error.
@@ -179,15 +206,18 @@ class DatasetInfo:
     def explain_unknown(self, values: np.ndarray) -> str:
         """What is wrong with a label map that holds ``values`` (ids ``[N]`` or colors ``[N, 3]``), in one line."""
         if values.ndim == 2:
-            colors = ", ".join(str(tuple(color)) for color in np.unique(values, axis=0)[:3].tolist())
-            return f"color {colors} is no class of {self.name}; add it to its classes or to ignored_colors"
+            strange = np.unique(values, axis=0)
+            colors = ", ".join(str(tuple(color)) for color in strange[:3].tolist())
+            fix = _SOFT if len(strange) >= _MANY_VALUES else "add it to its classes or to ignored_colors"
+            return f"color {colors} is no class of {self.name}; {fix}"
         unknown = np.unique(values)
         instance = " (instance map given as labels?)" if unknown[-1] > IGNORE_INDEX else ""
+        between = int(np.count_nonzero((unknown > min(self.ids)) & (unknown < max(self.ids))))
         known = _ranges([*self.ids, *(file_id for file_id, _ in self.merged_ids)])
         return (
             f"value {', '.join(map(str, unknown[:5]))} is no id of {self.name}{instance}; known ids are {known} "
             f"and, ignored, {_ranges(np.flatnonzero(self._encode_table == IGNORE_INDEX).tolist())}; "
-            "add it to the dataset's ids or ignored_ids"
+            + (_SOFT if between >= _MANY_VALUES else "add it to the dataset's ids or ignored_ids")
         )
 
     def merge_instances(self, instances: np.ndarray) -> np.ndarray:

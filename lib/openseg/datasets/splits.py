@@ -166,6 +166,8 @@ def _listed_keys(path: Path, index: Mapping[str, Path], affixes: tuple[str, str]
     """Keys of the names in a list file."""
     keys: dict[str, int] = {}
     for number, name in _read_list(path):
+        if name not in index and "\\" in name:
+            name = name.replace("\\", "/")
         stem = Path(name).stem if name.lower().endswith(IMAGE_SUFFIXES) else Path(name).name
         key = sample_key(f"{stem.removeprefix(affixes[0]).removesuffix(affixes[1])}.png")
         if key not in index:
@@ -184,18 +186,26 @@ def _listed_paths(path: Path, data_dir: Path, columns: int) -> list[list[Path]]:
     rows = []
     for number, line in _read_list(path):
         cells = [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()
-        if columns == 1 and ((data_dir / line).is_file() or len(cells) != 2):
+        if columns == 1 and (_slashed(data_dir / line).is_file() or len(cells) != 2):
             cells = [line]
         if len(cells) < columns or len(cells) > 2:
             raise DataError(
                 f"{path}, line {number}: write the image's path, a tab, and the label's (found {len(cells)} parts)"
             )
-        row = [data_dir / cell for cell in cells]
+        row = [_slashed(data_dir / cell) for cell in cells]
         for listed in row[:columns]:
             if not listed.is_file():
                 raise DataError(f"{path}, line {number}: {listed} is no file")
         rows.append(row)
     return rows
+
+
+def _slashed(path: Path) -> Path:
+    """A path as it is written, or with slashes for backslashes where only that is there (a list from Windows)."""
+    if "\\" in str(path) and not path.exists():
+        other = Path(str(path).replace("\\", "/"))
+        return other if other.exists() else path
+    return path
 
 
 def list_images(paths: SplitPaths | str | os.PathLike) -> list[Path]:

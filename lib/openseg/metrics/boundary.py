@@ -10,8 +10,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from openseg.datasets.info import DatasetInfo
 from openseg.metrics.confusion import nan_mean, require_same_shape, to_bytes
 from openseg.metrics.counting import NOTHING, joint_counts, nearest_counts
+from openseg.metrics.registry import register_metric
 
 __all__ = ["DISTANCES", "BoundaryCounts", "BoundaryIoU", "boundary_width", "near_boundary"]
 
@@ -54,11 +56,15 @@ class BoundaryCounts:
     border is no boundary); a boundary pixel matches if the other outline has a pixel within Euclidean distance d;
     matches and totals are summed over the dataset before precision, recall and F.
 
+    Pixels that the truth ignores are nothing in both maps, as in the program that the SegFix paper used (after
+    DAVIS'): so the outline along an ignored area counts in both, and matches itself. ``along_ignored=False`` leaves
+    out what touches an ignored pixel.
+
     ``counts: int64[D, K, 4]``: matched and all boundary pixels of the prediction, matched and all of the truth.
     """
 
-    def __init__(self, num_classes: int, distances: Sequence[int] = DISTANCES) -> None:
-        self.num_classes = num_classes
+    def __init__(self, num_classes: int, distances: Sequence[int] = DISTANCES, along_ignored: bool = True) -> None:
+        self.num_classes, self.along_ignored = num_classes, along_ignored
         self.distances = tuple(sorted(distances))
         self.counts = np.zeros((len(self.distances), num_classes, 4), np.int64)
         self._image_f = np.zeros((len(self.distances), num_classes))
@@ -72,6 +78,9 @@ class BoundaryCounts:
         """
         maps = _valid_only(prediction, truth, self.num_classes)
         predicted, true = (np.where(near_boundary(each, 1, False), each, np.uint8(NOTHING)) for each in maps)
+        if not self.along_ignored and truth.size:
+            touches = cv2.dilate((maps[1] == NOTHING).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+            predicted[touches] = true[touches] = NOTHING
         added = np.zeros_like(self.counts)
         for column, (points, others) in ((0, (predicted, true)), (2, (true, predicted))):
             found = nearest_counts(points, others, self.distances, self.num_classes)
@@ -113,6 +122,26 @@ class BoundaryCounts:
     def image_mean_f(self) -> dict[int, float]:
         """Mean of ``image_class_f`` over the classes of the truth, by distance; NaN when there is none."""
         return {d: nan_mean(row) for d, row in zip(self.distances, self.image_class_f, strict=True)}
+
+
+@register_metric("boundary_f_inside")
+class InnerBoundaryF:
+    """Boundary F-score without the outlines along ignored areas, by name: ``--metrics boundary_f_inside``."""
+
+    def __init__(self, info: DatasetInfo) -> None:
+        self.counts = BoundaryCounts(info.num_classes, along_ignored=False)
+
+    def update(self, prediction: np.ndarray, target: np.ndarray) -> None:
+        """Add one pair of maps of training ids."""
+        self.counts.update(prediction, target)
+
+    def merge(self, other: InnerBoundaryF) -> None:
+        """Add what another one counted."""
+        self.counts.merge(other.counts)
+
+    def compute(self) -> dict[str, float]:
+        """The mean over classes at each distance."""
+        return {f"boundary F {d} px, inside": value for d, value in self.counts.mean_f.items()}
 
 
 def _f_score(counts: np.ndarray) -> np.ndarray:

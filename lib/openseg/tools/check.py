@@ -83,7 +83,7 @@ def check(
     """
     settings = _settings(config, overrides, dataset, data_root)
     data = settings.data
-    names = splits or [*data.train_split.split("+"), *data.val_split.split("+")]
+    names = splits or [name for split in data.splits for name in split.split("+")]
     reports = []
     with show_progress(progress):
         for split in dict.fromkeys(names):
@@ -155,7 +155,7 @@ def fill_cache(
         settings = settings.model_copy(update={"data": settings.data.model_copy(update={"cache_gb": cache_gb})})
     if not settings.data.cache_gb:
         raise ConfigError("a cache of 0 GB holds nothing; say how much it may take: --cache-gb 50")
-    splits = dict.fromkeys([settings.data.train_split, settings.data.val_split])
+    splits = dict.fromkeys(settings.data.splits)
     pairs = [pair for split in splits for pair in list_split(settings, split)]
     samples = Samples(settings)
     samples.cache.remove_leftovers()

@@ -88,19 +88,44 @@ def _attend(
     return products.softmax(dim=-1) @ value
 
 
-def _program(network: Exportable) -> ExportedProgram:
-    """The network for any batch and size."""
-    example = torch.zeros(2, 3, 128, 160)
-    sizes = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
-    program = torch.export.export(network.eval(), (example,), dynamic_shapes={"images": sizes})
+class Shape(NamedTuple):
+    """What a written network takes: a batch and a size, or any of them where None."""
+
+    batch: int | None = None
+    size: tuple[int, int] | None = None
+
+    @property
+    def dynamic(self) -> dict[int, str]:
+        """Names of the axes that may be of any length."""
+        return {**({} if self.batch else {0: "batch"}), **({} if self.size else {2: "height", 3: "width"})}
+
+    def tried(self) -> list[tuple[int, int, int]]:
+        """Batches and sizes to compare at."""
+        return list(
+            dict.fromkeys((self.batch or batch, *(self.size or (height, width))) for batch, height, width in _TRIED)
+        )
+
+
+_ANY = Shape()
+
+
+def _program(network: Exportable, shape: Shape) -> ExportedProgram:
+    """The network for the batches and sizes of ``shape``."""
+    example = torch.zeros(shape.batch or 2, 3, *(shape.size or (128, 160)))
+    sizes = dict.fromkeys(shape.dynamic, Dim.DYNAMIC)
+    program = torch.export.export(network.eval(), (example,), dynamic_shapes={"images": sizes or None})
     return program.run_decompositions({torch.ops.aten.scaled_dot_product_attention.default: _attend})
 
 
-def write_exported(path: Path, network: Exportable, notes: dict[str, Any]) -> ExportedProgram:
+def write_exported(
+    path: Path, network: Exportable, notes: dict[str, Any], shape: Shape = _ANY, opset: int | None = None
+) -> ExportedProgram:
     """Write ``network`` (float32, on the CPU) as ``.onnx`` or ``.pt2``; returns it as ``torch.export`` sees it.
 
     Args:
         notes: plain values that are kept in the file.
+        shape: what it takes.
+        opset: of ONNX; None is that of PyTorch's exporter.
 
     Raises:
         OpensegError: a package is missing, or another suffix.
@@ -114,24 +139,40 @@ def write_exported(path: Path, network: Exportable, notes: dict[str, Any]) -> Ex
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what happens inside the exporters; the result is compared
-        return _write(path, network, notes)
+        return _write(path, network, notes, shape, opset)
 
 
-def _write(path: Path, network: Exportable, notes: dict[str, Any]) -> ExportedProgram:
-    program = _program(network)
+def _write(path: Path, network: Exportable, notes: dict[str, Any], shape: Shape, opset: int | None) -> ExportedProgram:
+    program = _program(network, shape)
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in notes.items()}
     with atomic_write(path) as temporary:
         if path.suffix == ".pt2":
             torch.export.save(program, temporary, extra_files={"openseg.json": json.dumps(notes)})
         else:
-            shapes = {"images": {0: "batch", 2: "height", 3: "width"}}
             made = torch.onnx.export(
-                program, input_names=["images"], output_names=[network.output], dynamic_shapes=shapes, verbose=False
+                program,
+                input_names=["images"],
+                output_names=[network.output],
+                dynamic_shapes={"images": shape.dynamic} if shape.dynamic else None,
+                opset_version=opset,
+                verbose=False,
             )
             assert made is not None
             made.model.metadata_props.update(texts)
             made.save(temporary, external_data=False)
+            _require_opset(path, temporary, opset)
     return program
+
+
+def _require_opset(path: Path, written: Path, opset: int | None) -> None:
+    """Raises OpensegError where the exporter could not write the version that was asked for, which it only warns of."""
+    if opset is None:
+        return
+    import onnx
+
+    found = next(each.version for each in onnx.load(written).opset_import if each.domain in ("", "ai.onnx"))
+    if found != opset:
+        raise OpensegError(f"{path}: this network cannot be written with opset {opset}; the nearest is {found}")
 
 
 class Comparison(NamedTuple):
@@ -142,11 +183,11 @@ class Comparison(NamedTuple):
     same: float
 
 
-def compare(path: Path, network: Exportable) -> Iterator[Comparison]:
-    """What the file gives for random images of two sizes and batches, beside what the network gives."""
+def compare(path: Path, network: Exportable, shape: Shape = _ANY) -> Iterator[Comparison]:
+    """What the file gives for random images of the sizes that it takes, beside what the network gives."""
     run = _runner(path)
     generator = torch.Generator().manual_seed(0)
-    for batch, height, width in _TRIED:
+    for batch, height, width in shape.tried():
         images = torch.rand(batch, 3, height, width, generator=generator) * 255
         with torch.inference_mode():
             expected = network(images).numpy()
@@ -186,13 +227,19 @@ def export(
     checkpoint: PathLike | None = None,
     checkpoints: PathLike = "checkpoints",
     output: str | None = None,
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    opset: int | None = None,
 ) -> Exported:
-    """Write a trained network as ONNX or ``torch.export``, for any batch and size, and compare it with PyTorch.
+    """Write a trained network as ONNX or ``torch.export``, and compare it with PyTorch.
 
     Args:
         out: a new file, ``.onnx`` or ``.pt2``.
         checkpoint: None is ``<name>_latest.pth`` below ``checkpoints``.
         output: logits or labels of a semantic network, offsets of SegFix; None is logits or offsets.
+        size: height and width of all images; None is any.
+        batch: images at once; None is any number.
+        opset: version of ONNX, from 13 to 23; None is that of PyTorch's exporter.
 
     Raises:
         ConfigError, CheckpointError: the config or the checkpoint cannot be used.
@@ -201,6 +248,11 @@ def export(
     path = Path(out)
     if path.exists():
         raise OpensegError(f"{out}: already exists; move it away, or write to another file")
+    if (batch is not None and not 0 < batch <= 4096) or (size is not None and not all(32 <= n <= 32768 for n in size)):
+        raise OpensegError("--batch is from 1 to 4096, --size from 32 to 32768")
+    if opset is not None and (not 13 <= opset <= 23 or path.suffix != ".onnx"):
+        raise OpensegError("--opset is of ONNX, from 13 to 23")
+    shape = Shape(batch, None if size is None else (size[0], size[1]))
     settings = as_config(config, overrides)
     file = checkpoint_of(settings, checkpoint, checkpoints)
     output = output or settings.outputs[0]
@@ -208,8 +260,8 @@ def export(
     network = Exportable(prepare_for_inference(model), settings, output).eval()
     info = settings.dataset_info
     notes = {"classes": list(info.classes), "config": settings.name, "dataset": info.name}
-    write_exported(path, network, {**notes, "checkpoint": file_hash(file)})
-    found = [*compare(path, network)]
+    write_exported(path, network, {**notes, "checkpoint": file_hash(file)}, shape, opset)
+    found = [*compare(path, network, shape)]
     if any(each.same < _SAME for each in found):
         path.unlink()
         worst = 100 * min(each.same for each in found)

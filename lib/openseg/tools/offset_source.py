@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path, PurePosixPath
 
 from openseg.datasets.registry import get_dataset_info
@@ -10,6 +11,9 @@ from openseg.segfix.offset_files import archive_names
 
 __all__ = ["find_offsets", "require_split"]
 
+logger = logging.getLogger("openseg")
+
+_DEFAULT = "offset_hrnext"
 _INSIDE = {"val": "val/offset_pred", "test": "test_offset"}
 
 
@@ -23,7 +27,7 @@ def find_offsets(split: str, dataset: str, root: Path, kind: str = "semantic") -
     """The folder of offsets that the documentation names for a split; ``kind`` is semantic or instance.
 
     Raises:
-        DataError: there is none, or several to choose from.
+        DataError: there is none, or several to choose from, and none of them is the documented ``offset_hrnext``.
     """
     info = get_dataset_info(dataset)
     data = root / info.folder
@@ -32,6 +36,11 @@ def find_offsets(split: str, dataset: str, root: Path, kind: str = "semantic") -
     found = [sorted(path for path in parent.glob("offset_*") if path.is_dir()) for parent in parents]
     found.insert(1, _folders_of_archive(archive, split) if archive.is_file() else [])
     for folders in found:
+        default = [folder for folder in folders if folder.name == _DEFAULT]
+        if len(folders) > 1 and default:
+            others = ", ".join(folder.name for folder in folders if folder not in default)
+            logger.info("several folders of offsets: taking %s, and not %s (--offset)", default[0], others)
+            return default[0]
         if len(folders) > 1:
             names = ", ".join(str(path) for path in folders)
             raise DataError(f"several folders of offsets: {names}; choose one with --offset")

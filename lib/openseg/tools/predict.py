@@ -104,7 +104,7 @@ def validate(
     with process_group() as group, show_progress(progress):
         predictor, path = _predictor(config, overrides, checkpoint, checkpoints, mode, device, group)
         settings = predictor.config
-        split = settings.data.val_split
+        split = settings.data.validation_split
         pairs = list_split(settings, split)
         images = {pair.image.stem: pair.image for pair in pairs}
         if len(images) < len(pairs):
@@ -294,7 +294,7 @@ def _scored(config: Config, outputs: Outputs, pairs: list[Pair], wants_report: b
     from openseg.tools.report.build import write_beside
     from openseg.tools.report.tables import write_score_files
 
-    info, split = config.dataset_info, config.data.val_split
+    info, split = config.dataset_info, config.data.validation_split
     maps = {}
     if "+" not in split:
         paths = split_paths(info, config.data_dir, split)

@@ -328,6 +328,7 @@ def _score(
     Raises:
         DataError: a label has none, or a file cannot be used.
     """
+    from openseg.tools.evaluate import instance_maps
     from openseg.tools.report.build import write_beside
     from openseg.tools.report.figures import write_comparisons
     from openseg.tools.report.html import Report
@@ -341,7 +342,7 @@ def _score(
     triples = [(before, after, truths[before]) for before, after in pairs]
     samples = _samples(triples, split)
     page = Report(samples, _NAMES, dataset, train_ids, job.workers, metrics)
-    scores = page.score()
+    scores = page.score(instance_maps(info, split, [sample.name for sample in samples]))
     out = job.out
     files = {"scores": [out.with_name(f"{out.name}_scores.json")]}
     write_score_files(scores, files["scores"][0])

@@ -17,7 +17,7 @@ from openseg.io.images import read_label, require_same_size, write_label
 from openseg.io.matching import index_files, match_files, sample_key
 from openseg.io.parallel import map_parallel
 from openseg.io.progress import show_progress
-from openseg.io.results import Journal, ResultFolder
+from openseg.io.results import Journal, ResultFolder, list_given
 from openseg.metrics import InstanceScores
 from openseg.segfix import read_offset_map
 from openseg.segfix.offset_files import OffsetFile, list_offsets
@@ -88,9 +88,9 @@ def refine_instances(
             return refine_coco(source, target, files, how, truth, overwrite, fail_fast, worker_count(workers))
     source = existing_dir(source, "masks and their lists, *_pred.txt").resolve()
     target = Path(out or source.with_name(f"{source.name}_w_segfix")).resolve()
-    if source.is_relative_to(target) or target.is_relative_to(source):
-        raise DataError(f"--out {target}: choose a folder beside {source}, not around it or inside")
-    found = list_files(source, (".txt",), IMAGE_SUFFIXES)
+    if source.is_relative_to(target):
+        raise DataError(f"--out {target}: choose a folder beside {source} or inside, not around it")
+    found = list_given(source, (".txt",), IMAGE_SUFFIXES)  # results may lie inside
     lists = [path.relative_to(source) for path in found if path.stem.endswith(_LIST)]
     if not lists:
         raise DataError(f"{source}: holds no *{_LIST}.txt")
@@ -208,14 +208,19 @@ def _score(
         DataError: an image has no truth, or a file cannot be read.
     """
     split = split_paths(get_dataset_info(dataset), folder, "val")
-    truths = index_files(list_files(split.instance, LABEL_SUFFIXES))
+    raw = folder / "gtFine" / "val"
+    place = raw if raw.is_dir() and not split.instance.is_dir() else split.instance
+    files = list_files(place, LABEL_SUFFIXES)
+    if place == raw:  # a raw release holds other files of the same names
+        files = [path for path in files if path.stem.endswith("_instanceIds")]
+    truths = index_files(files)
     keys = {path: sample_key(_image_name(path)) for path in lists}
     for path, key in keys.items():
         if key not in truths:
-            raise DataError(f"{path} has no truth in {split.instance}")
+            raise DataError(f"{path} has no truth in {place}")
     missing = len(truths) - len(set(keys.values()))
     if missing:
-        logger.warning("%d images of %s have no result and are not scored", missing, split.instance)
+        logger.warning("%d images of %s have no result and are not scored", missing, place)
     results = {
         name: score_instances(
             [(base / path, truths[key]) for path, key in keys.items()], dataset, what=f"score {name}", workers=workers

@@ -77,6 +77,8 @@ class Training:
     @property
     def validation_due(self) -> bool:
         """Whether this iteration is one to validate at, and that was not done yet."""
+        if self.config.data.val_split is None:
+            return False
         due = self.finished or self.iteration % self.config.train.val_interval == 0
         return due and self.iteration > self.validated
 
@@ -231,7 +233,7 @@ def read_resumable(latest: Path, config: Config, change: bool = False) -> tuple[
         else:
             raise CheckpointError(
                 f"{path}: was trained with {key}={was}, now it is {becomes}; resume with the former, "
-                + ("" if key in _SHAPE_STATE or not key.startswith(_WITH_CHANGE) else "say --change, ")
+                + ("" if key in _SHAPE_STATE or not key.startswith(_WITH_CHANGE) else "say resume --change, ")
                 + "or start a new training under another name"
             )
     return checkpoint, config

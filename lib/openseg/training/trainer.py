@@ -108,7 +108,14 @@ def run_training(
     latest = latest_path(config, checkpoint_root)
     _continues(config, checkpoint_root, start)  # what is wrong is said before anything is written
     data = config.data
-    pairs = {split: list_split(config, split) for split in (data.train_split, data.val_split)}
+    pairs = {data.train_split: list_split(config, data.train_split)}
+    if data.val_split is not None:
+        try:
+            pairs[data.val_split] = list_split(config, data.val_split)
+        except DataError as error:
+            raise DataError(
+                f"{error}; to validate on another split, say data.val_split=NAME, to train without, data.val_split=null"
+            ) from None
     if group.first:
         for split in pairs:
             quick_check(config, pairs[split])
@@ -118,7 +125,7 @@ def run_training(
         if group.first:
             remove_unfinished(latest, best_path(config, checkpoint_root))
         training = _begin(config, device, checkpoint_root, start, resume, group)
-        _run(training, pairs[data.train_split], pairs[data.val_split], run_dir, group)
+        _run(training, pairs[data.train_split], pairs.get(data.val_split or "", []), run_dir, group)
     return training
 
 
@@ -243,8 +250,8 @@ class _Run:
                     self._report(step, terms, bar)
                     self._require_finite(step, dataset)
                 signaled = self.shared_signal.exchange(self.received[0] if self.received else 0)
-                if training.iteration % settings.save_interval == 0 or training.validation_due or signaled:
-                    save_due = True
+                due = training.iteration % settings.save_interval == 0 or training.finished or training.validation_due
+                save_due = save_due or due or bool(signaled)
                 if save_due and (signaled or self._sound):
                     self._save()
                     save_due = False

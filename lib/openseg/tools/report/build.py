@@ -193,7 +193,7 @@ def _of_training(
     config = load_config(path)
     if not config.predicts_labels:
         raise ConfigError(f"{path}: a training of task {config.task}; report labels that its offsets refined")
-    split = split or config.data.val_split
+    split = split or config.data.validation_split
     if "+" in split and ground_truth is None:
         raise ConfigError(f"{path}: validates {split}; name the folder of their truths by --gt")
     root = Path(data_root or config.data.root)

@@ -1,0 +1,507 @@
+"""What files and habits of the world broke once, by the kinds of faults they stood for."""
+
+import json
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image, ImageFilter
+from scipy.io import savemat
+
+import openseg
+from openseg.errors import DataError
+from openseg.io.images import look_at_image, read_image, read_label
+from openseg.segfix import OffsetMap, read_offset_map, refine
+from openseg.segfix.targets import make_instance_targets, make_targets
+
+REAL = os.environ.get("OPENSEG_REAL")
+needs_real = pytest.mark.skipif(not REAL, reason="OPENSEG_REAL does not name a folder of other projects' files")
+CONFIG = ROOT / "configs/demo/hrnet_tiny_ocr.yaml"
+
+
+@pytest.fixture
+def fruit(tmp_path):
+    """Three pairs to train and two to validate, 96x128 with the ids 0 to 2, and their dataset file."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 3), ("val", 2)):
+        for kind in ("image", "label"):
+            (tmp_path / split / kind).mkdir(parents=True)
+        for number in range(count):
+            label = np.repeat(np.repeat(rng.integers(0, 3, (6, 8), np.uint8), 16, 0), 16, 1)
+            Image.fromarray(label).save(tmp_path / split / f"label/{split}{number}.png")
+            image = np.stack([label * 80, rng.integers(0, 256, label.shape, np.uint8), label], axis=2)
+            Image.fromarray(image).save(tmp_path / split / f"image/{split}{number}.png")
+    (tmp_path / "fruit.yaml").write_text(
+        "classes:\n  - {name: ground, color: [10, 20, 30]}\n  - {name: apple, color: [200, 0, 0]}\n"
+        "  - {name: pear, color: [0, 200, 0]}\n"
+    )
+    return tmp_path
+
+
+SMALL = [
+    "loss.class_weights=false",
+    "augment.crop_size=[64,64]",
+    "train.max_iters=2",
+    "train.batch_size=2",
+    "data.workers=0",
+]
+
+
+def tiff_of(path, channels, **tags):
+    """An uncompressed TIFF by hand, of any number of channels."""
+    height, width = 12, 16
+    fields = {256: (4, width), 257: (4, height), 258: (3, 8), 259: (3, 1), 262: (3, 1), 277: (3, channels)}
+    fields |= {278: (4, height), 279: (4, height * width * channels), 284: (3, 1)}
+    fields |= {key: (3, value) for key, value in tags.items()}
+    fields[273] = (4, 8 + 2 + 12 * (len(fields) + 1) + 4)
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in sorted(fields.items()))
+    header = b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + struct.pack("<I", 0)
+    path.write_bytes(header + bytes(height * width * channels))
+    return path
+
+
+def test_a_tiff_of_many_channels_is_described(tmp_path, capfd):
+    with pytest.raises(DataError, match=r"a\.tif: a TIFF of 7 channels of 8 bits"):
+        read_image(tiff_of(tmp_path / "a.tif", 7))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_fourth_band_is_told_of(tmp_path):
+    rgb_and_more = np.zeros((12, 16, 4), np.uint8)
+    Image.fromarray(rgb_and_more, "RGBX" if False else "RGBA").save(tmp_path / "rgba.tif")
+    assert look_at_image(tmp_path / "rgba.tif") == []
+    content = (tmp_path / "rgba.tif").read_bytes()
+    extra = struct.pack("<HHI", 338, 3, 1)
+    place = content.index(extra) + len(extra)
+    (tmp_path / "nir.tif").write_bytes(content[:place] + struct.pack("<H", 0) + content[place + 2 :])
+    assert any("fourth channel" in note for note in look_at_image(tmp_path / "nir.tif"))
+
+
+def test_pyramids_are_one_picture(tmp_path):
+    pages = [Image.fromarray(np.full((16 >> k, 32 >> k), 7, np.uint8)) for k in range(3)]
+    for page, kind in zip(pages, (0, 1, 1), strict=True):
+        page.encoderinfo = {"tiffinfo": {254: kind}}
+    pages[0].save(tmp_path / "two.tif", save_all=True, append_images=[pages[0]])
+    with pytest.raises(DataError, match="holds 2 pictures"):
+        read_image(tmp_path / "two.tif")
+    pages[0].save(tmp_path / "cog.tif", save_all=True, append_images=pages[1:])
+    assert read_label(tmp_path / "cog.tif").shape == (16, 32)
+
+
+def png_with(content, name, text):
+    chunk = struct.pack(">I", len(text)) + name + text + struct.pack(">I", zlib.crc32(name + text))
+    return content[:33] + chunk + content[33:]
+
+
+@pytest.fixture
+def png(tmp_path):
+    Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4)).save(tmp_path / "plain.png")
+    return (tmp_path / "plain.png").read_bytes()
+
+
+def test_texts_of_a_png_are_not_inflated(tmp_path, png):
+    bomb = b"Comment\0\0" + zlib.compress(bytes(100_000_000), 9)
+    for name in (b"zTXt", b"iCCP"):
+        png = png_with(png, name, bomb)
+    (tmp_path / "a.png").write_bytes(png)
+    np.testing.assert_array_equal(read_label(tmp_path / "a.png"), np.arange(16).reshape(4, 4))
+
+
+def test_more_data_than_pixels_is_refused(tmp_path, png):
+    data = zlib.compress(bytes(1_000_000_000), 1)
+    start = png.index(b"IDAT") - 4
+    idat = struct.pack(">I", len(data)) + b"IDAT" + data + struct.pack(">I", zlib.crc32(b"IDAT" + data))
+    (tmp_path / "a.png").write_bytes(png[:start] + idat + png[-12:])
+    for read in (read_label, read_image):
+        with pytest.raises(DataError, match=r"a\.png: .*bytes of data for 4 x 4"):
+            read(tmp_path / "a.png")
+
+
+def test_the_limit_of_pixels_can_be_set(tmp_path, png, monkeypatch):
+    (tmp_path / "a.png").write_bytes(png)
+    monkeypatch.setenv("OPENSEG_MAX_PIXELS", "15")
+    with pytest.raises(DataError, match=r"a\.png: 4 x 4 is more than 15 pixels"):
+        read_label(tmp_path / "a.png")
+    monkeypatch.setenv("OPENSEG_MAX_PIXELS", "16")
+    assert read_label(tmp_path / "a.png").shape == (4, 4)
+
+
+@pytest.mark.parametrize("where", ["exif", "raw profile", "xmp"])
+def test_orientation_has_one_reader(where, tmp_path):
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    image, path = Image.fromarray(pixels), tmp_path / "a.png"
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    if where == "exif":
+        image.save(path, exif=exif)
+    else:
+        image.save(path)
+        text = exif.tobytes().hex().encode()
+        raw = b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n%8d\n" % (len(text) // 2) + text + b"\n")
+        xmp = b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="3"/>'
+        name, chunk = (b"zTXt", raw) if where == "raw profile" else (b"iTXt", xmp)
+        path.write_bytes(png_with(path.read_bytes(), name, chunk))
+    np.testing.assert_array_equal(read_image(path), pixels[::-1, ::-1])
+    assert len(look_at_image(path)) == 1
+
+
+@needs_real
+def test_real_images_of_pillow():
+    folder = Path(REAL) / "pillow"
+    assert read_image(folder / "rgb16-565.bmp").shape == (64, 127, 3)
+    assert read_image(folder / "pil_sample_cmyk.jpg").shape == (100, 100, 3)
+    assert read_image(folder / "orientation_rectangle.jpg").shape[:2] in ((1, 2), (2, 1))
+    with pytest.raises(DataError, match="8 bits a channel"):
+        read_image(folder / "tiff_16bit_RGB.tiff")
+    for path in (folder / "tiff_gray_2_4_bpp").iterdir():
+        labels = read_label(path)
+        assert set(np.unique(labels)) <= set(range(4 if "hopper2" in path.name else 16)), path.name
+
+
+@needs_real
+@pytest.mark.parametrize("release", ["cityscapes", "camvid"])
+def test_real_trees_are_prepared(release, command, tmp_path):
+    from openseg.cli.prepare import prepare_release
+
+    source = Path(REAL) / "datumaro" / f"{release}_dataset"
+    source = source / "dataset" if release == "cityscapes" else source
+    name = "cityscapes_instances" if release == "cityscapes" else release
+    code = prepare_release(name, ["--input", str(source), "--out", str(tmp_path / "out")])
+    assert code == 0 and list((tmp_path / "out").rglob("*.png"))
+
+
+@needs_real
+def test_real_suffixes_of_mmseg(command, tmp_path, capsys):
+    source = Path(REAL) / "mmseg"
+    images = sorted(source.rglob("*_img.jpg"))[:3]
+    for path in images:
+        label = next(source.rglob(path.name.replace("_img.jpg", "_gt.png")))
+        for kind, file in (("image", path), ("label", label)):
+            (tmp_path / f"train/{kind}").mkdir(parents=True, exist_ok=True)
+            (tmp_path / f"train/{kind}" / file.name).symlink_to(file)
+    names = ", ".join(f"c{i}" for i in range(7))
+    text = f"classes: [{names}]\nsplits: {{train: {{image_suffix: _img, label_suffix: _gt}}}}\n"
+    Path("mine.yaml").write_text(text)
+    command("check", "--dataset", "mine.yaml", "--split", "train")
+    assert f"train: {len(images)} pairs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".bmp", ".gif"])
+def test_labels_of_every_format_are_refined(suffix, fruit, command):
+    labels, offsets = Path("labels"), Path("offsets")
+    for folder in (labels, offsets):
+        folder.mkdir()
+    for path in (fruit / "val/label").iterdir():
+        Image.open(path).save(labels / f"{path.stem}{suffix}")
+        zero = np.zeros((96, 128, 2), np.int8)
+        openseg.segfix.write_offsets(offsets / f"{path.stem}.png", OffsetMap.of(zero))
+    (labels / "odd.jp2").write_bytes(b"x")
+    from openseg.cli.segfix import main
+
+    options = ["--input", "labels", "--offset", "offsets", "--dataset", "fruit.yaml", "--split", "test"]
+    assert main([*options, "--out", "refined", "--scale", "2.0"]) == 1
+    for path in (fruit / "val/label").iterdir():
+        np.testing.assert_array_equal(read_label(Path("refined") / path.name), read_label(path))
+
+
+FOLDER_COMMANDS = {
+    "evaluate": ["evaluate", "--dataset", "fruit.yaml", "--pred", "val/label", "--gt", "copy"],
+    "check": ["check", "--dataset", "fruit.yaml"],
+    "report": ["report", "val/label", "--dataset", "fruit.yaml", "--gt", "copy", "--out", "page"],
+    "segfix-targets": ["segfix-targets", "--dataset", "fruit.yaml", "--split", "val"],
+}
+
+
+@pytest.mark.parametrize("name", FOLDER_COMMANDS)
+def test_what_is_left_out_is_named_and_counts(name, fruit, command, capsys):
+    import shutil
+
+    shutil.copytree(fruit / "val/label", fruit / "copy")
+    assert command(*FOLDER_COMMANDS[name]) == 0
+    capsys.readouterr()
+    shutil.rmtree(fruit / "page", ignore_errors=True)
+    (fruit / "val/label/odd.webm").write_bytes(b"x")
+    assert command(*FOLDER_COMMANDS[name]) == 1
+    printed = capsys.readouterr()
+    assert "odd.webm" in printed.out + printed.err
+
+
+def test_training_without_validation(fruit, command, one_line_error):
+    import shutil
+
+    options = ["--config", CONFIG, "data.dataset=fruit.yaml", *SMALL]
+    shutil.rmtree(fruit / "val")
+    one_line_error(command("train", *options), "data.val_split=NAME", "data.val_split=null")
+    assert command("train", *options, "data.val_split=null") == 0
+    assert Path("checkpoints/fruit/hrnet_tiny_ocr_latest.pth").is_file()
+    one_line_error(command("val", *options, "data.val_split=null"), "data.val_split=null")
+
+
+def test_soft_edges_are_recognized(fruit, command, capsys):
+    path = fruit / "train/label/train0.png"
+    label = Image.open(path).convert("L").point(lambda value: value * 127)
+    label.filter(ImageFilter.GaussianBlur(1)).save(path)
+    text = "classes: [ground, apple, pear]\nids: {0: ground, 127: apple, 254: pear}\n"
+    for other in [*(fruit / "train/label").iterdir(), *(fruit / "val/label").iterdir()]:
+        if other != path:
+            Image.open(other).convert("L").point(lambda value: value * 127).save(other)
+    Path("soft.yaml").write_text(text)
+    assert command("check", "--dataset", "soft.yaml") == 1
+    assert "nearest neighbor" in capsys.readouterr().out
+    Path("soft.yaml").write_text(text + "unknown_values: nearest\n")
+    assert command("check", "--dataset", "soft.yaml") == 0
+
+
+def test_predictions_in_the_classes_colors_are_read(fruit, command, one_line_error):
+    colors = np.array([[10, 20, 30], [200, 0, 0], [0, 200, 0]], np.uint8)
+    Path("colored").mkdir()
+    for path in (fruit / "val/label").iterdir():
+        Image.fromarray(colors[read_label(path)]).save(Path("colored") / path.name)
+    arguments = ["evaluate", "--dataset", "fruit.yaml", "--pred", "colored", "--gt", "val/label"]
+    assert command(*arguments, "--json", "s.json") == 0
+    assert json.loads(Path("s.json").read_text())["colored"]["summary"]["mIoU"] == 1
+    pixels = np.array(Image.open("colored/val0.png"))
+    pixels[0, 0] = 1, 2, 3
+    Image.fromarray(pixels).save("colored/val0.png")
+    one_line_error(command(*arguments), "val0.png", "(1, 2, 3)")
+
+
+def test_an_odd_color_of_a_palette_is_no_id(tmp_path, command, one_line_error):
+    """Training ids with a palette, of which one color is another than the dataset's."""
+    colors = [[10, 20, 30], [200, 0, 0], [0, 200, 0]]
+    names = ", ".join(f"{{name: c{i}, color: {color}}}" for i, color in enumerate(colors))
+    Path("c.yaml").write_text(f"classes: [{names}]\nlabel_colors: true\n")
+    labels = np.random.default_rng(0).integers(0, 3, (20, 30), np.uint8)
+    for folder in ("truth", "pred"):
+        Path(folder).mkdir()
+    Image.fromarray(np.array(colors, np.uint8)[labels]).save("truth/a.png")
+    image = Image.fromarray(labels)
+    image.putpalette([*colors[0], *colors[1], 0, 130, 180])
+    image.save("pred/a.png")
+    arguments = ["evaluate", "--dataset", "c.yaml", "--pred", "pred", "--gt", "truth"]
+    one_line_error(command(*arguments), "(0, 130, 180)", "--train-ids")
+    assert command(*arguments, "--train-ids") == 0
+
+
+def test_lists_from_windows(fruit, command):
+    rows = [f"train\\image\\train{i}.png\ttrain\\label\\train{i}.png" for i in range(3)]
+    Path("list.txt").write_text("\r\n".join(rows), encoding="utf-8-sig")
+    text = Path("fruit.yaml").read_text() + "splits: {train: {list: list.txt}}\n"
+    Path("windows.yaml").write_text(text)
+    assert command("check", "--dataset", "windows.yaml", "--split", "train") == 0
+
+
+DAMAGE = [(compressed, seed) for compressed in (False, True) for seed in range(3)]
+
+
+@pytest.mark.parametrize(("compressed", "seed"), DAMAGE)
+def test_damaged_matlab_files_are_one_error(compressed, seed, tmp_path):
+    """In this process: a reader that crashes would end it."""
+    path, rng = tmp_path / "a.mat", np.random.default_rng(seed)
+    savemat(path, {"mat": rng.integers(-1, 2, (30, 40, 2)), "more": np.zeros(9)}, do_compression=compressed)
+    whole = path.read_bytes()
+    for _ in range(300):
+        content = bytearray(whole[: rng.integers(8, len(whole))] if rng.random() < 0.2 else whole)
+        for place in rng.integers(0, len(content), rng.integers(1, 5)):
+            content[place] ^= 1 << int(rng.integers(0, 8))
+        path.write_bytes(content)
+        try:
+            assert read_offset_map(path).shape
+        except DataError as error:
+            assert "a.mat" in str(error) and "\n" not in str(error)
+
+
+def test_a_matlab_bomb_takes_no_memory(tmp_path):
+    import resource
+
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM"
+    count = 4_000_000_000
+    matrix = struct.pack("<IIIIIIiiII", 6, 8, 9, 0, 5, 8, 1, count - (1 << 32), 1 | 3 << 16, 0)[:40]
+    body = zlib.compress(struct.pack("<II", 14, 0xFFFFFFF0) + matrix + bytes(50_000_000))
+    (tmp_path / "a.mat").write_bytes(header + struct.pack("<II", 15, len(body)) + body)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=r"a\.mat"):
+        read_offset_map(tmp_path / "a.mat")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
+
+
+ARRAYS = {
+    "objects": np.array([[object()]]),
+    "dates": np.zeros((4, 4), "M8[s]"),
+    "complex": np.zeros((4, 4), np.complex64),
+    "text": np.zeros((4, 4), "U3"),
+    "half": np.zeros((4, 4), np.float16),
+    "long double": np.zeros((4, 4), np.longdouble),
+    "three dimensions": np.zeros((4, 4, 4), np.uint8),
+    "none": None,
+    "list": [[1]],
+    "large": np.full((4, 4), 1 << 30, np.int32),
+    "negative": np.full((4, 4), -1, np.int32),
+    "300": np.full((4, 4), 300, np.int32),
+}
+
+
+@pytest.mark.parametrize("values", ARRAYS.values(), ids=ARRAYS)
+def test_odd_arrays_never_reach_compiled_code(values):
+    offsets = np.zeros((4, 4, 2), np.int8)
+    for call in (
+        lambda: refine(values, offsets),
+        lambda: refine(np.zeros((4, 4), np.uint8), values),
+        lambda: refine(np.zeros((4, 4), np.uint8), offsets, scale=values),
+        lambda: refine(np.zeros((4, 4), np.uint8), offsets, confidence=values),
+        lambda: make_targets(values, "clean"),
+        lambda: make_targets(values),
+        lambda: make_instance_targets(values, [1]),
+        lambda: openseg.metrics.BoundaryCounts(3).update(values, values),
+        lambda: openseg.metrics.ConfusionMatrix(3).update(values, values),
+    ):
+        try:
+            call()
+        except DataError as error:
+            assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("scale", [float("nan"), 0.5, -1, 1 << 40, "2", True, None])
+def test_scales_that_are_none(scale):
+    with pytest.raises(DataError, match="scale"):
+        refine(np.zeros((4, 4), np.uint8), np.zeros((4, 4, 2), np.int8), scale=scale)
+
+
+OVERRIDES = [
+    *["test.ss.scales=[.inf]", "test.ss.scales=[1e308]", "test.ss.scales=[30]", "test.ss.scales=[.nan]"],
+    *["augment.scale_range=[2,0.5]", "augment.scale_range=[.inf,.inf]", "train.seed=1e23", "train.seed=-1"],
+    *["data.cache_gb=1e300", "data.size=[100000,100000]", "train.momentum=.nan", "train.lr=.inf", "train.lr=nan"],
+    *["data=!!float x", "train.precision=0b_", "train.ema=!!timestamp x", "test.ms=2001-99-99", "train.lr=0x"],
+    *[f"train.seed={'9' * 5000}", f"train.seed={'9' * 4000}", f"train={'[' * 900}", f"x={'{a: ' * 300}", "train.lr=*a"],
+    *["train.lr=!!python/object:os.system x", "train.lr=&a [*a]", "=1", "train..lr=1", "train.lr", "train.lr.x=1"],
+    *["train.lr=~", "train.ema=1_0", "train.ema=.5.5", "name=../../evil", "name=", "name=[]"],
+    *["augment.crop_size=[32,32,32]", "augment.crop_size=32", "loss=[{type: 3}]", "train=\x00"],
+    *[
+        "train.lr=\ud800",
+        "train=<<: x",
+        "train={<<: 3}",
+        "data.dataset=.",
+        "data.dataset=/",
+        "metrics=[3]",
+        "plugins=[3]",
+    ],
+]
+
+
+@pytest.mark.parametrize("override", OVERRIDES, ids=lambda text: ascii(text[:30]))
+def test_odd_overrides_are_one_line(override, command, one_line_error):
+    error = one_line_error(command("config", "--config", CONFIG, override))
+    assert len(error) < 1500
+
+
+def test_aliases_that_blow_up(tmp_path, command, one_line_error):
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+    bomb += "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10))
+    Path("bomb.yaml").write_text(f"{bomb}classes: *a9\n")
+    error = one_line_error(command("check", "--dataset", "bomb.yaml"), "bomb.yaml")
+    assert len(error) < 1000
+
+
+@pytest.mark.parametrize("options", [["--opset", "17"], ["--size", "96", "160", "--batch", "1"]])
+def test_onnx_of_one_size_or_version(options, command, tmp_path):
+    onnx = pytest.importorskip("onnx", reason="pip install openseg[export]")
+    from openseg.config import load_config
+    from openseg.models.checkpoint.io import write_weights
+    from openseg.models.factory import build_model
+
+    config = load_config(CONFIG)
+    write_weights(tmp_path / "w.pth", build_model(config).eval(), config)
+    assert command("export", "n.onnx", "--config", CONFIG, "--checkpoint", "w.pth", *options) == 0
+    model = onnx.load("n.onnx")
+    sizes = [each.dim_value for each in model.graph.input[0].type.tensor_type.shape.dim]
+    version = next(each.version for each in model.opset_import if not each.domain)
+    assert version == 17 if "--opset" in options else sizes == [1, 3, 96, 160]
+
+
+def test_default_offsets_are_taken_and_named(tmp_path, caplog):
+    from openseg.tools.offset_source import find_offsets
+
+    base = tmp_path / "cityscapes/val/offset_pred/semantic"
+    for name in ("offset_hrnet48", "offset_mine"):
+        (base / name).mkdir(parents=True)
+    with pytest.raises(DataError, match="--offset"):
+        find_offsets("val", "cityscapes", tmp_path)
+    (base / "offset_hrnext").mkdir()
+    caplog.set_level("INFO")
+    assert find_offsets("val", "cityscapes", tmp_path) == base / "offset_hrnext"
+    assert "offset_mine" in caplog.text
+
+
+def test_outlines_along_ignored_areas_can_be_left_out():
+    from openseg.metrics import BoundaryCounts
+
+    truth = np.zeros((20, 20), np.uint8)
+    truth[:, 10:] = 255
+    predicted = np.zeros((20, 20), np.uint8)
+    both = [BoundaryCounts(2, (1,), along) for along in (True, False)]
+    for each in both:
+        each.update(predicted, truth)
+    assert both[0].mean_f[1] == 1 and np.isnan(both[1].mean_f[1])
+
+
+def test_folders_of_a_release_are_taken_themselves(tmp_path):
+    from openseg.cli.prepare import prepare_release
+
+    pixels = Image.fromarray(np.zeros((8, 16), np.uint8))
+    name = "aachen_000000_000019"
+    for folder, ending in (("leftImg8bit", "_leftImg8bit"), ("gtFine", "_gtFine_labelIds")):
+        for split in ("train", "val"):
+            path = tmp_path / "cs" / folder / split / "aachen" / f"{name}{ending}.png"
+            path.parent.mkdir(parents=True)
+            (pixels.convert("RGB") if folder == "leftImg8bit" else pixels).save(path)
+    inputs = [str(tmp_path / "cs" / folder) for folder in ("leftImg8bit", "gtFine")]
+    assert prepare_release("cityscapes", ["--input", *inputs, "--out", str(tmp_path / "out")]) == 0
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 4
+
+
+def test_coco_polygons_that_are_none(tmp_path):
+    from openseg.tools.refine_coco import _decode
+
+    good = [0, 0, 8, 0, 8, 8]
+    assert _decode({"image_id": 1, "segmentation": [good]}, (12, 16)).any()
+    for bad in (float("nan"), 3e7, float("inf"), "x", None):
+        with pytest.raises(DataError, match="image 1"):
+            _decode({"image_id": 1, "segmentation": [[0, 0, bad, 0, 8, 8]]}, (12, 16))
+
+
+@needs_real
+def test_ap_counts_images_without_results(tmp_path):
+    """As pycocotools itself does with all annotated images."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    from openseg.tools.refine_coco import _quiet, _score
+
+    file = Path(REAL) / "panopticapi/panoptic_coco_detection_format.json"
+    content = json.loads(file.read_text())
+    few = sorted({each["image_id"] for each in content["annotations"]})[:2]
+    results = [
+        {
+            "image_id": each["image_id"],
+            "category_id": each["category_id"],
+            "segmentation": each["segmentation"],
+            "score": 1,
+        }
+        for each in content["annotations"]
+        if each["image_id"] in few
+    ]
+    scores, reason = _score(file, {"before": results})
+    assert not reason
+    with _quiet():
+        truth = COCO(str(file))
+        evaluation = COCOeval(truth, truth.loadRes([dict(each) for each in results]), "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    assert scores["before"]["AP"] == pytest.approx(evaluation.stats[0], abs=1e-9)
+    wrong = [{**each, "category_id": -each["category_id"]} for each in results]
+    assert "is none of the annotations'" in _score(file, {"before": wrong})[1]
