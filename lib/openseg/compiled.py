@@ -16,16 +16,21 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.cache
-    def machine_code() -> Callable[..., Any]:
+    def machine_code(kept: bool) -> Callable[..., Any]:
         import numba
 
-        try:
-            return numba.njit(cache=True, nogil=True)(function)
-        except RuntimeError:  # no folder to keep the compiled code in is writable
-            return numba.njit(nogil=True)(function)
+        return numba.njit(cache=kept, nogil=True)(function)
+
+    keeps = True
 
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
-        return machine_code()(*arguments)
+        nonlocal keeps
+        if keeps:
+            try:
+                return machine_code(True)(*arguments)
+            except Exception:  # kept code that is damaged or cannot be written raises anything; compile it again
+                keeps = False
+        return machine_code(False)(*arguments)
 
     return call

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import io
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -36,11 +38,22 @@ def run_command(command: Callable[[], int | None], debug: bool) -> int:
 
     ``debug`` shows the traceback instead.
     """
+    _make_streams_safe()
     code = _exit_code(command, debug)
     distributed = sys.modules.get("openseg.distributed")
     if distributed is not None:  # else it cannot be one of several processes
         distributed.leave_at_once(code)
     return code
+
+
+def _make_streams_safe() -> None:
+    """What a stream's encoding lacks is escaped; a stream that was closed takes everything and shows nothing."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _exit_code(command: Callable[[], int | None], debug: bool) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from openseg.errors import ConfigError, DataError
+from openseg.errors import ConfigError, DataError, OpensegError
 from openseg.inference.folder import result_settings
-from openseg.io.files import atomic_write
+from openseg.io.files import atomic_write, notice
 from openseg.io.images import read_label, write_label
 from openseg.io.progress import progress
 from openseg.io.results import ResultFolder
@@ -75,6 +76,14 @@ class _Frames:
     """The frames of a video as RGB ``uint8[H, W, 3]``."""
 
     def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            start = file.read(16)
+        # FFmpeg goes by the content, and opens what playlists name, also on other machines.
+        if not (
+            start[:4] in (b"RIFF", b"\x1aE\xdf\xa3") or start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free")
+        ):
+            raise DataError(f"{path}: not a video that can be read; convert it to .mp4 (H.264)")
+        os.putenv("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our line says it
         self._capture = cv2.VideoCapture(str(path))
         self.path = path
         self.rate = self._capture.get(cv2.CAP_PROP_FPS) or _FRAMES_A_SECOND
@@ -97,18 +106,36 @@ class _Frames:
             raise DataError(f"{self.path}: no frame can be read; convert it to .mp4 (H.264)")
         if read < self.count:
             logger.warning("%s: %d of %d frames could be read; is it damaged?", self.path, read, self.count)
+            notice(str(self.path))
 
     def close(self) -> None:
         self._capture.release()
 
 
 @contextlib.contextmanager
-def _video(path: Path, like: _Frames) -> Iterator[cv2.VideoWriter]:
+def _video(path: Path, like: _Frames) -> Iterator[_Writer]:
     with atomic_write(path) as temporary:
         writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), like.rate, like.size)
         if not writer.isOpened():
             raise DataError(f"{path}: this OpenCV cannot write .mp4; --also none leaves the videos out")
+        writers = _Writer(writer)
         try:
-            yield writer
+            yield writers
         finally:
             writer.release()
+        written = cv2.VideoCapture(str(temporary))
+        count = int(written.get(cv2.CAP_PROP_FRAME_COUNT))
+        written.release()
+        if count < writers.count:  # of which OpenCV says nothing
+            raise OpensegError(f"cannot write {path}: {count} of {writers.count} frames were; is the disk full?")
+
+
+class _Writer:
+    """A ``cv2.VideoWriter`` that counts."""
+
+    def __init__(self, writer: cv2.VideoWriter) -> None:
+        self._writer, self.count = writer, 0
+
+    def write(self, frame: np.ndarray) -> None:
+        self._writer.write(frame)
+        self.count += 1

@@ -30,7 +30,9 @@ __all__ = [
     "file_hash",
     "is_older",
     "list_files",
+    "notice",
     "noticing",
+    "short_stem",
     "walk_files",
     "without_nan",
     "write_json",
@@ -72,7 +74,7 @@ def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[Path
         OpensegError: the folder cannot be written, or the disk is full. What stood at ``path`` is untouched.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem[:80]}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
+    temporary = path.with_name(f".{short_stem(path)}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -83,6 +85,8 @@ def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[Path
         if function is not None:
             function(path, temporary)
         os.replace(temporary, path)
+    except UnicodeEncodeError as error:
+        raise OpensegError(f"cannot write {path}: its name cannot be written on this file system ({error})") from error
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         fix = "free some space" if full else "check the path and its permissions"
@@ -90,6 +94,14 @@ def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[Path
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def short_stem(path: Path) -> str:
+    """The beginning of a file's name that leaves room for what a temporary one has beside it: names have 255 bytes."""
+    text = path.stem[:80]
+    while len(os.fsencode(text)) > 80:
+        text = text[:-1]
+    return text
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -150,6 +162,13 @@ def noticing() -> Iterator[dict[str, None]]:
         yield found
     finally:
         _NOTICED.reset(token)
+
+
+def notice(what: str) -> None:
+    """Count something else that was left out, and logged, for ``noticing``."""
+    found = _NOTICED.get()
+    if found is not None:
+        found[what] = None
 
 
 def list_files(

@@ -6,6 +6,7 @@ from openseg.metrics.cityscapes import CityscapesCounts
 from openseg.metrics.confusion import ConfusionMatrix
 from openseg.metrics.counting import JointCounts, joint_counts
 from openseg.metrics.instances import InstanceScores, PredictedInstance
+from openseg.metrics.original import OriginalPixelAccuracy
 from openseg.metrics.registry import METRICS, register_metric
 from openseg.metrics.scores import LabelScores
 
@@ -20,6 +21,7 @@ __all__ = [
     "JointCounts",
     "LabelScores",
     "Metric",
+    "OriginalPixelAccuracy",
     "PredictedInstance",
     "joint_counts",
     "register_metric",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import logging
 import warnings
@@ -147,7 +148,9 @@ def _write(path: Path, network: Exportable, notes: dict[str, Any], shape: Shape,
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in notes.items()}
     with atomic_write(path) as temporary:
         if path.suffix == ".pt2":
-            torch.export.save(program, temporary, extra_files={"openseg.json": json.dumps(notes)})
+            content = io.BytesIO()  # on a full disk, its writer ends the process
+            torch.export.save(program, content, extra_files={"openseg.json": json.dumps(notes)})
+            temporary.write_bytes(content.getbuffer())
         else:
             made = torch.onnx.export(
                 program,

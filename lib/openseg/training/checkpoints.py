@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from openseg.config import Config
 from openseg.errors import CheckpointError
+from openseg.io.files import short_stem
 from openseg.models.checkpoint.io import Checkpoint, read_checkpoint
 
 __all__ = [
@@ -151,7 +152,7 @@ def _lock(path: Path) -> IO | None:
 def remove_unfinished(*paths: Path) -> None:
     """Remove what killed writers of these files left, see ``atomic_write``."""
     for path in paths:
-        for unfinished in path.parent.glob(f".{path.stem[:80]}.????????.part{path.suffix}"):
+        for unfinished in path.parent.glob(f".{short_stem(path)}.????????.part{path.suffix}"):
             unfinished.unlink(missing_ok=True)
 
 
@@ -161,7 +162,10 @@ def find_checkpoint(config: Config, root: Path) -> Path:
     Raises:
         CheckpointError: there is none; the message says what to put where.
     """
-    folders = [folder / config.dataset_info.name for folder in (root, Path.home() / "checkpoints")]
+    roots = [root]
+    with contextlib.suppress(RuntimeError):  # no HOME, and a user that the system does not know
+        roots.append(Path.home() / "checkpoints")
+    folders = [folder / config.dataset_info.name for folder in roots]
     name = latest_path(config, root).name
     # The published SegFix file on HRNet-W48 carries its iterations in its name, and HRNeXt was renamed to HRNet2x.
     names = [name, name.replace("_segfix_loss_", "_segfix_loss_iter80000_")]
@@ -172,6 +176,6 @@ def find_checkpoint(config: Config, root: Path) -> Path:
         if path.is_file():
             return path
     raise CheckpointError(
-        f"no checkpoint {name} in {folders[0]} or {folders[1]}; "
+        f"no checkpoint {name} in {' or '.join(map(str, folders))}; "
         "train first, or put a downloaded file there under that name"
     )

@@ -264,6 +264,7 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
             torch.save({**_HEADER, **content}, temporary)
         except RuntimeError as error:  # torch's writer reports a full disk this way
             reason = str(error).splitlines()[0]
+            reason = "No space left on device" if "unexpected pos" in reason else reason
             raise OpensegError(f"cannot write {path}: {reason}; free some space and run again") from error
 
 
@@ -275,5 +276,6 @@ def write_weights(path: str | Path, model: nn.Module, config: Config) -> None:
     if path.suffix != ".safetensors":
         write_checkpoint(path, {"weights": weights, **facts})
         return
-    with atomic_write(path) as temporary:
-        safetensors.torch.save_file(weights, temporary, metadata={"openseg": json.dumps({**_HEADER, **facts})})
+    content = safetensors.torch.save(weights, metadata={"openseg": json.dumps({**_HEADER, **facts})})
+    with atomic_write(path) as temporary:  # its own writer raises errors of its own, and lets nobody else read
+        temporary.write_bytes(content)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from openseg.datasets.registry import DATASET_NAMES, get_dataset_info
 from openseg.datasets.splits import list_labels, pair_files, split_paths
-from openseg.errors import DataError
+from openseg.errors import ConfigError, DataError
 from openseg.io.files import LABEL_SUFFIXES, list_files
 from openseg.io.images import read_label
 from openseg.io.parallel import run_parallel
@@ -72,6 +72,8 @@ def make_segfix_targets(
     info = get_dataset_info(dataset)
     root = existing_dir(datadir or Path(data_root) / info.folder, f"a dataset with <split>/{kind}")
     outname = outname or _OUTNAME[kind] + ("" if rule == "original" else f"_{rule}")
+    if Path(outname).is_absolute() or ".." in Path(outname).parts:
+        raise ConfigError(f"--outname {outname}: a folder inside of the split; name it without .. and a first /")
     made = []
     for split in splits:
         paths = split_paths(info, root, split)

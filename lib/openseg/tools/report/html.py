@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.resources import files
@@ -258,7 +259,6 @@ def _write_page(path: Path, title: str, content: dict[str, Any]) -> None:
     data = json.dumps(without_nan(content), separators=(",", ":")).replace("<", "\\u003c")  # or it might end the script
     parts = {"title": html.escape(title), "style": (page / "page.css").read_text(encoding="utf-8"), "data": data}
     parts["script"] = "\n".join((page / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
-    for name, part in parts.items():
-        text = text.replace(f"{{{{ {name} }}}}", part)
+    text = re.sub(r"\{\{ (\w+) \}\}", lambda match: parts[match[1]], text)  # once: names may hold such marks too
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

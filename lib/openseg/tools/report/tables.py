@@ -105,7 +105,7 @@ def write_score_files(
         classes, absent = class_table(results)
         parts = [_markdown(summary_table(results, images)), _markdown(classes), *_notes(absent, left_out)]
         with atomic_write(markdown) as temporary:
-            temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+            temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8", errors="backslashreplace")
     if confusion is not None:
         _write_confusion(confusion, results)
 
