@@ -301,7 +301,7 @@ def write_label(
         if palette is not None:
             image = Image.fromarray(labels)
             image.putpalette(palette.ljust(3 * 256, b"\0"))  # a color for every value
-            image.save(temporary, compress_level=1)
+            temporary.write_bytes(_encoded(image, ".png", 1))
             return
         content = imagecodecs.png_encode(np.ascontiguousarray(labels), level=1, filter=imagecodecs.PNG.FILTER.UP)
         temporary.write_bytes(content if text is None else with_text(bytes(content), text))
@@ -312,4 +312,11 @@ def write_image(path: str | os.PathLike, image: Image.Image | np.ndarray) -> Non
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     with atomic_write(path, durable=False) as temporary:
-        image.save(temporary, compress_level=3)
+        temporary.write_bytes(_encoded(image, Path(path).suffix, 3))
+
+
+def _encoded(image: Image.Image, suffix: str, level: int) -> bytes:
+    """The file's bytes; Pillow's own writer ends without an error on a full disk, with half a file."""
+    content = io.BytesIO()
+    image.save(content, Image.registered_extensions()[suffix.lower()], compress_level=level)
+    return content.getvalue()
