@@ -70,9 +70,9 @@ def _require_bounds(text: str) -> None:
     open_nodes: list[list[Any]] = [[None, 0]]  # anchor and size of each
     for event in yaml.parse(text, _FastLoader):
         if getattr(event, "tag", None) is not None:
-            raise ValueError(f"tag {event.tag}: write plain values")
+            raise ValueError(f"tag {getattr(event, 'tag', '')}: write plain values")
         if isinstance(event, yaml.AliasEvent):
-            open_nodes[-1][1] += sizes.get(event.anchor, 1)
+            open_nodes[-1][1] += sizes.get(event.anchor or "", 1)
         elif isinstance(event, yaml.CollectionStartEvent):
             open_nodes.append([event.anchor, 1])
         elif isinstance(event, (yaml.ScalarEvent, yaml.CollectionEndEvent)):

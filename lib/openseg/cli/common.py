@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import io
 import logging
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +14,7 @@ from tqdm import tqdm
 import openseg
 from openseg.errors import Interrupted, OpensegError, is_out_of_memory, printable
 from openseg.io.files import noticing
+from openseg.io.streams import make_streams_safe
 
 __all__ = ["EXIT_ERROR", "EXIT_FOUND", "call", "run_command", "shown_errors"]
 
@@ -38,22 +37,12 @@ def run_command(command: Callable[[], int | None], debug: bool) -> int:
 
     ``debug`` shows the traceback instead.
     """
-    _make_streams_safe()
+    make_streams_safe()
     code = _exit_code(command, debug)
     distributed = sys.modules.get("openseg.distributed")
     if distributed is not None:  # else it cannot be one of several processes
         distributed.leave_at_once(code)
     return code
-
-
-def _make_streams_safe() -> None:
-    """What a stream's encoding lacks is escaped; a stream that was closed takes everything and shows nothing."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _exit_code(command: Callable[[], int | None], debug: bool) -> int:

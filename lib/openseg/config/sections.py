@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from openseg.config.losses import CrossEntropyTerm, LossTerms
+from openseg.config.numbers import NotNegative, Pixels, Positive, Range, Scales, Size, Weights
 from openseg.config.published import Published
 from openseg.config.tasks import TASKS
 from openseg.config.transforms import TransformTerms
@@ -34,22 +35,6 @@ __all__ = [
 _NAME = re.compile(r"\w[\w .+-]*")
 _LONGEST_NAME = 180  # of the 255 bytes of a file's name
 _OWN_ENDING = re.compile(r"_(iter\d+|latest|best)$")
-
-
-def _in_order(values: tuple[float, float]) -> tuple[float, float]:
-    if values[0] > values[1]:
-        raise ValueError(f"from {values[0]:g} to {values[1]:g}: the smaller number comes first")
-    return values
-
-
-_Pixels = Annotated[int, Field(ge=32, le=32768)]
-_Factor = Annotated[float, Field(ge=0.01, le=100)]
-_NotNegative = Annotated[float, Field(ge=0)]
-Size = tuple[_Pixels, _Pixels]
-Range = Annotated[tuple[_Factor, _Factor], AfterValidator(_in_order)]
-Positive = Annotated[int, Field(ge=1, le=10**9)]
-Scales = Annotated[tuple[Annotated[float, Field(ge=0.01, le=10)], ...], Field(min_length=1, max_length=100)]
-Weights = Annotated[tuple[Annotated[float, Field(gt=0, le=1e6)], ...], Field(min_length=1)]
 
 
 _Deviation = Annotated[float, Field(gt=0)]
@@ -81,7 +66,7 @@ class DataConfig(Section):
     root: Path = Field(Path("data"), description="folder of all datasets")
     train_split: str = Field("train", description="several are joined by +, such as train+val")
     val_split: str | None = Field("val", description="several are joined by +; null: train without validation")
-    short_side: _Pixels | None = Field(None, description="pixels of the shorter side")
+    short_side: Pixels | None = Field(None, description="pixels of the shorter side")
     size: Size | None = Field(None, description="height, width that every image is stretched to")
     workers: Annotated[int, Field(ge=0, le=4096)] = Field(
         2, description="processes that read samples, at most one a core"
@@ -210,13 +195,13 @@ class TrainConfig(Section):
         "sgd", description="adamw learns faster in a short run from random weights"
     )
     lr: Annotated[float, Field(gt=0)] = Field(0.01, description="learning rate at its highest")
-    head_lr_multiplier: _NotNegative = Field(1.0, description="of everything but the backbone")
+    head_lr_multiplier: NotNegative = Field(1.0, description="of everything but the backbone")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd")
-    weight_decay: _NotNegative = Field(5e-4, description="of the optimizer")
+    weight_decay: NotNegative = Field(5e-4, description="of the optimizer")
     decay_norms: bool = Field(True, description="weight decay of biases and batch norms too, as the original")
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="longest gradient; null: any")
     schedule: Literal["poly", "cosine", "step"] = Field("poly", description="how the learning rate falls")
-    poly_power: _NotNegative = Field(0.9, description="of poly")
+    poly_power: NotNegative = Field(0.9, description="of poly")
     milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (0.6, 0.85), description="of step: shares of max_iters from which the rate is step_factor times what it was"
     )

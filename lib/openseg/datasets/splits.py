@@ -13,7 +13,7 @@ from openseg.config import Config
 from openseg.datasets.info import DatasetInfo, SplitFiles
 from openseg.errors import DataError, nearest_names
 from openseg.io.files import IMAGE_SUFFIXES, LABEL_SUFFIXES, list_files
-from openseg.io.matching import index_files, sample_key
+from openseg.io.matching import index_files, sample_key, slashed
 from openseg.segfix.target_files import TARGET_SUFFIXES
 
 __all__ = [
@@ -186,26 +186,18 @@ def _listed_paths(path: Path, data_dir: Path, columns: int) -> list[list[Path]]:
     rows = []
     for number, line in _read_list(path):
         cells = [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()
-        if columns == 1 and (_slashed(data_dir / line).is_file() or len(cells) != 2):
+        if columns == 1 and (slashed(data_dir / line).is_file() or len(cells) != 2):
             cells = [line]
         if len(cells) < columns or len(cells) > 2:
             raise DataError(
                 f"{path}, line {number}: write the image's path, a tab, and the label's (found {len(cells)} parts)"
             )
-        row = [_slashed(data_dir / cell) for cell in cells]
+        row = [slashed(data_dir / cell) for cell in cells]
         for listed in row[:columns]:
             if not listed.is_file():
                 raise DataError(f"{path}, line {number}: {listed} is no file")
         rows.append(row)
     return rows
-
-
-def _slashed(path: Path) -> Path:
-    """A path as it is written, or with slashes for backslashes where only that is there (a list from Windows)."""
-    if "\\" in str(path) and not path.exists():
-        other = Path(str(path).replace("\\", "/"))
-        return other if other.exists() else path
-    return path
 
 
 def list_images(paths: SplitPaths | str | os.PathLike) -> list[Path]:

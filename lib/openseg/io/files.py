@@ -191,7 +191,8 @@ def list_files(
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    files, others = [], []
+    files: list[Path] = []
+    others: list[Path] = []
     for path in map(Path, _walk(os.fspath(folder), suffixes, set(), others_too=True)):
         if skip is None or not skip(path.parent):
             (files if path.name.lower().endswith(suffixes) else others).append(path)

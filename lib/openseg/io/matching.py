@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from openseg.errors import DataError
 
-__all__ = ["index_files", "match_files", "sample_key"]
+__all__ = ["index_files", "match_files", "sample_key", "slashed"]
 
 _FRAME = re.compile(r"(?P<key>[^_]+_\d{6}_\d{6})(?P<ending>_.+)?")
 _KINDS = ("labelIds", "labelTrainIds", "instanceIds", "instanceTrainIds", "color", "polygons", "labels")
@@ -75,3 +75,11 @@ def match_files(sources: Sequence[str], others: Sequence[str]) -> tuple[dict[str
         else:
             missing.append(name)
     return matches, missing
+
+
+def slashed(path: Path) -> Path:
+    """A path as it is written, or with slashes for backslashes where only that is there (a list from Windows)."""
+    if "\\" in str(path) and not path.exists():
+        other = Path(str(path).replace("\\", "/"))
+        return other if other.exists() else path
+    return path

@@ -19,7 +19,7 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["RECORD", "Journal", "OnConflict", "ResultFolder", "is_result", "list_given"]
+__all__ = ["RECORD", "Journal", "OnConflict", "ResultFolder", "exclusive_folder", "is_result", "list_given"]
 
 logger = logging.getLogger("openseg")
 
@@ -217,6 +217,25 @@ def _locked(folder: Path) -> int | None:
         os.close(place)
         return None
     return place
+
+
+@contextlib.contextmanager
+def exclusive_folder(folder: Path) -> Iterator[None]:
+    """While this process alone writes below ``folder``; what killed writers left there is removed first.
+
+    Raises:
+        DataError: another process is writing there.
+    """
+    place = _locked(folder)
+    try:
+        if place is not None:
+            for path in folder.rglob(".*"):
+                if _UNFINISHED.search(path.name) and path.is_file():
+                    path.unlink(missing_ok=True)
+        yield
+    finally:
+        if place is not None:
+            os.close(place)
 
 
 def is_result(path: Path) -> bool:

@@ -159,6 +159,7 @@ def _run(
         return
     dataset = TrainSet(config, train_pairs)
     if config.data.cache_gb:
+        dataset.samples.cache.remove_leftovers()
         dataset.samples.cache.recount()
     folder = run_dir if group.first else None
     with RunLog(config, folder, training.iteration, group.world) as log, _stop_on_signal(group) as received:

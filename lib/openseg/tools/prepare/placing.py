@@ -15,6 +15,7 @@ from openseg.errors import DataError
 from openseg.io.files import atomic_write, is_older
 from openseg.io.images import write_label
 from openseg.io.parallel import map_parallel
+from openseg.io.results import exclusive_folder
 from openseg.tools.prepare.archives import Entry
 
 __all__ = ["PreparedSplit", "Source", "Tree", "find", "merge", "place"]
@@ -105,7 +106,8 @@ def place(tree: Tree, folder: Path, link: bool, limit: int | None, workers: int)
             for kind, sources in kinds.items()
             for name in names
         ]
-        written = sum(map_parallel(functools.partial(_write, link=link), jobs, f"{folder.name} {split}", workers))
+        with exclusive_folder(folder / split):
+            written = sum(map_parallel(functools.partial(_write, link=link), jobs, f"{folder.name} {split}", workers))
         placed.append(PreparedSplit(split, folder / split, len(names), tuple(kinds), written))
     return placed
 
