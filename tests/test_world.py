@@ -208,11 +208,30 @@ def test_labels_of_every_format_are_refined(suffix, fruit, command):
         np.testing.assert_array_equal(read_label(Path("refined") / path.name), read_label(path))
 
 
+SEGFIX_CONFIG = ROOT / "configs/demo/segfix_hrnet_tiny.yaml"
+_NETWORK = ["--config", CONFIG, "--checkpoint", "w.pth", "data.dataset=fruit.yaml", "loss.class_weights=false"]
+_SEGFIX = ["--config", SEGFIX_CONFIG, "--checkpoint", "s.pth", "data.dataset=fruit.yaml"]
+_TUNE = ["--offset", "offsets", "--dataset", "fruit.yaml", "--scales", "1", "--confidences", "0"]
+_REFINE = ["--offset", "offsets", "--dataset", "fruit.yaml", "--split", "test", "--out", "results"]
 FOLDER_COMMANDS = {
-    "evaluate": ["evaluate", "--dataset", "fruit.yaml", "--pred", "val/label", "--gt", "copy"],
-    "check": ["check", "--dataset", "fruit.yaml"],
-    "report": ["report", "val/label", "--dataset", "fruit.yaml", "--gt", "copy", "--out", "page"],
-    "segfix-targets": ["segfix-targets", "--dataset", "fruit.yaml", "--split", "val"],
+    "evaluate": ("val/label", ["evaluate", "--dataset", "fruit.yaml", "--pred", "val/label", "--gt", "copy"]),
+    "truths": ("val/label", ["evaluate", "--dataset", "fruit.yaml", "--pred", "copy", "--gt", "val/label"]),
+    "check": ("val/label", ["check", "--dataset", "fruit.yaml"]),
+    "images": ("val/image", ["check", "--dataset", "fruit.yaml"]),
+    "report": ("val/label", ["report", "val/label", "--dataset", "fruit.yaml", "--gt", "copy", "--out", "page"]),
+    "targets": ("val/label", ["segfix-targets", "--dataset", "fruit.yaml", "--split", "val"]),
+    "predict": ("val/image", ["predict", "val/image", *_NETWORK, "--out", "results"]),
+    "val": ("val/image", ["val", *_NETWORK, "--out", "results"]),
+    "offsets": ("val/image", ["offsets", "--images", "val/image", *_SEGFIX, "--out", "results"]),
+    "refine": (
+        "val/label",
+        ["segfix", "refine", "--input", "val/label", *_REFINE],
+    ),
+    "offset files": (
+        "offsets",
+        ["segfix", "refine", "--input", "copy", *_REFINE],
+    ),
+    "tune": ("val/label", ["segfix", "tune", "--input", "val/label", "--gt", "copy", *_TUNE]),
 }
 
 
@@ -220,12 +239,27 @@ FOLDER_COMMANDS = {
 def test_what_is_left_out_is_named_and_counts(name, fruit, command, capsys):
     import shutil
 
+    from openseg.config import load_config
+    from openseg.models.checkpoint.io import write_weights
+    from openseg.models.factory import build_model
+
     shutil.copytree(fruit / "val/label", fruit / "copy")
-    assert command(*FOLDER_COMMANDS[name]) == 0
+    (fruit / "offsets").mkdir()
+    for path in (fruit / "val/label").iterdir():
+        offsets = OffsetMap.of(np.zeros((96, 128, 2), np.int8))
+        openseg.segfix.write_offsets(fruit / "offsets" / path.name, offsets)
+    for target, config, more in (("w.pth", CONFIG, ["loss.class_weights=false"]), ("s.pth", SEGFIX_CONFIG, [])):
+        settings = load_config(config, ["data.dataset=fruit.yaml", *more])
+        write_weights(fruit / target, build_model(settings).eval(), settings)
+    folder, arguments = FOLDER_COMMANDS[name]
+    if name in ("predict", "val", "offsets"):
+        arguments = [*arguments, f"data.root={fruit}", "data.workers=0"]
+    assert command(*arguments) == 0
     capsys.readouterr()
-    shutil.rmtree(fruit / "page", ignore_errors=True)
-    (fruit / "val/label/odd.webm").write_bytes(b"x")
-    assert command(*FOLDER_COMMANDS[name]) == 1
+    for made in ("page", "results"):
+        shutil.rmtree(fruit / made, ignore_errors=True)
+    (fruit / folder / "odd.webm").write_bytes(b"x")
+    assert command(*arguments) == 1
     printed = capsys.readouterr()
     assert "odd.webm" in printed.out + printed.err
 
@@ -505,3 +539,71 @@ def test_ap_counts_images_without_results(tmp_path):
     assert scores["before"]["AP"] == pytest.approx(evaluation.stats[0], abs=1e-9)
     wrong = [{**each, "category_id": -each["category_id"]} for each in results]
     assert "is none of the annotations'" in _score(file, {"before": wrong})[1]
+
+
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".tif": "TIFF",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".webp": "WEBP",
+    ".jp2": "JPEG2000",
+}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("colors", [False, True])
+def test_fuzzed_images_are_read_or_one_error(suffix, colors, tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / f"a{suffix}"
+    pixels = rng.integers(0, 256, (12, 16, 3) if colors else (12, 16), np.uint8)
+    Image.fromarray(pixels).save(path, FORMATS[suffix])
+    whole = path.read_bytes()
+    for _ in range(150):
+        content = bytearray(whole[: rng.integers(1, len(whole))] if rng.random() < 0.3 else whole)
+        for place in rng.integers(0, min(len(content), 200), rng.integers(1, 4)):
+            content[place] ^= 1 << int(rng.integers(0, 8))
+        path.write_bytes(content)
+        for read in (read_image, read_label):
+            try:
+                assert read(path).ndim in (2, 3)
+            except DataError as error:
+                assert path.name in str(error) and "\n" not in str(error)
+
+
+ODD_VALUES = [
+    None,
+    0,
+    -1,
+    1e308,
+    float("nan"),
+    "x",
+    [],
+    {},
+    [[]],
+    [[None]],
+    True,
+    "../../x",
+    "a\nb",
+    [1, 2],
+    {"size": 3},
+]
+
+
+def test_fuzzed_results_of_coco_are_one_error(fruit, capsys):
+    from openseg.cli.segfix import main
+
+    (fruit / "offsets").mkdir()
+    openseg.segfix.write_offsets(fruit / "offsets/7.png", OffsetMap.of(np.zeros((12, 16, 2), np.int8)))
+    good = {"image_id": 7, "category_id": 1, "score": 0.5, "segmentation": {"size": [12, 16], "counts": [20, 30, 142]}}
+    os.chdir(fruit)
+    cases = [[{**good, key: value}] for key in good for value in ODD_VALUES]
+    for key in good["segmentation"]:
+        cases += [[{**good, "segmentation": {**good["segmentation"], key: value}}] for value in ODD_VALUES]
+    cases += [[{**good, "segmentation": [[value] * 6]}] for value in ODD_VALUES]
+    cases += [*ODD_VALUES, [good, good], [None], [good, 3]]
+    for case in cases:
+        Path("r.json").write_text(json.dumps(case))
+        code = main(["instances", "--input", "r.json", "--offset", "offsets", "--out", "o.json", "--overwrite"])
+        error = capsys.readouterr().err
+        assert code == 0 or (code in (1, 2) and error.count("\n") <= 2 and error.startswith("error: ")), (case, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from pathlib import Path
 
 from PIL import Image
@@ -19,7 +20,8 @@ _MOST_PAGES = 10_000
 
 def describe_tiff(path: Path) -> str:
     """The channels of a TIFF that cannot be read, in words; empty for whatever is no TIFF."""
-    with contextlib.suppress(Exception), path.open("rb") as file:
+    with contextlib.suppress(Exception), warnings.catch_warnings(), path.open("rb") as file:
+        warnings.simplefilter("ignore")
         header = file.read(8)
         if header[:4] not in (b"II*\0", b"MM\0*"):
             return "a BigTIFF; save it as TIFF" if header[:4] in (b"II+\0", b"MM\0+") else ""

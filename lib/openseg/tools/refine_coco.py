@@ -172,6 +172,8 @@ def _decode(result: Result, size: tuple[int, int]) -> np.ndarray:
             functions = _mask_functions()
             return functions.decode(functions.merge(functions.frPyObjects(polygons, *size))) > 0
         coded, counts = tuple(segmentation["size"]), segmentation["counts"]
+        if len(coded) != 2 or not all(isinstance(length, int) for length in coded):
+            raise ValueError(f"the size {coded}")
         runs = [int(run) for run in counts] if isinstance(counts, list) else _runs(counts)
     except Exception as error:  # pycocotools raises whatever it meets
         raise DataError(f"{image}: a segmentation that is no RLE and no polygons ({error})") from None
