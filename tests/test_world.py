@@ -607,3 +607,22 @@ def test_fuzzed_results_of_coco_are_one_error(fruit, capsys):
         code = main(["instances", "--input", "r.json", "--offset", "offsets", "--out", "o.json", "--overwrite"])
         error = capsys.readouterr().err
         assert code == 0 or (code in (1, 2) and error.count("\n") <= 2 and error.startswith("error: ")), (case, error)
+
+
+def test_accents_taken_apart_are_the_same_name(fruit, command):
+    import unicodedata
+
+    for kind, form in (("image", "NFD"), ("label", "NFC")):
+        path = next((fruit / "train" / kind).iterdir())
+        path.rename(path.with_name(unicodedata.normalize(form, "pr\u00e9.png")))
+        others = sorted((fruit / "train" / kind).iterdir())
+        for number, other in enumerate(path for path in others if not path.name.startswith("pr")):
+            other.rename(other.with_name(f"b{number}.png"))
+    assert command("check", "--dataset", "fruit.yaml", "--split", "train") == 0
+
+
+def test_all_colliding_images_are_named_at_once(fruit, command, one_line_error):
+    for path in (fruit / "val/image").iterdir():
+        Image.open(path).save(path.with_suffix(".jpg"))
+    error = one_line_error(command("predict", "val/image", "--config", CONFIG, "--checkpoint", "nothing.pth"))
+    assert "val0" in error and "val1" in error

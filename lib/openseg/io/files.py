@@ -47,7 +47,22 @@ IMAGE_SUFFIXES = (
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".pgm")
 """What is a label map, for every command: the formats among them that lose nothing."""
 _GEO = (".tfw", ".jgw", ".pgw", ".wld", ".prj", ".ovr", ".aux")
-_NOTES = (*_GEO, ".txt", ".json", ".xml", ".csv", ".md", ".html", ".js", ".log", ".yaml", ".yml", ".ini", ".db", ".jsonl")
+_NOTES = (
+    *_GEO,
+    ".txt",
+    ".json",
+    ".xml",
+    ".csv",
+    ".md",
+    ".html",
+    ".js",
+    ".log",
+    ".yaml",
+    ".yml",
+    ".ini",
+    ".db",
+    ".jsonl",
+)
 _NAMED = 3
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -31,7 +32,7 @@ def sample_key(path: str | os.PathLike[str]) -> str:
     It is the file name without suffix; for Cityscapes names (``<city>_<6 digits>_<6 digits>`` and a known ending)
     without the ending.
     """
-    stem = Path(path).stem
+    stem = unicodedata.normalize("NFC", Path(path).stem)  # archives of macOS take accents apart
     match = _FRAME.fullmatch(stem)
     return match["key"] if match and _ENDINGS.fullmatch(match["ending"] or "") else stem
 
@@ -60,14 +61,14 @@ def match_files(sources: Sequence[str], others: Sequence[str]) -> tuple[dict[str
     Returns:
         Matches, and those sources that have none.
     """
-    by_path = {PurePosixPath(name).with_suffix(""): name for name in others}
+    by_path = {_path_key(name): name for name in others}
     by_key: dict[str, list[str]] = {}
     for name in others:
         by_key.setdefault(sample_key(name), []).append(name)
     counts = collections.Counter(sample_key(name) for name in sources)
     matches, missing = {}, []
     for name in sources:
-        same, key = by_path.get(PurePosixPath(name).with_suffix("")), sample_key(name)
+        same, key = by_path.get(_path_key(name)), sample_key(name)
         if same is not None:
             matches[name] = same
         elif counts[key] == 1 and len(by_key.get(key, ())) == 1:
@@ -83,3 +84,7 @@ def slashed(path: Path) -> Path:
         other = Path(str(path).replace("\\", "/"))
         return other if other.exists() else path
     return path
+
+
+def _path_key(name: str) -> PurePosixPath:
+    return PurePosixPath(unicodedata.normalize("NFC", name)).with_suffix("")

@@ -182,10 +182,13 @@ def predict(
         known = ", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
         raise DataError(f"{source}: neither a folder nor a file that ends in one of {known}")
     broken: list[OpensegError] = []
+    found = {} if is_video else _images(source)  # what is wrong with names is said before anything is loaded
     with process_group() as group, show_progress(progress):
         predictor, path = _predictor(config, overrides, checkpoint, checkpoints, mode, device, group, windows=True)
         name = source.resolve().name if source.is_dir() else source.stem
         folder = Path(out or Path("predictions") / predictor.config.name / (name or "root"))
+        if folder.resolve() == source.resolve():
+            raise DataError(f"--out {folder}: is the folder of the images; choose another one")
         outputs = _outputs(predictor.config, folder, "", also, overwrite, on_conflict="refuse")
         made_by = _identity(path) | _source(source)
         limit = limit_memory(group.world) if predictor.device.type == "cpu" else contextlib.nullcontext()
@@ -193,7 +196,6 @@ def predict(
             if is_video:
                 count = predict_video(predictor, source, outputs, made_by, group)
             else:
-                found = _images(source, folder)
                 count = len(found)
                 predict_images(predictor, found, outputs, made_by, group, broken)
     return PredictionResult(folder, ("label", *outputs.kinds), count, [str(error) for error in broken])
@@ -315,12 +317,10 @@ def _scored(config: Config, outputs: Outputs, pairs: list[Pair], wants_report: b
     return PredictionResult(outputs.folder, kinds, len(pairs), [], scores[config.name], files, page)
 
 
-def _images(source: Path, out: Path) -> dict[str, Path]:
+def _images(source: Path) -> dict[str, Path]:
     """The images of a folder, or one image, by the names of their results; results of predictions are left out."""
     if not source.is_dir():
         return {source.stem: source}
-    if out.resolve() == source.resolve():
-        raise DataError(f"--out {out}: is the folder of the images; choose another one")
     results: dict[Path, bool] = {source: False, source.parent: False}
 
     def is_result(folder: Path) -> bool:
@@ -331,6 +331,10 @@ def _images(source: Path, out: Path) -> dict[str, Path]:
     files = list_files(source, skip=is_result)
     images = {path.relative_to(source).with_suffix("").as_posix(): path for path in files}
     if len(images) < len(files):
-        twice = next(path for path in files if images[path.relative_to(source).with_suffix("").as_posix()] != path)
-        raise DataError(f"{twice}: another image has the same name with another suffix; rename one")
+        twice = [path for path in files if images[path.relative_to(source).with_suffix("").as_posix()] != path]
+        more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
+        raise DataError(
+            f"{', '.join(map(str, twice[:5]))}{more}: other images have the same names with another suffix; rename one "
+            "of each"
+        )
     return images
