@@ -118,13 +118,13 @@ def test_two_processes_learn_what_one_does(what, training, command, overrides, p
     one, two = (losses_of(tmp_path / "runs/demo" / name) for name in ("one", "two"))
     assert len(one) == 20
     assert len({round(loss, 3) for loss in one}) > 10  # it learns something
-    np.testing.assert_allclose(two, one, rtol=1e-5)
+    np.testing.assert_allclose(two, one, rtol=1e-4)
     scores = [read_checkpoint(f"checkpoints/demo/{name}_best.pth").content["scores"] for name in ("one", "two")]
     for name, score in scores[0].items():
         assert abs(score - scores[1][name]) < 2e-3, name
     if what == "ce":
         assert command("train", *options, "name=parts", "train.accumulate=2") == 0
-        np.testing.assert_allclose(losses_of(tmp_path / "runs/demo/parts"), one, rtol=1e-5)
+        np.testing.assert_allclose(losses_of(tmp_path / "runs/demo/parts"), one, rtol=1e-4)
 
 
 def test_processes_validate_the_network_that_is_saved(training, overrides, data_root, tmp_path):

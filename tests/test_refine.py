@@ -240,7 +240,7 @@ def test_masks_of_objects_are_sharpened_and_scored(instances, tmp_path, run, cap
     before = file_hash(outside)
     one_line_error(segfix(["instances", *arguments, "--workers", "1"]), text, "../outside.png leads out of")
     assert file_hash(outside) == before
-    one_line_error(segfix(["instances", *arguments, "--out", "pred/in"]), "beside")
+    one_line_error(segfix(["instances", *arguments, "--out", "pred/in"]), "leads out of")
     one_line_error(segfix(["instances", "--input", "data", "--offset", "offsets"]), "data", ".txt")
 
 

@@ -113,9 +113,7 @@ def evaluate(
                 raise DataError(f"{folder}: no prediction shares its name with a truth, such as {example}")
             if instances:
                 pairs = [*found.pairs.values()]
-                scores[folder] = score_instances(
-                    pairs, dataset, workers=worker_count(workers), problems=problems, root=Path(folder)
-                )
+                scores[folder] = score_instances(pairs, dataset, workers=worker_count(workers), problems=problems)
             else:
                 scores[folder] = score_files(
                     [ScoredPair(*pair, maps.get(key)) for key, pair in found.pairs.items()],

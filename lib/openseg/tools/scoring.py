@@ -153,7 +153,7 @@ def first_of(problems: Sequence[str]) -> str:
 class _Map(NamedTuple):
     """A label file: its values in 8 bits, and the training id, ``IGNORE_INDEX`` or ``UNKNOWN`` of each value.
 
-    ``raw`` are its ids, those of its colors if it has ``colors``.
+    ``raw`` are its ids. ``colors`` says that its classes were told by color, or the dataset's are.
     """
 
     path: Path
@@ -186,6 +186,8 @@ def _read_prediction(path: Path, info: DatasetInfo, train_ids: bool) -> _Map:
         if raw.ndim == 3:
             labels = info.encode_colors(raw, path)
             return _Map(path, info.decode(labels), labels, identity, colors=True)
+        if info.label_colors:  # ids of a dataset that names none: what is no class is a miss
+            return _Map(path, raw, info.encode_prediction(raw), identity, colors=True)
         return _map_of(path, raw, info)
     raw = read_label(path)
     strange = raw[(raw != IGNORE_INDEX) & (raw >= info.num_classes)]
