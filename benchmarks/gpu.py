@@ -60,7 +60,8 @@ class Run:
 
     def command(self, *arguments):
         """``main.py`` or another program of the project, in a process of its own; returns what it printed."""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "lib")}
+        paths = [str(ROOT / "lib"), os.environ.get("PYTHONPATH")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         done = subprocess.run(
             [sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True
         )
@@ -87,7 +88,7 @@ def gpu_tests(run):
 def train_large(run):
     """Updates of HRNet-W48 + OCR, 8 crops of 512x1024, random batches."""
     config = ROOT / "configs/cityscapes/hrnet48_ocr.yaml"
-    return training.compare(config, TINY if run.dry else [], run.device, run.rounds, compiled=not run.dry)
+    return training.compare(config, TINY if run.dry else [], run.device, run.rounds)
 
 
 def predict_large(run):

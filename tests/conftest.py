@@ -20,6 +20,14 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: (-slow[item.path], item.path))
 
 
+@pytest.fixture(autouse=True)
+def _on_the_cpu(request, monkeypatch):
+    """Only tests marked gpu use a GPU: resuming, for example, is exact on a CPU without further options."""
+    if torch.cuda.is_available() and not request.node.get_closest_marker("gpu"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory):
     """A data root with six rendered scenes of 128x256, four to train and two to validate, and SegFix ground truth."""
