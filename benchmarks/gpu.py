@@ -140,7 +140,8 @@ def offsets_and_refinement(run):
     rows = []
     for precision in ("fp32", "tf32", "bf16"):
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        model = prepare_for_inference(copy.deepcopy(network), dtype).to(run.device)
+        set_precision(run.device, precision)
+        model = prepare_for_inference(copy.deepcopy(network).to(run.device), dtype)
 
         def offsets(model=model, precision=precision):
             set_precision(run.device, precision)

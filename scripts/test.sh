@@ -13,7 +13,8 @@ lowest() { # the quick tests with the lowest versions of what openseg depends on
   for python in python3.10 python3.11 python3; do command -v "${python}" >/dev/null && break; done
   [ -x .venv-lowest/bin/python ] || "${python}" -m venv .venv-lowest
   sed 's/>=/==/' requirements.txt >.venv-lowest/constraints.txt
-  .venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-lowest/constraints.txt -e '.[test]'
+  .venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv # pip takes over ten minutes to resolve
+  .venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python -c .venv-lowest/constraints.txt -e '.[test]'
   exec .venv-lowest/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" "$@"
 }
 

@@ -96,16 +96,18 @@ def test_a_full_gpu_predicts_in_windows(trained, caplog):
     assert windows.shape == whole.shape and np.mean(windows == whole) > 0.5
 
 
-def test_one_process_of_torchrun_uses_nccl(run, overrides, tmp_path):
+def test_one_process_of_torchrun_trains_on_the_gpu(run, overrides, tmp_path):
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
     out = ["--checkpoints", tmp_path / "checkpoints", "--runs", tmp_path / "runs"]
-    done = run(*torchrun, "main.py", "train", "--config", SEMANTIC, *overrides, *out, env={"NCCL_DEBUG": "INFO"})
+    done = run(*torchrun, "main.py", "train", "--config", SEMANTIC, *overrides, *out)
     assert done.returncode == 0, done.stderr
-    assert "NCCL" in done.stdout + done.stderr
+    assert f"on {torch.cuda.get_device_name()}" in done.stdout
     assert read_checkpoint(tmp_path / "checkpoints/demo/hrnet_tiny_ocr_latest.pth").content["iteration"] == 4
 
 
-def test_a_compiled_network_is_the_same():
+def test_a_compiled_network_is_the_same(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # on by default; a compiled graph rounds elsewhere
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     torch.manual_seed(0)
     model = varied(build_model(load_config(SEMANTIC))).cuda().eval()
     images = torch.randn(1, 3, 128, 256, device="cuda")

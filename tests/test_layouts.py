@@ -121,6 +121,7 @@ def mmseg_state(model, head):
 
 @pytest.mark.parametrize("head", ["ocr", "isa"])
 def test_mmsegmentation_files_load(head, tmp_path):
+    torch.manual_seed(0)
     config = ROOT / f"configs/cityscapes/resnet50_{head}.yaml"
     overrides = ["model.head_activation=null", "normalization={order: rgb}"]
     model = openseg.load_model(config, None, [*overrides, "model.backbone=resnet50_v1c", "model.aux_channels=256"])

@@ -41,7 +41,7 @@ def load_for_inference(config: Config, checkpoint: str | Path, device: torch.dev
     set_precision(device, config.test.precision)
     model, report = load_network(config, checkpoint)
     dtype = torch.bfloat16 if config.test.precision == "bf16" else torch.float32
-    model = prepare_for_inference(model, dtype).to(device)
+    model = prepare_for_inference(model.to(device), dtype)
     if config.test.compile:
         model = torch.compile(model)  # type: ignore[assignment]
     return model, report
