@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The project's own checks: ruff, mypy, the tables of MODEL_ZOO.md, then the whole test suite.
+# The project's own checks: ruff, mypy, the tables of MODEL_ZOO.md, the documentation site, then the whole test suite.
 #
 #   bash scripts/test.sh [--quick | --lowest] [pytest options]
 #
@@ -35,4 +35,6 @@ setup_environment test
 "${PYTHON}" -m ruff format --check .
 "${PYTHON}" -m mypy
 "${PYTHON}" scripts/model_zoo.py --check
+"${PYTHON}" scripts/notebook.py --check
+"${PYTHON}" -m mkdocs build --strict --site-dir .venv/site
 "${PYTHON}" -m pytest -n 2 --dist loadfile --no-loadscope-reorder ${options[@]+"${options[@]}"} "$@"

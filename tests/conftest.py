@@ -40,6 +40,13 @@ def data_root(tmp_path_factory):
     return root
 
 
+def require_onnx():
+    """onnxruntime; skips the test where ONNX cannot be written."""
+    if torch.__version__ < "2.7":
+        pytest.skip("ONNX export needs PyTorch 2.7 or newer")
+    return pytest.importorskip("onnxruntime", reason="pip install openseg[export]")
+
+
 def varied(model):
     """``model`` with random weights that keep signals as large as they are, so that its predictions differ by pixel."""
     for layer in model.modules():

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, require_onnx
 from test_export import Stem
 
 from openseg.cli.main import make_parser as main_parser
@@ -161,14 +161,15 @@ def test_python_blocks_run(tmp_path, monkeypatch, data_root):
         write_weights(target, build_model(config), config)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(data_root / "demo", tmp_path / "data/demo")
-    pytest.importorskip("onnxruntime", reason="pip install openseg[export]")
+    require_onnx()
     config = load_config(ROOT / "configs/demo/hrnet_tiny_ocr.yaml")
     model = Segmentor(Stem(), HEADS["fcn"](Stem.channels, Stem.strides, 19, head_channels=32))
     write_exported(tmp_path / "labels.onnx", Exportable(model.eval(), config, "labels"), {})
     street, ran = np.zeros((64, 96, 3), np.uint8), 0
     for path in PAGES:
-        # Files that register something are run by test_extending.py, each in a process of its own.
-        for block in blocks(path, "python") if path.name != "extending.md" else ():
+        # Files that register something are run by test_extending.py, each in a process of its own;
+        # the quick start is a notebook (test_quickstart.py).
+        for block in blocks(path, "python") if path.name not in ("extending.md", "quickstart.md") else ():
             write_image(tmp_path / "street.png", street)
             exec(compile(block, str(path), "exec"), {"images": torch.zeros(1, 3, 64, 96)})
             ran += 1

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, require_onnx
 from PIL import Image
 
 from openseg.config import load_config
@@ -66,6 +66,8 @@ WRITING = {
 
 @pytest.mark.parametrize("what", WRITING)
 def test_a_full_disk_is_one_line_and_leaves_nothing_half(what, weights, data_root, tmp_path):
+    if what == "onnx":
+        require_onnx()
     arguments, limit = WRITING[what]
     names = {"WEIGHTS": weights, "CONFIG": CONFIG, "IMAGES": data_root / "demo/val/image"}
     names["ROOT"] = f"data.root={data_root}"

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, varied
+from conftest import ROOT, require_onnx, varied
 from PIL import Image
 
 from openseg.config import load_config
@@ -60,7 +60,7 @@ class Stem(torch.nn.Module):
 
 @pytest.mark.parametrize("head, suffix", [*[(head, ".onnx") for head in HEADS], ("isa", ".pt2"), ("ocr", ".pt2")])
 def test_every_head_agrees_at_two_sizes_and_batches(head, suffix, tmp_path):
-    pytest.importorskip("onnxruntime", reason="pip install openseg[export]")
+    require_onnx()
     config = load_config(SEMANTIC)
     torch.manual_seed(0)
     model = trained(Segmentor(Stem(), HEADS[head](Stem.channels, Stem.strides, 19, head_channels=32, key_channels=16)))
@@ -72,7 +72,7 @@ def test_every_head_agrees_at_two_sizes_and_batches(head, suffix, tmp_path):
 
 
 def test_onnx_of_labels_is_what_predict_gives(checkpoints, command, tmp_path, capsys):
-    onnxruntime = pytest.importorskip("onnxruntime", reason="pip install openseg[export]")
+    onnxruntime = require_onnx()
     options = ["--config", SEMANTIC, "--checkpoints", checkpoints, "--output", "labels"]
     assert command("export", "labels.onnx", *options) == 0
     assert "100.000 % the same" in capsys.readouterr().out
@@ -85,7 +85,7 @@ def test_onnx_of_labels_is_what_predict_gives(checkpoints, command, tmp_path, ca
 
 
 def test_onnx_of_segfix_gives_offset_maps(checkpoints, command, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime", reason="pip install openseg[export]")
+    onnxruntime = require_onnx()
     assert command("export", "segfix.onnx", "--config", SEGFIX, "--checkpoints", checkpoints) == 0
     image = np.random.default_rng(0).integers(0, 256, (97, 140, 3), dtype=np.uint8)
     session = onnxruntime.InferenceSession("segfix.onnx")

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 
 
@@ -46,16 +47,30 @@ def test_the_library_reads_no_environment_but_torchruns_and_never_exits():
 
 
 def test_the_wheel_holds_everything(tmp_path):
-    """Built and installed without the checkout in sight: the configs, the page and the types are inside."""
+    """Built from the source distribution and installed elsewhere: configs, page and types are inside."""
+    pytest.importorskip("build", reason="pip install openseg[test]")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     source = tmp_path / "source"
     for name in ("lib", "configs"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "requirements.txt", "README.md", "LICENSE"):
+    for name in (
+        "pyproject.toml",
+        "setup.py",
+        "requirements.txt",
+        "README.md",
+        "LICENSE",
+        "MANIFEST.in",
+        "CHANGELOG.md",
+    ):
         shutil.copy(ROOT / name, source)
-    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(source)]
-    assert subprocess.run(wheel, capture_output=True, text=True).returncode == 0
-    (built,) = tmp_path.glob("*.whl")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(source)]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = [*(tmp_path / "dist").iterdir()]
+    check = [sys.executable, "-m", "twine", "check", "--strict", *map(str, files)]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert len(files) == 2 and done.stdout.count("PASSED") == 2, done.stdout + done.stderr
+    (built,) = (tmp_path / "dist").glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", str(tmp_path / "site"), str(built)], check=True)
     shutil.rmtree(source)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "OMP_NUM_THREADS": "1"}
@@ -68,8 +83,8 @@ def test_the_wheel_holds_everything(tmp_path):
     assert "name: hrnet_w48_ocr" in openseg("openseg", "config", *config).stdout
     assert "usage: openseg " in openseg("openseg", "--help").stdout
     assert openseg("openseg-segfix", "--help").returncode == 0
-    code = "import openseg, pathlib; p = pathlib.Path(openseg.__file__).parent; print(p)"
-    code += "; assert (p / 'py.typed').is_file() and (p / 'report/page/viewer.js').is_file()"
+    code = "import openseg, pathlib; p = pathlib.Path(openseg.__file__).parent"
+    code += "; assert (p / 'py.typed').is_file() and (p / 'tools/report/page/viewer.js').is_file(); print(p)"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.stdout.strip() == str(tmp_path / "site/openseg"), result.stderr
     assert len([*(tmp_path / "site/openseg/configs").glob("*/*.yaml")]) == len([*ROOT.glob("configs/*/*.yaml")])

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import platform
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
+from openseg import __version__
 from openseg.cli.common import EXIT_FOUND, call, run_command, shown_errors
 from openseg.cli.options import DEBUG, Command, HelpFormatter, add_commands, add_options, flag, option, result_file
 from openseg.cli.prepare import show_targets
@@ -217,12 +220,17 @@ _COMMANDS = (
 )
 
 
+def _version() -> str:
+    return f"openseg {__version__}, PyTorch {metadata.version('torch')}, Python {platform.python_version()}"
+
+
 def make_parser(wanted: str | None = None) -> argparse.ArgumentParser:
     """The parser of all commands; where one is ``wanted``, only it has its options."""
     prog = "openseg" if Path(sys.argv[0]).name == "openseg" else "main.py"  # as installed
     description = _DESCRIPTION if prog == "main.py" else _DESCRIPTION.replace("python main.py", "openseg")
     parser = argparse.ArgumentParser(prog=prog, description=description, formatter_class=HelpFormatter)
     add_options(parser, [DEBUG])
+    parser.add_argument("--version", action="version", version=_version(), help="print the version")
     add_commands(parser, _COMMANDS, wanted)
     return parser
 

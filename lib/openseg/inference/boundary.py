@@ -25,6 +25,7 @@ _MIRRORED = [
     for down, right in DIRECTION_VECTORS
 ]
 """Direction that each one becomes in a mirrored image."""
+_VECTORS = DIRECTION_VECTORS.tolist()  # torch.export of PyTorch 2.6 and 2.7 takes no array
 
 
 class Boundary(NamedTuple):
@@ -47,7 +48,7 @@ def offset_codes(probability: Tensor, logits: Tensor, config: Config) -> Tensor:
     """
     threshold = config.segfix.mask_threshold
     probabilities = logits.softmax(dim=1)
-    vectors = torch.tensor(DIRECTION_VECTORS, dtype=probabilities.dtype, device=probabilities.device)
+    vectors = torch.tensor(_VECTORS, dtype=probabilities.dtype, device=probabilities.device)
     down, right = torch.tensordot((vectors / vectors.norm(dim=1, keepdim=True)).T, probabilities, dims=([1], [1]))
     if config.segfix.direction == "mean":
         direction = ((torch.atan2(down, right) + math.pi) / (math.pi / 4)).round().long() % NUM_DIRECTIONS

@@ -136,6 +136,8 @@ def write_exported(
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if path.suffix == ".onnx" and missing:
         raise OpensegError(f"{path}: ONNX needs {' and '.join(missing)}; pip install 'openseg[export]'")
+    if path.suffix == ".onnx" and torch.__version__ < "2.7":
+        raise OpensegError(f"{path}: ONNX needs PyTorch 2.7 or newer, this is {torch.__version__}; or write .pt2")
     for name in ("torch.onnx", "torch.fx.experimental.symbolic_shapes", "torch.export"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():

@@ -170,10 +170,10 @@ class _HighResolution(nn.Module):
 
     def _run_stages(self, features: list[Tensor]) -> list[Tensor]:
         for number in (2, 3, 4):
-            transition = self.get_submodule(f"transition{number - 1}")
+            transition = getattr(self, f"transition{number - 1}")  # torch.export of PyTorch 2.6 has no get_submodule
             assert isinstance(transition, nn.ModuleList)
             features = _widen(transition, features)
-            features = self.get_submodule(f"stage{number}")(features)
+            features = getattr(self, f"stage{number}")(features)
         return features
 
 
