@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/segfix.py [--size 1024 2048] [--rounds 7]
 
 Labels and instances are a rendered street; the offsets are its ground truth within 5 pixels of a boundary. "original"
-refines as its program does: encode to training ids one class at a time, read the .mat, sample with grid_sample (corners
+refines as its program does: encode to train IDs one class at a time, read the .mat, sample with grid_sample (corners
 aligned, as the torch of its time did), decode one class at a time, save with Pillow. Its ground truth computes a
 distance transform and two 5x5 convolutions of the whole image for each class or instance (of instances in float32), and
 reads again what it saved. Refined labels and depths must be equal, or the run fails; angles are compared in float64.

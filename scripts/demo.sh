@@ -5,7 +5,7 @@
 #
 # Needs no data and no GPU (uses one when there is one). Everything goes to runs/demo/seed_<N>; run it again after
 # Ctrl-C and it continues; remove that folder to start over. --quick only shows that every step runs (a minute or two,
-# tiny pictures, poor scores); it goes to runs/demo/quick_<N>.
+# tiny images, poor scores); it goes to runs/demo/quick_<N>.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -64,6 +64,6 @@ run segfix.py --input "${labels}" --offset "${work}/offsets" --dataset demo --da
 
 echo
 echo "The demo took $((SECONDS - started)) s. Worth a look:"
-echo "  pictures of before and after   ${labels}_w_segfix_figures/"
+echo "  images of before and after   ${labels}_w_segfix_figures/"
 echo "  rendered scenes                ${data}/demo/val/image/"
 echo "  training curves                tensorboard --logdir ${work}/tensorboard"

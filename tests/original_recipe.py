@@ -16,7 +16,7 @@ def read(image_path, label_path):
 
 
 def encode(labels, label_list, reduce_zero=False):
-    """File ids -> training ids by one mask a class; all others are 255."""
+    """File ids -> train IDs by one mask a class; all others are 255."""
     if reduce_zero:
         return np.where(labels == 0, 255, labels - 1).astype(np.uint8)
     encoded = np.full(labels.shape, 255, np.uint8)

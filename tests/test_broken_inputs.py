@@ -89,9 +89,9 @@ IMAGES = {
     "color profile and gamma": ("a.png", None, RGB),
     "CMYK": ("a.jpg", saved(Image.new("CMYK", (16, 12), (0, 255, 255, 0)), "JPEG"), np.full((12, 16, 3), (255, 0, 0))),
     "LAB": ("a.tif", saved(Image.fromarray(RGB).convert("LAB"), "TIFF"), "8 bits"),
-    "animated PNG": ("a.png", saved(MANY[0], "PNG", save_all=True, append_images=MANY[1:]), "2 pictures"),
-    "animated WebP": ("a.webp", saved(MANY[0], "WEBP", save_all=True, append_images=MANY[1:]), "2 pictures"),
-    "multi-page TIFF": ("a.tif", saved(MANY[0], "TIFF", save_all=True, append_images=MANY[1:]), "2 pictures"),
+    "animated PNG": ("a.png", saved(MANY[0], "PNG", save_all=True, append_images=MANY[1:]), "2 images"),
+    "animated WebP": ("a.webp", saved(MANY[0], "WEBP", save_all=True, append_images=MANY[1:]), "2 images"),
+    "multi-page TIFF": ("a.tif", saved(MANY[0], "TIFF", save_all=True, append_images=MANY[1:]), "2 images"),
     "lossless WebP": ("a.webp", saved(RGB, "WEBP", lossless=True), RGB),
     "TIFF": ("a.tif", TIFF, RGB),
     "upside down by EXIF": ("a.png", saved(RGB, "PNG", exif=exif(3)), RGB[::-1, ::-1]),
@@ -128,7 +128,7 @@ LABELS = {
     "1 bit": ("a.png", saved(Image.fromarray(IDS > 9), "PNG"), (IDS > 9).astype(np.uint8)),
     "TIFF": ("a.tif", saved(IDS, "TIFF"), IDS),
     "EXIF orientation": ("a.png", saved(IDS, "PNG", exif=exif(3)), "EXIF orientation"),
-    "animated": ("a.png", saved(MANY[0], "PNG", save_all=True, append_images=MANY[1:]), "2 pictures"),
+    "animated": ("a.png", saved(MANY[0], "PNG", save_all=True, append_images=MANY[1:]), "2 images"),
 }
 
 
@@ -143,7 +143,7 @@ def written(case, folder):
 
 
 def png_interlaced():
-    """Adam7 by hand: seven passes, each a small picture."""
+    """Adam7 by hand: seven passes, each a small image."""
     passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
     rows = b""
     for top, left, down, right in passes:
@@ -241,7 +241,7 @@ def test_links(split, tmp_path):
         list_split(config, "train")
     (tmp_path / "elsewhere/b.png").unlink()
     (tmp_path / "elsewhere/b.png").symlink_to("gone.png")
-    with pytest.raises(DataError, match=r"b\.png: a link to nothing"):
+    with pytest.raises(DataError, match=r"b\.png: a broken symlink"):
         list_split(config, "train")
 
 

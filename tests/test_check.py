@@ -113,7 +113,7 @@ def test_warnings(set_, capsys):
     assert "set: 0 errors" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("mistake", ["all ignored", "training ids", "0 and 255", "minus 1"])
+@pytest.mark.parametrize("mistake", ["all ignored", "train IDs", "0 and 255", "minus 1"])
 def test_values_that_are_known_and_wrong_all_the_same(mistake, set_, one_line_error, capsys):
     info = get_dataset_info("cityscapes")
     for split in ("train", "val"):
@@ -121,7 +121,7 @@ def test_values_that_are_known_and_wrong_all_the_same(mistake, set_, one_line_er
             values = read_label(label)
             if mistake == "all ignored":
                 values[:] = 0
-            elif mistake == "training ids":
+            elif mistake == "train IDs":
                 values = info.encode(values)
             elif mistake == "0 and 255":
                 values = np.where(values == 7, 255, 0).astype(np.uint8)
@@ -135,7 +135,7 @@ def test_values_that_are_known_and_wrong_all_the_same(mistake, set_, one_line_er
     words = {
         "minus 1": "do the labels hold set's ids minus 1?",
         "all ignored": "all pixels are ignored",
-        "training ids": "ids: train",
+        "train IDs": "ids: train",
         "0 and 255": "ids: {0: other, 255: road}",
     }
     code, report = check()

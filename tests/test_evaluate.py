@@ -14,7 +14,7 @@ SIZE = (40, 60)
 
 
 def write_set(folder, info, count=8):
-    """Truths, and predictions that are mostly right, in the dataset's ids; returns both as training ids."""
+    """Truths, and predictions that are mostly right, in the dataset's ids; returns both as train IDs."""
     truths = RNG.integers(0, info.num_classes, (count, 5, 6)).repeat(8, axis=1).repeat(10, axis=2).astype(np.uint8)
     guesses = RNG.integers(0, info.num_classes, truths.shape).astype(np.uint8)
     predictions = np.where(RNG.random(truths.shape) < 0.9, truths, guesses)
@@ -61,7 +61,7 @@ def test_what_is_wrong_is_named_and_the_rest_scored(tmp_path, command, one_line_
     one_line_error(code, "2 predictions", "0.png has no prediction", "more.png has no truth", "--allow-missing")
     write_label(tmp_path / "pred/1.png", info.decode(predictions[1])[:-1])  # of another size
     write_label(tmp_path / "pred/2.png", np.full(SIZE, 99, np.uint8))  # no id at all
-    write_label(tmp_path / "pred/3.png", predictions[3])  # training ids
+    write_label(tmp_path / "pred/3.png", predictions[3])  # train IDs
     (tmp_path / "pred/4.png").write_bytes(b"")
     write_image(tmp_path / "pred/5.png", np.zeros((*SIZE, 3), np.uint8))
     (tmp_path / "pred/0.png").symlink_to(tmp_path / "gt/0.png")
@@ -125,7 +125,7 @@ def test_training_ids_are_told_and_read(dataset, tmp_path, command, one_line_err
     if info.ids == tuple(range(info.num_classes)):
         assert command(*arguments, "train") == 0
     else:
-        one_line_error(command(*arguments, "train"), "training ids (--train-ids)")
+        one_line_error(command(*arguments, "train"), "train IDs (--train-ids)")
         one_line_error(command(*arguments, "pred", "--train-ids"), "8 predictions", "--allow-missing")
     assert command(*arguments, "train", "--train-ids") == 0
     assert json.loads((tmp_path / "s.json").read_text())["train"] == expected

@@ -79,7 +79,7 @@ def page(chromium, page_file):
 
 
 def read(folders, name):
-    """Truth, before and after as training ids."""
+    """Truth, before and after as train IDs."""
     paths = (folders / "data/demo/val/label", folders / "result/label", folders / "result/label_w_segfix")
     return [DEMO.encode(read_label(path / f"{name}.png")) for path in paths]
 
@@ -156,7 +156,7 @@ def test_sorting_sorts_and_the_filter_filters(page, folders):
 
 
 def border_of(page):
-    """Pixels of the right picture that are clipped at its left."""
+    """Pixels of the right image that are clipped at its left."""
     clip = page.locator("#right").evaluate("(e) => e.style.clipPath")
     return float(re.findall(r"([\d.]+)px", clip)[-1])
 

@@ -86,7 +86,7 @@ def test_pyramids_are_one_picture(tmp_path):
     for page, kind in zip(pages, (0, 1, 1), strict=True):
         page.encoderinfo = {"tiffinfo": {254: kind}}
     pages[0].save(tmp_path / "two.tif", save_all=True, append_images=[pages[0]])
-    with pytest.raises(DataError, match="holds 2 pictures"):
+    with pytest.raises(DataError, match="holds 2 images"):
         read_image(tmp_path / "two.tif")
     pytest.importorskip("PIL", minversion="11.3", reason="older versions of Pillow write no kind of page")
     pages[0].save(tmp_path / "cog.tif", save_all=True, append_images=pages[1:])
@@ -306,7 +306,7 @@ def test_predictions_in_the_classes_colors_are_read(fruit, command, one_line_err
 
 
 def test_an_odd_color_of_a_palette_is_no_id(tmp_path, command, one_line_error):
-    """Training ids with a palette, of which one color is another than the dataset's."""
+    """Train IDs with a palette, of which one color is another than the dataset's."""
     colors = [[10, 20, 30], [200, 0, 0], [0, 200, 0]]
     names = ", ".join(f"{{name: c{i}, color: {color}}}" for i, color in enumerate(colors))
     Path("c.yaml").write_text(f"classes: [{names}]\nlabel_colors: true\n")

@@ -1,4 +1,4 @@
-"""A canvas that paints picture, classes and instances together, seen through a pinhole camera above a road.
+"""A canvas that paints image, classes and instances together, seen through a pinhole camera above a road.
 
 World coordinates are meters: x to the right, y up from the ground, z away from the camera. Painting is back to front.
 """

@@ -1,7 +1,7 @@
 """Rendered street scenes with exact labels, in the ids of Cityscapes: the demo's data and the tests' fixture.
 
 A scene is a street between houses with pavements, trees, poles, signs, lights, cars, people and cyclists under random
-light and weather. Poles, twigs and spokes are thin and outlines cluttered on purpose: there boundary work shows.
+light and weather. Poles, twigs and spokes are thin and boundaries cluttered on purpose: there boundary work shows.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def render_scene(index: int, size: tuple[int, int] = (256, 512), seed: int = 1) 
 
 
 def _develop(canvas: Canvas, size: tuple[int, int], rng: np.random.Generator) -> Scene:
-    """Average the oversampled picture; add the lens and the sensor."""
+    """Average the oversampled image; add the lens and the sensor."""
     half = _OVERSAMPLING // 2
     label = canvas.label[half::_OVERSAMPLING, half::_OVERSAMPLING].copy()
     instance = canvas.instance[half::_OVERSAMPLING, half::_OVERSAMPLING].copy()

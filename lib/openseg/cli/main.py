@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import platform
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
-from openseg import __version__
 from openseg.cli.common import EXIT_FOUND, call, run_command, shown_errors
 from openseg.cli.options import DEBUG, Command, HelpFormatter, add_commands, add_options, flag, option, result_file
 from openseg.cli.prepare import show_targets
@@ -19,7 +16,7 @@ from openseg.cli.segfix import COMMANDS as SEGFIX
 from openseg.errors import ConfigError, DataError, printable
 from openseg.io.files import write_json
 from openseg.tools.report import tables
-from openseg.tools.report.text import benchmark_text, check_text, inspect_text, label_text
+from openseg.tools.report.text import benchmark_text, check_text, inspect_text, label_text, version_text
 
 __all__ = ["main", "make_parser"]
 
@@ -34,10 +31,10 @@ _DESCRIPTION = """Train, evaluate and refine semantic segmentation.
   python main.py report   data/seg_result/camvid/hrnet_w18_ocr_1_val --dataset camvid
   python main.py evaluate --dataset camvid --pred predictions --gt data/camvid/val/label
 
-Exit codes: 0 done, 1 something was left out (predict, offsets, segfix) or found wrong (check, inspect, labels),
-2 a problem that the message names, 130 interrupted.
+Exit codes: 0 success; 1 files were skipped (predict, offsets, segfix) or problems found (check, inspect, labels);
+2 error; 130 interrupted.
 """
-_EVALUATE = "Score labels of any model: mIoU, accuracies, boundary F and IoU; instances: AP."
+_EVALUATE = "Evaluate predictions of any model: mIoU, accuracy, boundary F, boundary IoU, AP."
 Arguments = argparse.Namespace
 
 
@@ -178,50 +175,44 @@ def _config(arguments: Arguments) -> None:
         print(yaml.safe_dump(config.dump(), sort_keys=False), end="")
 
 
-_CONFIG = option("--config YAML", "the config, see configs/")
-_OVERRIDES = option("overrides", "replace values of the config", nargs="*", metavar="key.sub=value")
+_CONFIG = option("--config YAML", "config file (YAML)")
+_OVERRIDES = option("overrides", "config values to override, as key.sub=value", nargs="*", metavar="key.sub=value")
 _AUTO = flag(
-    "--auto-resume", "continue a begun training", dest="resume", action="store_const", const="may", default="never"
+    "--auto-resume", "resume existing training", dest="resume", action="store_const", const="may", default="never"
 )
-_KEYS = flag("--keys", "a table of every key, its values, default and meaning")
-_SHOW_JSON = flag("--json", "print everything as JSON")
+_KEYS = flag("--keys", "print a table of all keys with values, defaults and descriptions")
+_SHOW_JSON = flag("--json", "print the result as JSON")
 _JSON, _MARKDOWN, _CSV = (
-    option(f"--{kind} FILE", f"also write {what} here", type=result_file(suffix))
+    option(f"--{kind} FILE", f"also write {what} to this file", type=result_file(suffix))
     for kind, suffix, what in (
         ("json", ".json", "everything"),
         ("markdown", ".md", "the tables"),
         ("csv", ".csv", "the confusion matrices"),
     )
 )
-_PER_IMAGE = flag("--per-image", "also boundary F-scores averaged over images")
+_PER_IMAGE = flag("--per-image", "also report boundary F-scores averaged over images")
 _SHELL = option("shell", "shell to complete for", choices=("bash", "zsh", "tcsh"))
 _COMMANDS = (
-    Command("train", _train, "Train a config; refuses to overwrite a checkpoint.", "train", "resume change", (_AUTO,)),
+    Command("train", _train, "Train a network; no checkpoint is overwritten.", "train", "resume change", (_AUTO,)),
     Command("resume", _resume, "Resume an interrupted training exactly.", "train", "resume weights partial"),
-    Command("val", _val, "Predict the validation split, write labels and scores; resumes.", "validate"),
-    Command("test", _test, "Predict a split and write labels for its test server; resumes.", "test"),
-    Command("predict", _predict, "Predict an image, a folder of images or a video: IDs, colors, overlay.", "predict"),
-    Command("offsets", _offsets, "Predict SegFix offsets of the images of a split or a folder.", "predict_offsets"),
-    Command("segfix", None, "Refine labels or masks with SegFix offsets, or tune how.", commands=SEGFIX),
+    Command("val", _val, "Predict and score the validation split.", "validate"),
+    Command("test", _test, "Predict a split, in the format of its test server.", "test"),
+    Command("predict", _predict, "Predict an image, a folder of images, or a video.", "predict"),
+    Command("offsets", _offsets, "Predict SegFix offsets of a split or a folder.", "predict_offsets"),
+    Command("segfix", None, "Refine labels or masks with SegFix, or tune it.", commands=SEGFIX),
     Command("segfix-targets", show_targets, "Generate SegFix ground truth.", "make_segfix_targets", "data_root"),
     Command("evaluate", _evaluate, _EVALUATE, "evaluate", more=(_PER_IMAGE, _JSON, _MARKDOWN, _CSV)),
-    Command("report", _report, "Write an HTML report about labels: scores, charts, every image.", "report"),
-    Command(
-        "inspect", _inspect, "Show parameters, FLOPs, memory; describe a checkpoint.", "inspect", more=(_SHOW_JSON,)
-    ),
-    Command("labels", _labels, "Describe label files: values, names, shares.", "describe_labels", "", (_SHOW_JSON,)),
-    Command("export", _export, "Write a network for other programs: ONNX or torch.export.", "export"),
-    Command("convert", _convert, "Write a checkpoint of any known layout in ours.", "convert"),
-    Command("check", _check, "Read a whole dataset; exit code 1 if something is wrong.", "check", more=(_JSON,)),
-    Command("cache", _cache, "Decode the samples of a config into its cache.", "fill_cache"),
-    Command("benchmark", _benchmark, "Time the parts of training and prediction.", "benchmark", more=(_JSON,)),
-    Command("completion", _completion, "Print shell completion code.", more=(_SHELL,)),
-    Command("config", _config, "Print the resolved config, or all keys.", more=(_CONFIG, _OVERRIDES, _KEYS)),
+    Command("report", _report, "Write an HTML report: scores, charts, all images.", "report"),
+    Command("inspect", _inspect, "Show parameters, FLOPs; describe a checkpoint.", "inspect", more=(_SHOW_JSON,)),
+    Command("labels", _labels, "Describe label files: IDs, names, shares.", "describe_labels", "", (_SHOW_JSON,)),
+    Command("export", _export, "Export a network as ONNX or torch.export.", "export"),
+    Command("convert", _convert, "Convert a checkpoint to openseg's layout.", "convert"),
+    Command("check", _check, "Check a dataset; exit code 1 if there are errors.", "check", more=(_JSON,)),
+    Command("cache", _cache, "Fill the disk cache with decoded samples.", "fill_cache"),
+    Command("benchmark", _benchmark, "Measure the speed of training and prediction.", "benchmark", more=(_JSON,)),
+    Command("completion", _completion, "Print a shell completion script.", more=(_SHELL,)),
+    Command("config", _config, "Print the resolved config, or a table of all keys.", more=(_CONFIG, _OVERRIDES, _KEYS)),
 )
-
-
-def _version() -> str:
-    return f"openseg {__version__}, PyTorch {metadata.version('torch')}, Python {platform.python_version()}"
 
 
 def make_parser(wanted: str | None = None) -> argparse.ArgumentParser:
@@ -230,7 +221,7 @@ def make_parser(wanted: str | None = None) -> argparse.ArgumentParser:
     description = _DESCRIPTION if prog == "main.py" else _DESCRIPTION.replace("python main.py", "openseg")
     parser = argparse.ArgumentParser(prog=prog, description=description, formatter_class=HelpFormatter)
     add_options(parser, [DEBUG])
-    parser.add_argument("--version", action="version", version=_version(), help="print the version")
+    parser.add_argument("--version", action="version", version=version_text(), help="print the version")
     add_commands(parser, _COMMANDS, wanted)
     return parser
 

@@ -188,7 +188,7 @@ def _option(parameter: inspect.Parameter, hint: Any, text: str) -> Option:
     if hint is bool:
         action = "store_false" if default else "store_true"
         flags = (f"--no-{name}",) if default else _flags(name)
-        return Option(flags, {"dest": name, "action": action, "help": ("leave out: " if default else "") + text})
+        return Option(flags, {"dest": name, "action": action, "help": ("do not " if default else "") + text})
     if name == "workers":
         default = os.cpu_count() or 1
     elif not required and default not in (None, ()) and "default:" not in text:

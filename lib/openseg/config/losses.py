@@ -31,25 +31,25 @@ class LossTerm(Term):
 class PixelLossTerm(LossTerm):
     """A loss of the main logits, and of the auxiliary ones if they have a weight."""
 
-    weight: Weight = Field(1.0, description="of this loss in the sum")
-    aux_weight: Weight = Field(0.0, description="weight of the same loss of the auxiliary logits")
-    class_weights: bool = Field(False, description="use the class weights of the dataset, in losses that take them")
+    weight: Weight = Field(1.0, description="weight of this loss in the sum")
+    aux_weight: Weight = Field(0.0, description="weight of the same loss on the auxiliary logits")
+    class_weights: bool = Field(False, description="use the dataset's class weights, if the loss supports them")
 
 
 class CrossEntropyTerm(PixelLossTerm):
     """Cross-entropy."""
 
     type: Literal["ce"] = Field("ce", description="cross-entropy")
-    aux_weight: Weight = Field(0.4, description="weight of the cross-entropy of the auxiliary logits")
+    aux_weight: Weight = Field(0.4, description="weight of the cross-entropy on the auxiliary logits")
     mean_over: MeanOver = Field("process", description=_MEAN_OVER)
 
 
 class OHEMTerm(PixelLossTerm):
     """Cross-entropy of the hard pixels of the main logits, and plain cross-entropy of the auxiliary ones."""
 
-    type: Literal["ohem"] = Field("ohem", description="cross-entropy of hard pixels only")
-    aux_weight: Weight = Field(0.4, description="weight of the plain cross-entropy of the auxiliary logits")
-    threshold: float = Field(0.9, description="pixels whose class is less probable than this are hard")
+    type: Literal["ohem"] = Field("ohem", description="cross-entropy of hard pixels only (OHEM)")
+    aux_weight: Weight = Field(0.4, description="weight of the plain cross-entropy on the auxiliary logits")
+    threshold: float = Field(0.9, description="pixels whose true class has a lower probability are hard")
     min_kept: Annotated[int, Field(ge=1)] = Field(100_000, description="minimum number of hard pixels")
     count_first_pixel: bool = Field(
         False, description="count the batch's first pixel even if it is ignored, as later versions of the original do"
@@ -61,7 +61,7 @@ class DiceTerm(PixelLossTerm):
     """1 - Dice coefficient, mean over the classes of the batch."""
 
     type: Literal["dice"] = Field("dice", description="1 - Dice coefficient, mean over the classes of the batch")
-    smooth: Annotated[float, Field(gt=0)] = Field(1.0, description="is added to numerator and denominator")
+    smooth: Annotated[float, Field(gt=0)] = Field(1.0, description="smoothing term added to numerator and denominator")
 
 
 class LovaszTerm(PixelLossTerm):
@@ -74,16 +74,16 @@ class BoundaryTerm(PixelLossTerm):
     """1 - boundary F-score of soft boundaries."""
 
     type: Literal["boundary"] = Field("boundary", description="1 - boundary F-score of soft boundaries")
-    width: Annotated[int, Field(ge=1)] = Field(1, description="width of a boundary, pixels on each side")
-    distance: Annotated[int, Field(ge=1)] = Field(2, description="pixels at which boundaries still match")
+    width: Annotated[int, Field(ge=1)] = Field(1, description="boundary width in pixels on each side")
+    distance: Annotated[int, Field(ge=1)] = Field(2, description="maximum distance in pixels at which boundaries match")
 
 
 class SegFixTerm(LossTerm):
     """Boundary mask and directions of a SegFix network."""
 
     type: Literal["segfix"] = Field("segfix", description="boundary mask and directions of a SegFix network")
-    mask_weight: Weight = Field(1.0, description="weight of the boundary mask's loss")
-    direction_weight: Weight = Field(1.0, description="weight of the directions' loss")
+    mask_weight: Weight = Field(1.0, description="weight of the boundary mask loss")
+    direction_weight: Weight = Field(1.0, description="weight of the direction loss")
     mean_over: MeanOver = Field("process", description=_MEAN_OVER)
 
 

@@ -47,11 +47,11 @@ class Normalization(Section):
     applied to channels that are in fact B, G, R.
     """
 
-    order: Literal["bgr", "rgb"] = Field("bgr", description="channels that mean and std are of")
-    scale: Annotated[float, Field(gt=0)] = Field(255.0, description="what pixels are divided by")
-    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="is subtracted")
+    order: Literal["bgr", "rgb"] = Field("bgr", description="channel order of mean and std")
+    scale: Annotated[float, Field(gt=0)] = Field(255.0, description="divisor of the pixel values")
+    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="mean to subtract, per channel")
     std: tuple[_Deviation, _Deviation, _Deviation] = Field(
-        (0.229, 0.224, 0.225), description="what it is divided by then"
+        (0.229, 0.224, 0.225), description="standard deviation per channel"
     )
 
 
@@ -62,19 +62,17 @@ class DataConfig(Section):
     are resized back to the image's own size.
     """
 
-    dataset: str = Field(description="a built-in dataset, or the YAML file of your own, see docs/your-data.md")
-    root: Path = Field(Path("data"), description="folder of all datasets")
-    train_split: str = Field("train", description="several are joined by +, such as train+val")
-    val_split: str | None = Field("val", description="several are joined by +; null: train without validation")
-    short_side: Pixels | None = Field(None, description="pixels of the shorter side")
-    size: Size | None = Field(None, description="height, width that every image is stretched to")
-    workers: Annotated[int, Field(ge=0, le=4096)] = Field(
-        2, description="processes that read samples, at most one a core"
-    )
+    dataset: str = Field(description="built-in dataset name, or YAML file of your own dataset (docs/your-data.md)")
+    root: Path = Field(Path("data"), description="root folder of all datasets")
+    train_split: str = Field("train", description="training split; join several with +, such as train+val")
+    val_split: str | None = Field("val", description="validation split; join several with +; null: no validation")
+    short_side: Pixels | None = Field(None, description="resize images to this length of the shorter side, in pixels")
+    size: Size | None = Field(None, description="resize every image to this height and width")
+    workers: Annotated[int, Field(ge=0, le=4096)] = Field(2, description="data loading processes, at most one per core")
     cache_gb: Annotated[float, Field(ge=0, le=1e9)] = Field(
-        0.0, description="keep up to so many GB (1e9 bytes) of decoded samples on disk; 0: none"
+        0.0, description="maximum size in GB (1e9 bytes) of the disk cache of decoded samples; 0: no cache"
     )
-    cache_dir: Path | None = Field(None, description="where; null: <root>/cache/<dataset>")
+    cache_dir: Path | None = Field(None, description="folder of the disk cache; null: <root>/cache/<dataset>")
 
     @property
     def splits(self) -> list[str]:
@@ -105,38 +103,40 @@ class DataConfig(Section):
 class AugmentConfig(Section):
     """Random changes of a training sample, in this order: resize, crop, flip, brightness."""
 
-    crop_size: Size = Field((512, 1024), description="height, width in pixels")
-    scale_range: Range | None = Field((0.5, 2.0), description="null: no random resize")
-    aspect_range: Range = Field((0.9, 1.1), description="width / height is multiplied by a draw from this range")
+    crop_size: Size = Field((512, 1024), description="crop height and width in pixels")
+    scale_range: Range | None = Field((0.5, 2.0), description="random resize factor; null: no resize")
+    aspect_range: Range = Field((0.9, 1.1), description="range of the random factor applied to the aspect ratio")
     flip: Annotated[float, Field(ge=0, le=1)] = Field(0.5, description="probability of a horizontal flip")
-    flip_first: bool = Field(False, description="flip before everything else instead of after the crop")
-    brightness: Annotated[int, Field(ge=0, le=255)] = Field(10, description="largest shift of all gray values")
-    transforms: TransformTerms = Field((), description="further transforms, in this order, after those above")
+    flip_first: bool = Field(False, description="flip before all other transforms instead of after the crop")
+    brightness: Annotated[int, Field(ge=0, le=255)] = Field(10, description="maximum shift of all pixel values")
+    transforms: TransformTerms = Field((), description="further transforms, applied after the built-in ones")
 
 
 class ModelConfig(Section):
     """The network. The defaults are the released one: OCR on HRNet-W48."""
 
-    backbone: str = Field("hrnet48", description="such as hrnet48, resnet101 or hrnext20 (MODEL_ZOO.md)")
-    head: str = Field("ocr", description="fcn, base_oc, isa, ocr, asp_ocr")
-    output_stride: Literal[8, 16] | None = Field(None, description="of a ResNet; null: 8")
+    backbone: str = Field("hrnet48", description="backbone name, such as hrnet48, resnet101 or hrnext20 (MODEL_ZOO.md)")
+    head: str = Field("ocr", description="head name: fcn, base_oc, isa, ocr or asp_ocr")
+    output_stride: Literal[8, 16] | None = Field(None, description="output stride of a ResNet; null: 8")
     multi_grid: tuple[Positive, ...] | None = Field(
-        None, description="of a ResNet: dilation factors of the blocks of the last stage; null: all 1"
+        None, description="dilation factors of the blocks in a ResNet's last stage; null: all 1"
     )
-    head_channels: Positive = Field(512, description="of the head's maps")
-    key_channels: Positive = Field(256, description="of queries and keys in attention")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="of the head")
-    aux_channels: Positive | None = Field(None, description="of the auxiliary head; null: as many as it reads")
-    aux_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="of the auxiliary head")
-    aux_kernel: Literal[1, 3] = Field(3, description="of the auxiliary head's first convolution")
+    head_channels: Positive = Field(512, description="number of channels in the head")
+    key_channels: Positive = Field(256, description="number of query and key channels in attention")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="dropout probability in the head")
+    aux_channels: Positive | None = Field(None, description="channels of the auxiliary head; null: as its input")
+    aux_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="dropout probability of the auxiliary head"
+    )
+    aux_kernel: Literal[1, 3] = Field(3, description="kernel size of the auxiliary head's first convolution")
     head_activation: Literal["relu", "leaky_relu"] | None = Field(
         None,
-        description="null: that of the checkpoint, relu in fresh training; leaky_relu (slope 0.01) is what the files "
-        "released for torch 0.4 were trained with",
+        description="head activation; null: as in the checkpoint, relu in new trainings; leaky_relu (slope .01): files "
+        "released for PyTorch 0.4",
     )
-    pretrained: Path | None = Field(None, description="ImageNet weights of the backbone; null: random")
-    backbone_options: dict[str, Any] = Field({}, description="further arguments of a backbone of your own")
-    head_options: dict[str, Any] = Field({}, description="further arguments of a head of your own")
+    pretrained: Path | None = Field(None, description="ImageNet weights of the backbone; null: random initialization")
+    backbone_options: dict[str, Any] = Field({}, description="further arguments of a custom backbone")
+    head_options: dict[str, Any] = Field({}, description="further arguments of a custom head")
 
     @model_validator(mode="after")
     def _options_are_no_settings(self) -> ModelConfig:
@@ -169,78 +169,76 @@ class SegFixConfig(Section):
     """SegFix: its ground truth, and what is made of its outputs."""
 
     targets: Literal["files", "label", "instance"] = Field(
-        "files", description="ground truth: from files in offset_gt, or made from label or instance maps while reading"
+        "files", description="ground truth: files in offset_gt, or computed from label or instance maps"
     )
     offset_gt: str = Field("offset_gt/dt_offset", description="folder of ground truth files inside the split")
     target_rule: Literal["original", "clean"] = Field(
-        "original", description="ground truth made while reading: as the original, or without its defects"
+        "original", description="rule for computed ground truth: original, or clean (without its defects)"
     )
-    max_distance: Positive = Field(5, description="pixels up to this far from a boundary are boundary pixels")
+    max_distance: Positive = Field(5, description="maximum distance of boundary pixels from a boundary, in pixels")
     mask_threshold: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.5, description="pixels with a larger boundary probability move"
+        0.5, description="minimum boundary probability of pixels that are refined"
     )
     direction: Literal["argmax", "mean"] = Field(
         "argmax",
-        description="a pixel moves in the most probable direction as published, or in the mean of the 8 by probability",
+        description="argmax: the most probable direction, as published; mean: the probability-weighted mean of all 8",
     )
 
 
 class TrainConfig(Section):
     """Optimization over iterations, each of which is one update with one batch."""
 
-    max_iters: Positive = Field(80_000, description="updates")
-    batch_size: Positive = Field(8, description="samples of an update, of all processes together")
-    accumulate: Positive = Field(1, description="parts that a batch goes through the network in, which saves memory")
+    max_iters: Positive = Field(80_000, description="number of training iterations")
+    batch_size: Positive = Field(8, description="batch size of an iteration, over all processes")
+    accumulate: Positive = Field(1, description="gradient accumulation steps per iteration; saves memory")
     optimizer: Literal["sgd", "adamw"] = Field(
-        "sgd", description="adamw learns faster in a short run from random weights"
+        "sgd", description="optimizer; adamw converges faster in short trainings from scratch"
     )
-    lr: Annotated[float, Field(gt=0)] = Field(0.01, description="learning rate at its highest")
-    head_lr_multiplier: NotNegative = Field(1.0, description="of everything but the backbone")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd")
-    weight_decay: NotNegative = Field(5e-4, description="of the optimizer")
-    decay_norms: bool = Field(True, description="weight decay of biases and batch norms too, as the original")
-    clip_grad_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="longest gradient; null: any")
-    schedule: Literal["poly", "cosine", "step"] = Field("poly", description="how the learning rate falls")
-    poly_power: NotNegative = Field(0.9, description="of poly")
+    lr: Annotated[float, Field(gt=0)] = Field(0.01, description="base learning rate")
+    head_lr_multiplier: NotNegative = Field(1.0, description="learning rate multiplier outside the backbone")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum of SGD")
+    weight_decay: NotNegative = Field(5e-4, description="weight decay")
+    decay_norms: bool = Field(True, description="apply weight decay to biases and batch norms too, as in the original")
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="max gradient norm; null: disabled")
+    schedule: Literal["poly", "cosine", "step"] = Field("poly", description="learning rate schedule")
+    poly_power: NotNegative = Field(0.9, description="power of the poly schedule")
     milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        (0.6, 0.85), description="of step: shares of max_iters from which the rate is step_factor times what it was"
+        (0.6, 0.85), description="fractions of max_iters at which the step schedule multiplies by step_factor"
     )
-    step_factor: Annotated[float, Field(gt=0)] = Field(0.1, description="of step")
+    step_factor: Annotated[float, Field(gt=0)] = Field(0.1, description="learning rate factor of the step schedule")
     warmup_iters: Annotated[int, Field(ge=0, le=10**9)] = Field(
-        0, description="updates in which the rate rises linearly"
+        0, description="iterations of linear learning rate warmup"
     )
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None, description="validate and keep a moving average of the weights with this decay, such as 0.999"
+        None, description="decay of the weights' moving average, which is validated, such as 0.999; null: none"
     )
-    freeze_bn: bool = Field(False, description="batch norms keep the statistics that the weights came with")
-    sync_bn: bool = Field(True, description="on several GPUs: batch norms see the samples of all")
+    freeze_bn: bool = Field(False, description="keep the batch norm statistics of the initial weights")
+    sync_bn: bool = Field(True, description="synchronize batch norms between GPUs")
     val_interval: Positive = Field(1000, description="iterations between validations")
-    save_interval: Positive = Field(1000, description="iterations between writes of <name>_latest.pth")
-    keep: Positive = Field(
-        2, description="states kept besides the best: <name>_latest.pth and earlier <name>_iter<N>.pth"
-    )
-    log_interval: Positive = Field(10, description="iterations between lines and points of the curves")
+    save_interval: Positive = Field(1000, description="iterations between checkpoints (<name>_latest.pth)")
+    keep: Positive = Field(2, description="checkpoints to keep besides the best: <name>_latest.pth, <name>_iter<N>.pth")
+    log_interval: Positive = Field(10, description="iterations between log entries")
     max_nonfinite: Positive = Field(
-        20, description="stop after so many updates in a row whose gradient was not finite; they are skipped"
+        20, description="stop after this many consecutive (skipped) iterations with non-finite gradients"
     )
-    seed: Annotated[int, Field(ge=0, lt=2**62)] = Field(304, description="of weights, samples and dropout")
+    seed: Annotated[int, Field(ge=0, lt=2**62)] = Field(304, description="random seed of weights, sampling and dropout")
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
-        "fp32", description="tf32: fp32 with faster products on GPUs since Ampere; bf16 and fp16: autocast"
+        "fp32", description="tf32: fp32 with TF32 matrix products on Ampere or newer GPUs; bf16, fp16: autocast"
     )
-    channels_last: bool = Field(False, description="memory layout; faster on most devices")
-    compile: bool = Field(False, description="torch.compile: faster after minutes of preparation")
+    channels_last: bool = Field(False, description="channels-last memory layout; faster on most devices")
+    compile: bool = Field(False, description="use torch.compile: faster after minutes of compilation")
     grad_checkpointing: bool = Field(
-        False, description="compute blocks of the backbone again in the backward pass: less memory, somewhat slower"
+        False, description="recompute backbone blocks in the backward pass: less memory, somewhat slower"
     )
 
 
 class SingleScale(Section):
     """How a semantic network predicts in mode ``ss``, and a SegFix network its offsets."""
 
-    scales: Scales = Field((1.0,), description="of the image; their logits are summed")
-    flip: bool = Field(False, description="add the logits of the mirrored image")
-    pad_to: Positive = Field(1, description="pad images on the right and below to multiples of this many pixels")
-    weights: Weights | None = Field(None, description="of the scales; null: all 1")
+    scales: Scales = Field((1.0,), description="image scales; their logits are summed")
+    flip: bool = Field(False, description="add the logits of the horizontally flipped image")
+    pad_to: Positive = Field(1, description="pad images at the right and bottom to multiples of this many pixels")
+    weights: Weights | None = Field(None, description="weights of the scales; null: all 1")
 
     @model_validator(mode="after")
     def _a_weight_a_scale(self) -> SingleScale:
@@ -252,8 +250,8 @@ class SingleScale(Section):
 class MultiScale(SingleScale):
     """How a semantic network predicts in mode ``ms``: the sum of the logits of all scales, mirrored and not."""
 
-    scales: Scales = Field((0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0), description="of the image; their logits are summed")
-    flip: bool = Field(True, description="add the logits of the mirrored image")
+    scales: Scales = Field((0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0), description="image scales; their logits are summed")
+    flip: bool = Field(True, description="add the logits of the horizontally flipped image")
 
 
 class TestConfig(Section):
@@ -261,20 +259,21 @@ class TestConfig(Section):
 
     __test__ = False  # the name starts with Test; pytest should not collect it
 
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: faster, on a few pixels another class")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="inference precision; bf16 is faster and changes the class of few pixels"
+    )
     ss: SingleScale = SingleScale()
     ms: MultiScale = MultiScale()
     average: Literal["logits", "probabilities"] = Field(
-        "logits",
-        description="what ss and ms combine of scales and mirror images: logits as published, or probabilities",
+        "logits", description="average logits, as published, or probabilities"
     )
     window: Size | None = Field(
-        None, description="height, width of sliding windows, which need less memory; null: the whole image in one pass"
+        None, description="height and width of sliding windows, which need less memory; null: whole image"
     )
     window_stride: tuple[Positive, Positive] | None = Field(
-        None, description="null: of semantic networks the window, of SegFix a third of it, as the original"
+        None, description="stride of sliding windows; null: the window, for SegFix a third of it, as the original"
     )
-    compile: bool = Field(False, description="compile the network first (torch.compile): faster for many images")
+    compile: bool = Field(False, description="use torch.compile: faster for many images")
 
     @model_validator(mode="after")
     def _stride_fits_window(self) -> TestConfig:
@@ -290,17 +289,17 @@ class TestConfig(Section):
 class Config(Section):
     """One config: everything that decides its result."""
 
-    name: str = Field(description="of checkpoints, runs and results")
-    task: Literal["semantic", "segfix"] = Field("semantic", description="labels, or SegFix offsets")
+    name: str = Field(description="name of checkpoints, runs and results")
+    task: Literal["semantic", "segfix"] = Field("semantic", description="predict labels, or SegFix offsets")
     data: DataConfig
     augment: AugmentConfig = AugmentConfig()
     normalization: Normalization = Normalization()
     model: ModelConfig = ModelConfig()
-    loss: LossTerms = Field((CrossEntropyTerm(),), description="a loss, or a list whose weighted sum is minimized")
+    loss: LossTerms = Field((CrossEntropyTerm(),), description="loss, or list of losses to sum")
     segfix: SegFixConfig = SegFixConfig()
-    metrics: tuple[str, ...] = Field((), description="registered metrics beside the built-in ones")
+    metrics: tuple[str, ...] = Field((), description="registered metrics to compute besides the built-in ones")
     plugins: tuple[str, ...] = Field(
-        (), description="Python modules to import first, which register backbones, heads, losses, metrics, transforms"
+        (), description="Python modules to import first; they register backbones, heads, losses, metrics, transforms"
     )
     train: TrainConfig = TrainConfig()
     test: TestConfig = TestConfig()

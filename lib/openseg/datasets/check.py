@@ -35,7 +35,7 @@ class SampleReport:
 
     Attributes:
         errors: one line each; the training would stop at them, or learn nonsense.
-        raw: ``int64[256]``, pixels of each file id up to 255; None where the labels are colors.
+        raw: ``int64[256]``, pixels of each label ID up to 255; None where the labels are colors.
         pixels: ``int64[K]``, pixels of each class.
         unknown: share of the label's pixels by unknown value (an id, or a color as text).
         digest: of the image file's bytes.
@@ -79,7 +79,7 @@ def inspect(pair: Pair, config: Config) -> SampleReport:
 
 
 def _count(pair: Pair, info: DatasetInfo, report: SampleReport) -> np.ndarray:
-    """Count the label's pixels into ``report``; returns its training ids with ``UNKNOWN`` where they are."""
+    """Count the label's pixels into ``report``; returns its train IDs with ``UNKNOWN`` where they are."""
     raw = info.read_raw(pair.label)
     label = info.encode_known(raw)
     counts = np.bincount(label.ravel(), minlength=256)
@@ -165,7 +165,7 @@ class SplitReport:
             self.errors.append(self._explain_one_class(values))
         elif self._looks_like_training_ids(total):
             self.errors.append(
-                f"{self.name}: the labels seem to hold training ids 0 to {self.dataset_info.num_classes - 1} instead "
+                f"{self.name}: the labels seem to hold train IDs 0 to {self.dataset_info.num_classes - 1} instead "
                 f"of {self.dataset_info.name}'s ids; describe them in a YAML file with 'ids: train' (docs/your-data.md)"
             )
         elif self.absent and len(values) == 2 and values[1] == IGNORE_INDEX and meant[IGNORE_INDEX] == IGNORE_INDEX:

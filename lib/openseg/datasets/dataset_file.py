@@ -60,15 +60,15 @@ class DatasetFile(Section):
     folder: str | None = Field(None, description="where the splits are; null: beside this file")
     splits: dict[str, SplitEntry] = Field({}, description="where it is not <split>/{image,label}")
     ids: Literal["train"] | dict[FileId, str] | None = Field(
-        None, description="class of each file id, or ignore; train: the files hold 0, 1, 2, ... in the classes' order"
+        None, description="class of each label ID, or ignore; train: the files hold 0, 1, 2, ... in the classes' order"
     )
     ignored_ids: tuple[FileId, ...] | None = None
     void_id: Byte | None = Field(
         None, description="written where a prediction has no class; null: 255, or the largest id that no class has"
     )
     thing_ids: tuple[FileId, ...] | None = None
-    flip_pairs: tuple[tuple[str | Byte, str | Byte], ...] | None = Field(None, description="names or file ids")
-    label_colors: bool = Field(False, description="label files are RGB pictures in the classes' colors")
+    flip_pairs: tuple[tuple[str | Byte, str | Byte], ...] | None = Field(None, description="names or label IDs")
+    label_colors: bool = Field(False, description="label files are RGB images in the classes' colors")
     ignored_colors: tuple[Color, ...] = ()
     unknown_values: Literal["error", "nearest", "ignore"] = Field(
         "error", description="values of label files that are no class: an error, the nearest id or color, or ignored"
@@ -120,7 +120,7 @@ def read_dataset_file(path: Path, base_of: Callable[[str], DatasetInfo], own: bo
 
 
 class _Classes(NamedTuple):
-    """The classes, in the order of training ids; ``base`` is the dataset that they were taken from."""
+    """The classes, in the order of train IDs; ``base`` is the dataset that they were taken from."""
 
     names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
@@ -169,7 +169,7 @@ def _default_color(number: int) -> tuple[int, int, int]:
 
 
 def _ids(facts: DatasetFile, classes: _Classes) -> dict[str, Any]:
-    """Fields of the dataset that say what file ids mean."""
+    """Fields of the dataset that say what label IDs mean."""
     base, ids, merged, ignored = classes.base, classes.ids, [], list(facts.ignored_ids or ())
     if facts.ids is None:
         if base is not None:
@@ -212,7 +212,7 @@ def _ids(facts: DatasetFile, classes: _Classes) -> dict[str, Any]:
 def _id_table(
     table: dict[int, str], names: tuple[str, ...], ignored: list[int]
 ) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
-    """First id of each class, and (file id, training id) of the others; ids to ignore are added to ``ignored``."""
+    """First id of each class, and (label ID, train ID) of the others; ids to ignore are added to ``ignored``."""
     first: dict[str, int] = {}
     merged = []
     for file_id, name in table.items():
@@ -233,7 +233,7 @@ def _id_table(
 
 
 def _pairs(facts: DatasetFile, classes: _Classes, ids: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """Training ids of the classes that change places in a mirrored image."""
+    """Train IDs of the classes that change places in a mirrored image."""
     if facts.flip_pairs is None:
         return classes.base.flip_pairs if classes.base else ()
 

@@ -1,6 +1,6 @@
-"""Facts of datasets: class names, colors, file ids and training ids, and where the files of a split lie.
+"""Facts of datasets: class names, colors, label IDs and train IDs, and where the files of a split lie.
 
-On disk a label map holds the dataset's own ids. In the loader, the networks and the metrics it holds training ids
+On disk a label map holds the dataset's own ids. In the loader, the networks and the metrics it holds train IDs
 ``0..K-1`` and ``IGNORE_INDEX``. Both ways are one table look-up. The datasets that come with openseg are YAML files in
 ``definitions/``; anybody's own is one more such file (``dataset_file``, docs/your-data.md).
 """
@@ -59,16 +59,16 @@ class DatasetInfo:
     Attributes:
         name: as result folders are called.
         folder: below the data root; absolute for a dataset with a YAML file of its own.
-        classes: class names in the order of training ids.
+        classes: class names in the order of train IDs.
         colors: RGB of each class.
-        ids: file id of each class.
-        merged_ids: (file id, training id) of further ids that count as a class.
-        ignored_ids: file ids that are no class; they become ``IGNORE_INDEX``. 255 is one unless it is a class.
-        void_id: the file id written for ``IGNORE_INDEX``.
-        thing_ids: file ids of countable classes (their instance maps hold ``id * 1000 + number``).
-        flip_pairs: training ids of classes that change places in a mirrored image, such as left and right arm.
+        ids: label ID of each class.
+        merged_ids: (label ID, train ID) of further ids that count as a class.
+        ignored_ids: label IDs that are no class; they become ``IGNORE_INDEX``. 255 is one unless it is a class.
+        void_id: the label ID written for ``IGNORE_INDEX``.
+        thing_ids: label IDs of countable classes (their instance maps hold ``id * 1000 + number``).
+        flip_pairs: train IDs of classes that change places in a mirrored image, such as left and right arm.
         class_weights: weights of the cross-entropy, or None for equal ones.
-        label_colors: label files are pictures in the classes' colors.
+        label_colors: label files are images in the classes' colors.
         ignored_colors: colors in them that are no class.
         splits: where the files lie, where it is not ``<split>/{image,label}``.
         boundary_ratio: width of the regions that Boundary IoU compares, over the image diagonal.
@@ -113,7 +113,7 @@ class DatasetInfo:
 
     @cached_property
     def _color_table(self) -> np.ndarray:
-        """Training id of each color, by ``red << 16 | green << 8 | blue``."""
+        """Train ID of each color, by ``red << 16 | green << 8 | blue``."""
         table = np.full(1 << 24, UNKNOWN, np.uint8)
         for colors, values in ((self.ignored_colors, None), (self.colors, range(self.num_classes))):
             for position, (red, green, blue) in enumerate(colors):
@@ -128,7 +128,7 @@ class DatasetInfo:
 
     @cached_property
     def flipped_classes(self) -> np.ndarray:
-        """Training id of each class in a mirrored image, ``uint8[256]``; ``IGNORE_INDEX`` stays."""
+        """Train ID of each class in a mirrored image, ``uint8[256]``; ``IGNORE_INDEX`` stays."""
         table = np.arange(256, dtype=np.uint8)
         for left, right in self.flip_pairs:
             table[[left, right]] = right, left
@@ -136,7 +136,7 @@ class DatasetInfo:
 
     @cached_property
     def _values(self) -> dict[str, int]:
-        """Training id of each value that label files may hold, an id or a color as text."""
+        """Train ID of each value that label files may hold, an id or a color as text."""
         if self.label_colors:
             values = {str(color): IGNORE_INDEX for color in self.ignored_colors}
             return values | {str(color): number for number, color in enumerate(self.colors)}
@@ -165,11 +165,11 @@ class DatasetInfo:
 
     @property
     def byte_table(self) -> np.ndarray:
-        """Training id, ``IGNORE_INDEX`` or ``UNKNOWN`` of each 8-bit file id, ``uint8[256]``."""
+        """Train ID, ``IGNORE_INDEX`` or ``UNKNOWN`` of each 8-bit label ID, ``uint8[256]``."""
         return self._encode_table[:256]
 
     def encode_known(self, labels: np.ndarray) -> np.ndarray:
-        """File ids ``uint8`` or ``uint16[H, W]``, or colors ``uint8[H, W, 3]`` -> training ids, ``uint8[H, W]``.
+        """File ids ``uint8`` or ``uint16[H, W]``, or colors ``uint8[H, W, 3]`` -> train IDs, ``uint8[H, W]``.
 
         Values that the table does not know become ``UNKNOWN``.
         """
@@ -229,7 +229,7 @@ class DatasetInfo:
         return np.take(table, instances)
 
     def encode_prediction(self, labels: np.ndarray) -> np.ndarray:
-        """Ids of a prediction -> training ids; whatever is no class becomes ``IGNORE_INDEX`` (a miss where
+        """Ids of a prediction -> train IDs; whatever is no class becomes ``IGNORE_INDEX`` (a miss where
         truth is).
         """
         return _look_up(self._prediction_table, labels)
@@ -239,7 +239,7 @@ class DatasetInfo:
         return read_color_label(path) if self.label_colors else read_label(path)
 
     def read_truth(self, path: str | os.PathLike) -> np.ndarray:
-        """A label file as training ids, ``uint8[H, W]``.
+        """A label file as train IDs, ``uint8[H, W]``.
 
         Raises:
             DataError: missing, damaged, or it holds an unknown value.
@@ -280,7 +280,7 @@ class DatasetInfo:
         return read_label(path)
 
     def encode_colors(self, colors: np.ndarray, path: object) -> np.ndarray:
-        """Colors of a prediction, ``uint8[H, W, 3]`` -> training ids; black that is no class is ``IGNORE_INDEX``.
+        """Colors of a prediction, ``uint8[H, W, 3]`` -> train IDs; black that is no class is ``IGNORE_INDEX``.
 
         Raises:
             DataError: another color is that of no class.
@@ -294,12 +294,12 @@ class DatasetInfo:
             names = ", ".join(f"{tuple(found[i].tolist())}: {counts[i] / unknown.size:.2%}" for i in order)
             raise DataError(
                 f"{path}: colors that are no class of {self.name} ({names} of the pixels); give a folder of ids, or "
-                "of the exact colors of its classes; if the values of a palette are training ids, say --train-ids"
+                "of the exact colors of its classes; if the values of a palette are train IDs, say --train-ids"
             )
         return encoded
 
     def read_prediction(self, path: str | os.PathLike) -> np.ndarray:
-        """A predicted label file as training ids; whatever is no class becomes ``IGNORE_INDEX``.
+        """A predicted label file as train IDs; whatever is no class becomes ``IGNORE_INDEX``.
 
         Raises:
             DataError: see ``read_raw_prediction`` and ``encode_colors``.
@@ -308,17 +308,17 @@ class DatasetInfo:
         return self.encode_colors(raw, path) if raw.ndim == 3 else self.encode_prediction(raw)
 
     def decode(self, train_ids: np.ndarray) -> np.ndarray:
-        """Training ids -> file ids, ``uint8``; anything that is no class becomes ``void_id``."""
+        """Train IDs -> label IDs, ``uint8``; anything that is no class becomes ``void_id``."""
         return self._decode_table[train_ids]
 
     def colorize(self, train_ids: np.ndarray) -> np.ndarray:
-        """Training ids -> RGB ``uint8[H, W, 3]``; anything that is no class is black."""
+        """Train IDs -> RGB ``uint8[H, W, 3]``; anything that is no class is black."""
         table = np.zeros((256, 3), np.uint8)
         table[: self.num_classes] = self.colors
         return table[train_ids]
 
     def overlay(self, image: np.ndarray, train_ids: np.ndarray) -> np.ndarray:
-        """Half the colors of training ids, half the RGB image ``uint8[H, W, 3]``."""
+        """Half the colors of train IDs, half the RGB image ``uint8[H, W, 3]``."""
         return cv2.addWeighted(self.colorize(train_ids), 0.5, np.ascontiguousarray(image), 0.5, 0)
 
 

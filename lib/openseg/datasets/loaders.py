@@ -104,7 +104,7 @@ def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 class ValSet(_Guarded):
-    """Whole images, resized as the config says, with their training ids at their own size, in order.
+    """Whole images, resized as the config says, with their train IDs at their own size, in order.
 
     For SegFix, whose windows are small, one crop of each image with its ground truth; always the same one.
     """

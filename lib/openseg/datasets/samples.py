@@ -1,4 +1,4 @@
-"""What a sample consists of: image, training ids and SegFix targets, decoded or from the cache."""
+"""What a sample consists of: image, train IDs and SegFix targets, decoded or from the cache."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Samples:
         return self.cache.get(path, "image", lambda: read_image(path))
 
     def pair(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-        """Image ``uint8[H, W, 3]`` and training ids ``uint8[H, W]``, read-only.
+        """Image ``uint8[H, W, 3]`` and train IDs ``uint8[H, W]``, read-only.
 
         Raises:
             DataError: a file is damaged, the sizes differ, or the label holds an unknown id.

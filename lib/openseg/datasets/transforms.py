@@ -147,7 +147,7 @@ def recode_mirrored(kind: str, values: np.ndarray, flipped_classes: np.ndarray |
 
 
 def _cropped(values: np.ndarray, draw: _Draw, interpolation: int) -> np.ndarray:
-    """What ``draw`` keeps of an image or a map, resized; where mirrored first, in the mirrored picture."""
+    """What ``draw`` keeps of an image or a map, resized; where mirrored first, in the mirrored image."""
     ends = [(draw.source[0].stop, draw.source[1].stop)]
     for before, after in zip(draw.sizes[-2::-1], draw.sizes[:0:-1], strict=True):
         ends.append(_needed(before, after, ends[-1]))

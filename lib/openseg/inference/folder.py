@@ -29,7 +29,7 @@ __all__ = ["KINDS", "Outputs", "model_settings", "predict_images", "result_setti
 logger = logging.getLogger("openseg")
 
 KINDS = {"label": ".png", "vis": ".png", "overlay": ".jpg", "logits": ".npy", "probabilities": ".npy"}
-"""What can be written of an image, each in a folder of this name: file ids, colors, colors over the image, and
+"""What can be written of an image, each in a folder of this name: label IDs, colors, colors over the image, and
 ``float16[K, H, W]`` arrays."""
 
 

@@ -139,5 +139,5 @@ def predict_scores(
 def predict_labels(
     model: Network, images: Tensor, config: Config, mode: Literal["ss", "ms"], size: tuple[int, int]
 ) -> Tensor:
-    """Training ids ``uint8[B, *size]`` of ``images: uint8[B, 3, H, W]``, see ``predict_scores``."""
+    """Train IDs ``uint8[B, *size]`` of ``images: uint8[B, 3, H, W]``, see ``predict_scores``."""
     return argmax(predict_scores(model, images, config, mode, size), len(images))

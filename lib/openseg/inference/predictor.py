@@ -49,7 +49,7 @@ def load_for_inference(config: Config, checkpoint: str | Path, device: torch.dev
 
 @dataclass(frozen=True)
 class Prediction:
-    """The labels of one image: training ids ``uint8[H, W]``, positions in ``info.classes``."""
+    """The labels of one image: train IDs ``uint8[H, W]``, positions in ``info.classes``."""
 
     labels: np.ndarray
     image: np.ndarray
@@ -93,7 +93,7 @@ class Predictor:
             config: the config, or its YAML file.
             checkpoint: weights of any layout that we know.
             mode: single-scale, or multi-scale and mirrored; see ``test`` of the config.
-            device: auto (a GPU when there is one), cpu, cuda, cuda:1, ...
+            device: auto (a GPU if available), cpu, cuda, cuda:1, ...
             overrides: ``dotted.key=value`` of the config.
             windows_when_full: False raises when memory runs out.
 
@@ -128,7 +128,7 @@ class Predictor:
 
     @torch.inference_mode()
     def predict(self, image: torch.Tensor, size: tuple[int, int]) -> tuple[np.ndarray, LazyLogits]:
-        """Training ids ``uint8[*size]`` and logits of an image ``uint8[3, H, W]`` of the size that the network takes.
+        """Train IDs ``uint8[*size]`` and logits of an image ``uint8[3, H, W]`` of the size that the network takes.
 
         Raises:
             OpensegError: memory runs out even in small windows.

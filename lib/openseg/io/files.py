@@ -265,4 +265,4 @@ def _walk(
         elif is_file:
             yield entry.path
         elif wanted and entry.is_symlink():
-            raise DataError(f"{entry.path}: a link to nothing; fix or remove it")
+            raise DataError(f"{entry.path}: a broken symlink; fix or remove it")

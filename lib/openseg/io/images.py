@@ -1,6 +1,6 @@
 """Reading and writing images and label maps: what the pixels say, or one clear error.
 
-Pillow decodes, since it raises on truncated files where OpenCV returns a half-gray picture; plain PNGs, which training
+Pillow decodes, since it raises on truncated files where OpenCV returns a half-gray image; plain PNGs, which training
 reads most, go to imagecodecs, which checks as strictly and is faster (docs/dependencies.md).
 """
 
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "JPEG2000", "PPM")
-"""What Pillow may read; its other formats start programs (PostScript) or are no pictures of ours."""
+"""What Pillow may read; its other formats start programs (PostScript) or are no images of ours."""
 
 TURNED = "its EXIF orientation mirrors it or turns it by 180 degrees, which its size does not show"
 MORE_BANDS = "a fourth channel, which is no transparency, is not used"
@@ -77,7 +77,7 @@ def _read_plain_png(path: Path, colors: bool) -> np.ndarray | None:
 def _open(path: Path) -> tuple[Image.Image, str]:
     """An image with its pixels read, and how the file stores them, such as ``L;4`` or ``RGB;16B``.
 
-    It holds one picture of a size that fits into memory.
+    It holds one image of a size that fits into memory.
     """
     try:
         with warnings.catch_warnings():
@@ -88,7 +88,7 @@ def _open(path: Path) -> tuple[Image.Image, str]:
             image.load()
             return image, stored
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file{' (a link to nothing)' if path.is_symlink() else ''}") from None
+        raise DataError(f"{path}: no such file{' (a broken symlink)' if path.is_symlink() else ''}") from None
     except IsADirectoryError:
         raise DataError(f"{path}: a folder, not an image") from None
     except PermissionError:
@@ -137,7 +137,7 @@ def _require_one_picture(image: Image.Image, path: Path) -> None:
     if image.format != "MPO" and getattr(image, "is_animated", False):
         count = count_pictures(image) if image.format == "TIFF" else getattr(image, "n_frames", 0)
         if count > 1:
-            raise DataError(f"{path}: holds {count} pictures (animated or multi-page); save one of them")
+            raise DataError(f"{path}: holds {count} images (animated or multi-page); save one of them")
 
 
 def _raw_mode(image: Image.Image) -> str:
@@ -148,7 +148,7 @@ def _raw_mode(image: Image.Image) -> str:
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """What makes an image upright, by its EXIF orientation, wherever it is: in EXIF, as text of a PNG, or in XMP."""
-    with contextlib.suppress(Exception), warnings.catch_warnings():  # damaged metadata of a good picture
+    with contextlib.suppress(Exception), warnings.catch_warnings():  # damaged metadata of a good image
         warnings.simplefilter("ignore")
         return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     return None
@@ -177,7 +177,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     Gray and palette images become RGB, CMYK is converted, transparency is dropped.
 
     Raises:
-        DataError: missing, not an image, truncated, more than 8 bits a channel, or several pictures in one.
+        DataError: missing, not an image, truncated, more than 8 bits a channel, or several images in one.
     """
     path = Path(path)
     plain = _read_plain_png(path, colors=True)
@@ -258,7 +258,7 @@ def read_color_label(path: str | os.PathLike) -> np.ndarray:
     """Read a label map whose colors stand for classes as RGB ``uint8[H, W, 3]``.
 
     Raises:
-        DataError: missing, truncated, lossy, not a picture of 8-bit colors, or partly transparent.
+        DataError: missing, truncated, lossy, not an image of 8-bit colors, or partly transparent.
     """
     path = Path(path)
     image, _ = _open_label(path)

@@ -1,7 +1,7 @@
 """PNG files by their parts: only what makes up the pixels reaches a decoder, and its size is known before.
 
 Texts and color profiles may inflate to any size, and the data may hold more than the pixels; decoders spend minutes on
-either, or print warnings. What says how a picture is turned is kept.
+either, or print warnings. What says how an image is turned is kept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BEGINNING = 200  # bytes: the header and the text of with_text
 _GRAY, _RGB, _PALETTE = 0, 2, 3
 _CHANNELS = {_GRAY: 1, _RGB: 3, _PALETTE: 1, 4: 2, 6: 4}
 _NEEDED = {b"IHDR", b"PLTE", b"IDAT"}
-_SHOWN = {b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"}  # how it is shown, or how many pictures it holds
+_SHOWN = {b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"}  # how it is shown, or how many images it holds
 _TURNING = (b"Raw profile type exif", b"Raw profile type APP1", b"XML:com.adobe.xmp")
 _LONGEST_TEXT = 1 << 16
 _SLACK = 1 << 16
@@ -75,7 +75,7 @@ def open_png(content: bytes) -> Png:
         else:
             whole = False
     row = -(-width * _CHANNELS[kind] * bits // 8) + 1
-    most = height * row + 7 * (height + 8)  # interlaced pictures have up to 7 rows for one
+    most = height * row + 7 * (height + 8)  # interlaced images have up to 7 rows for one
     if packed > most + most // 16 + _SLACK:
         raise ValueError(f"{packed:,} bytes of data for {height} x {width} pixels")
     if not whole or kept[-1][1] < len(content):
@@ -84,7 +84,7 @@ def open_png(content: bytes) -> Png:
 
 
 def _turns(text: memoryview) -> bool:
-    """Whether a text may say how a picture is turned, and is short enough to look."""
+    """Whether a text may say how an image is turned, and is short enough to look."""
     return len(text) < _LONGEST_TEXT and bytes(text[:80]).split(b"\0")[0] in _TURNING
 
 
@@ -123,7 +123,7 @@ def decode_gray_png(content: bytes) -> np.ndarray:
     """
     pixels = decode_plain_png(content, colors=False) if content[:8] == PNG_SIGNATURE else None
     if pixels is None:
-        raise ValueError("not a picture of 8 or 16-bit grays")
+        raise ValueError("not an image of 8 or 16-bit grays")
     return pixels
 
 

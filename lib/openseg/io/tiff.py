@@ -1,4 +1,4 @@
-"""What Pillow does not say of TIFF files: their channels, and which of their pages are pictures."""
+"""What Pillow does not say of TIFF files: their channels, and which of their pages are images."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def describe_tiff(path: Path) -> str:
 
 
 def count_pictures(image: Image.Image) -> int:
-    """The pages of a TIFF that are pictures of their own: neither the same in a lower resolution, nor a mask."""
+    """The pages of a TIFF that are images of their own: neither the same in a lower resolution, nor a mask."""
     count = 0
     for page in range(min(getattr(image, "n_frames", 1), _MOST_PAGES)):
         image.seek(page)

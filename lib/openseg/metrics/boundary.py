@@ -1,4 +1,4 @@
-"""How well the outlines of classes agree: boundary F-score and Boundary IoU.
+"""Agreement of class boundaries: boundary F-score and Boundary IoU.
 
 In both, a mask holds valid pixels only, in the prediction as in the truth (valid: the truth is a class).
 """
@@ -53,11 +53,11 @@ class BoundaryCounts:
 
     After Csurka et al., "What is a good evaluation measure for semantic segmentation?" (BMVC 2013), as the SegFix paper
     reports it, with these choices: the boundary of a class is its mask minus the erosion by a 3x3 square (the image
-    border is no boundary); a boundary pixel matches if the other outline has a pixel within Euclidean distance d;
+    border is no boundary); a boundary pixel matches if the other boundary has a pixel within Euclidean distance d;
     matches and totals are summed over the dataset before precision, recall and F.
 
     Pixels that the truth ignores are nothing in both maps, as in the program that the SegFix paper used (after
-    DAVIS'): so the outline along an ignored area counts in both, and matches itself. ``along_ignored=False`` leaves
+    DAVIS'): so the boundary along an ignored area counts in both, and matches itself. ``along_ignored=False`` leaves
     out what touches an ignored pixel.
 
     ``counts: int64[D, K, 4]``: matched and all boundary pixels of the prediction, matched and all of the truth.
@@ -101,14 +101,14 @@ class BoundaryCounts:
 
     @property
     def class_f(self) -> np.ndarray:
-        """F-score ``float64[D, K]``; NaN for a class that the truth has no outline of."""
+        """F-score ``float64[D, K]``; NaN for a class without a boundary in the ground truth."""
         return _f_score(self.counts)
 
     @property
     def image_class_f(self) -> np.ndarray:
-        """The other averaging: mean of each image's own F-score over the images whose truth has an outline of a class.
+        """The other averaging: mean of each image's own F-score over the images whose ground truth has a boundary of a class.
 
-        ``float64[D, K]``; NaN for a class that the truth has no outline of.
+        ``float64[D, K]``; NaN for a class without a boundary in the ground truth.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
             return self._image_f / np.where(self._images > 0, self._images, np.nan)
@@ -126,13 +126,13 @@ class BoundaryCounts:
 
 @register_metric("boundary_f_inside")
 class InnerBoundaryF:
-    """Boundary F-score without the outlines along ignored areas, by name: ``--metrics boundary_f_inside``."""
+    """Boundary F-score without boundaries along ignored areas, by name: ``--metrics boundary_f_inside``."""
 
     def __init__(self, info: DatasetInfo) -> None:
         self.counts = BoundaryCounts(info.num_classes, along_ignored=False)
 
     def update(self, prediction: np.ndarray, target: np.ndarray) -> None:
-        """Add one pair of maps of training ids."""
+        """Add one pair of maps of train IDs."""
         self.counts.update(prediction, target)
 
     def merge(self, other: InnerBoundaryF) -> None:
@@ -161,7 +161,7 @@ def boundary_width(size: tuple[int, int], ratio: float) -> int:
 class BoundaryIoU:
     """Boundary IoU of classes (Cheng, Girshick, Dollar, Berg, Kirillov: "Boundary IoU", CVPR 2021).
 
-    The intersection over union of what is left of two masks within ``width`` pixels inside their outlines, the image
+    The intersection over union of what is left of two masks within ``width`` pixels inside their boundaries, the image
     border being one. As in mIoU, intersections and unions are summed over the dataset.
 
     ``counts: int64[K, 3]``: intersection, region of the prediction, region of the truth.

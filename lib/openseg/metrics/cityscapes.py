@@ -71,8 +71,8 @@ class CityscapesCounts:
         """Add the instances of one pair.
 
         Args:
-            ids: predicted file ids, ``uint8[H, W]``.
-            prediction, truth: training ids, ``uint8[H, W]``.
+            ids: predicted label IDs, ``uint8[H, W]``.
+            prediction, truth: train IDs, ``uint8[H, W]``.
             instances: the truth's ``instanceIds``, ``uint16[H, W]``: ``id * 1000 + number`` where an object stands
                 alone.
 

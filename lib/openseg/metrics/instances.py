@@ -28,7 +28,7 @@ KINDS = ("mask", "boundary")
 
 
 class PredictedInstance(NamedTuple):
-    """One mask ``bool[H, W]``, the file id of its class, and how sure the model is of it."""
+    """One mask ``bool[H, W]``, the label ID of its class, and how sure the model is of it."""
 
     mask: np.ndarray
     file_id: int
@@ -100,7 +100,7 @@ class InstanceScores:
     def __init__(self, classes: dict[int, str], void_ids: Sequence[int], ratio: float = 0.005) -> None:
         """
         Args:
-            classes: names of the scored classes by file id.
+            classes: names of the scored classes by label ID.
             void_ids: values of instance maps on which predictions count for nothing.
             ratio: width of boundaries over image diagonal.
         """

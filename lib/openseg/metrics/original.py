@@ -20,7 +20,7 @@ class OriginalPixelAccuracy:
         self.right = self.all = 0
 
     def update(self, prediction: np.ndarray, target: np.ndarray) -> None:
-        """Add one pair of maps of training ids."""
+        """Add one pair of maps of train IDs."""
         require_same_shape(prediction, target)
         self.right += int(np.count_nonzero((prediction == target) & (target < self.num_classes)))
         self.all += target.size

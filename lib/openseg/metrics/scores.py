@@ -29,7 +29,7 @@ class LabelScores:
         """
         Args:
             distances: of the boundary F-score in pixels; empty leaves boundary scores out, which are slower.
-            metrics: names of registered metrics to compute besides.
+            metrics: registered metrics to compute in addition.
 
         Raises:
             ConfigError: an unknown metric.

@@ -43,7 +43,7 @@ def refine(
         scale: pixels a step; 2 suits 1024x2048, 1 suits images of a quarter of that.
         confidence: ``uint8[H, W]``, 255 times how sure the direction is, which counts in steps of 1/30; an
             ``OffsetMap`` has it in itself.
-        min_confidence: from 0 to 1; pixels whose direction is less sure stay.
+        min_confidence: minimum direction confidence (0 to 1) of pixels to refine.
         keep_thin: width in pixels; what is narrower in ``labels`` stays as it is, see ``thin_parts``.
 
     Returns:

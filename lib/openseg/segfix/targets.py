@@ -52,7 +52,7 @@ class Targets:
 
 
 def make_targets(labels: np.ndarray, rule: Rule = "original") -> Targets:
-    """Targets of a label map ``uint8[H, W]`` of training ids; pixels of ``IGNORE_INDEX`` get depth 0 and code 90.
+    """Targets of a label map ``uint8[H, W]`` of train IDs; pixels of ``IGNORE_INDEX`` get depth 0 and code 90.
 
     So do, by the rule ``original``, those of classes with fewer than 100 pixels.
 

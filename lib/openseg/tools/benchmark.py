@@ -49,9 +49,9 @@ def benchmark(
     What is read ahead by workers is not counted, since it would hide how slowly they read.
 
     Args:
-        iterations: updates to measure.
-        warm_up: updates before, which are not measured.
-        random_data: random images and labels in place of the dataset.
+        iterations: number of measured iterations.
+        warm_up: number of warm-up iterations, not measured.
+        random_data: use random images and labels instead of the dataset.
 
     Raises:
         OpensegError: numbers that cannot be.

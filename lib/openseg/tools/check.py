@@ -68,11 +68,11 @@ def check(
     """Read a whole dataset and say what is wrong with it; nothing is changed, nothing that its files cause is raised.
 
     Args:
-        config: a config, or its YAML file: its training and validation samples.
+        config: config, or path of its YAML file; its training and validation splits are checked.
         dataset: instead of ``config``: a built-in dataset, or the YAML file of your own, below ``data_root``.
-        data_root: where the datasets are, with ``dataset``.
+        data_root: root folder of all datasets, with ``dataset``.
         splits: None is those of the config, or train and val.
-        workers: processes; None is one for each core.
+        workers: number of processes; None is one for each core.
 
     Raises:
         ConfigError: neither or both are named, or one is invalid.

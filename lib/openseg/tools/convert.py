@@ -45,10 +45,10 @@ def convert(
     """Write a checkpoint of any known layout as ``target`` (``.pth`` or ``.safetensors``), with its config.
 
     Args:
-        source: a checkpoint of the whole network.
-        target: a new file, ``.pth`` or ``.safetensors``.
+        source: checkpoint of a complete network.
+        target: file to create, ``.pth`` or ``.safetensors``.
         config: its config; None is the one of ``configs/`` that it fits.
-        entry: which of several networks in the file to take, such as ``state_dict_ema``.
+        entry: key of the network to convert, if the file has several, such as ``state_dict_ema``.
 
     Raises:
         CheckpointError: unknown layout, no or another config, or ``target`` exists.

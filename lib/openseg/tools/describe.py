@@ -21,8 +21,8 @@ def describe_labels(files: Sequence[PathLike], *, dataset: str | None = None) ->
     """What label files hold: their size, kind, and each value with its share, color and name.
 
     Args:
-        files: label maps.
-        dataset: whose IDs they hold, for names: a built-in name, or a YAML file of your own.
+        files: label map files.
+        dataset: built-in dataset name, or YAML file of your own dataset; gives the class names.
 
     Returns:
         Plain values for each file; ``unknown`` lists values that are none of the dataset's.

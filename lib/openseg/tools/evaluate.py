@@ -68,18 +68,18 @@ def evaluate(
     """Score folders of predictions of any model.
 
     Args:
-        predictions: one or more folders of label maps, or with ``instances`` of ``<name>_pred.txt`` lists of masks.
-        dataset: whose IDs the files hold: a built-in name, or a YAML file of your own.
-        ground_truth: folder of true labels; None is that of the dataset's ``split`` below ``data_root``.
-        split: whose ground truth, without ``ground_truth``.
-        data_root: where the datasets are, without ``ground_truth``.
+        predictions: one or more folders of label maps, or with ``instances`` of ``<name>_pred.txt`` mask lists.
+        dataset: built-in dataset name, or YAML file of your own dataset; defines the label IDs.
+        ground_truth: folder of ground truth; None is that of the dataset's ``split`` below ``data_root``.
+        split: split of the ground truth, without ``ground_truth``.
+        data_root: root folder of all datasets, without ``ground_truth``.
         instances: score instance masks (AP) instead of label maps.
-        train_ids: the label maps hold train IDs 0, 1, 2, ... instead of the dataset's own IDs.
-        allow_missing: score what can be scored instead of raising.
-        distances: of the boundary F-score in pixels; none leaves boundary scores out, which is faster.
-        metrics: names of registered metrics to compute besides.
-        plugins: modules to import first, which register them.
-        workers: processes; None is one for each core.
+        train_ids: the label maps hold train IDs (0, 1, 2, ...) instead of the dataset's label IDs.
+        allow_missing: skip missing or invalid predictions instead of failing.
+        distances: distances of the boundary F-score in pixels; none: no boundary scores, faster.
+        metrics: registered metrics to compute in addition.
+        plugins: Python modules to import first, which register metrics.
+        workers: number of processes; None is one for each core.
 
     Raises:
         ConfigError: an unknown dataset or metric, or a distance that is not from 1 to 100.

@@ -239,12 +239,12 @@ def export(
     """Write a trained network as ONNX or ``torch.export``, and compare it with PyTorch.
 
     Args:
-        out: a new file, ``.onnx`` or ``.pt2``.
+        out: file to create, ``.onnx`` or ``.pt2``.
         checkpoint: None is ``<name>_latest.pth`` below ``checkpoints``.
-        output: logits or labels of a semantic network, offsets of SegFix; None is logits or offsets.
-        size: height and width of all images; None is any.
-        batch: images at once; None is any number.
-        opset: version of ONNX, from 13 to 23; None is that of PyTorch's exporter.
+        output: logits or labels (semantic), offsets (SegFix); None is logits or offsets.
+        size: fixed image height and width; None is any.
+        batch: fixed batch size; None is any number.
+        opset: ONNX opset version, 13 to 23; None is that of PyTorch's exporter.
 
     Raises:
         ConfigError, CheckpointError: the config or the checkpoint cannot be used.

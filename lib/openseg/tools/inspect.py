@@ -27,7 +27,7 @@ def inspect(
 
     Args:
         config: None is the one that the checkpoint is of.
-        checkpoint: also describe this file.
+        checkpoint: checkpoint to describe.
         size: (height, width) of an image.
 
     Returns:

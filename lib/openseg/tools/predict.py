@@ -83,14 +83,14 @@ def validate(
     """Predict the validation split and score it; existing results of the same settings are skipped.
 
     Args:
-        config: a config, or its YAML file.
-        overrides: ``dotted.key=value`` of the file.
+        config: config, or path of its YAML file.
+        overrides: config values to override, as ``key.sub=value``.
         checkpoint: None is ``<name>_latest.pth`` below ``checkpoints``.
-        mode: single-scale, or multi-scale and mirrored.
-        also: what to write beside label maps: vis, report, logits, probabilities; or none.
+        mode: ss: single-scale; ms: multi-scale with flipping.
+        also: outputs besides label maps: vis, report, logits, probabilities; or none.
         out: None is ``<data root>/seg_result/<dataset>/<name>_val``, or ``_val_ms``.
         overwrite: overwrite existing results.
-        device: auto (a GPU when there is one), cpu, cuda, cuda:1, ...
+        device: auto (a GPU if available), cpu, cuda, cuda:1, ...
 
     Raises:
         ConfigError, CheckpointError, DataError: the config, the checkpoint or the dataset cannot be used.
@@ -135,8 +135,8 @@ def test(
     """Predict a split that needs no ground truth, for a test server; arguments and errors are those of ``validate``.
 
     Args:
-        split: whose images.
-        also: what to write beside label maps: vis, logits, probabilities; or none.
+        split: split to predict.
+        also: outputs besides label maps: vis, logits, probabilities; or none.
         out: None is ``<data root>/seg_result/<dataset>/<name>_<split>_<mode>``.
     """
     _require_known(also, ("vis", *_ARRAYS))
@@ -169,8 +169,8 @@ def predict(
     Images that cannot be read are left out and named in the result. When memory runs out, images are cut into windows.
 
     Args:
-        images: the image, folder or video.
-        also: what to write beside label maps: vis, overlay, logits, probabilities; or none.
+        images: image file, folder of images, or video.
+        also: outputs besides label maps: vis, overlay, logits, probabilities; or none.
         out: None is ``predictions/<name>/<name of the input>``; results of other settings there are refused.
     """
     _require_known(also, ("vis", "overlay", *_ARRAYS))
@@ -218,9 +218,9 @@ def predict_offsets(
     """Predict the SegFix offsets of a split or a folder of images; arguments and errors are those of ``validate``.
 
     Args:
-        split: whose images.
-        images: a folder of images instead of ``split``.
-        format: png: ours; mat: the original's with int8; mat-int32: exactly the original's.
+        split: split to predict.
+        images: folder of images, instead of ``split``.
+        format: png: compact; mat: the original's layout with int8; mat-int32: exactly the original's.
         out: None is ``offset_pred/<split>/semantic/<dataset>/offset_<backbone>``, or ``offset_pred/images/<folder>``.
     """
     settings = as_config(config, overrides)

@@ -94,27 +94,27 @@ def refine(
     """Refine a folder of label maps; existing results of the same settings are skipped.
 
     Args:
-        labels: folder of label PNGs in any ID space, 8 or 16 bits, with or without a palette, or colors.
-        offsets: folder or zip archive of offset files; None is the first of the documented places.
-        images: with ``checkpoint``: the images of the labels.
-        checkpoint: a SegFix network, instead of ``offsets``.
-        config: its config; None is as the checkpoint says, or the shipped one that it fits.
-        dataset: whose ground truth scores them: a built-in name, or a YAML file of your own.
-        split: val is scored where every label has its ground truth below ``data_root``; test is not.
-        data_root: where the datasets are.
+        labels: folder of label maps: any ID space, 8 or 16 bits, palette or RGB colors.
+        offsets: folder or zip archive of offset files; None searches the default locations.
+        images: folder of the images, with ``checkpoint``.
+        checkpoint: SegFix checkpoint, instead of ``offsets``.
+        config: config of the checkpoint; None is the one it names, or the shipped one it fits.
+        dataset: built-in dataset name, or YAML file of your own dataset, for scores.
+        split: val: compute scores if every label has ground truth below ``data_root``; test: no scores.
+        data_root: root folder of all datasets.
         out: None is ``label_w_segfix``, beside an input named label, else inside the input.
-        scale: pixels a step; None is a pixel for each 512 of an image's shorter side.
-        min_confidence: from 0 to 1; pixels whose direction is less sure stay.
-        keep_thin: width in pixels; what is narrower in the labels stays.
-        train_ids: the labels hold train IDs, for scores.
-        eval_ids_only: IDs outside the evaluated classes become 255.
-        report: where scored, write an HTML report.
-        figures: where scored, also draw so many figures of before and after.
-        metrics: names of registered metrics to compute besides.
-        plugins: modules to import first, which register them.
+        scale: step length in pixels; None is the image's shorter side divided by 512.
+        min_confidence: minimum direction confidence (0 to 1) of pixels to refine.
+        keep_thin: leave label parts thinner than this unchanged, in pixels; 0: refine all.
+        train_ids: the labels hold train IDs (needed for scores).
+        eval_ids_only: set IDs outside the evaluated classes to 255.
+        report: write an HTML report if scores are computed.
+        figures: number of before-and-after figures to draw if scores are computed.
+        metrics: registered metrics to compute in addition.
+        plugins: Python modules to import first, which register metrics.
         overwrite: overwrite existing results.
-        fail_fast: raise at the first file that cannot be used, instead of leaving it out.
-        workers: processes; None is one for each core.
+        fail_fast: stop at the first invalid file instead of skipping it.
+        workers: number of processes; None is one for each core.
 
     Raises:
         ConfigError: arguments that contradict each other.

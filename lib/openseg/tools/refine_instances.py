@@ -58,12 +58,20 @@ def refine_instances(
     Args:
         masks: a folder as the Cityscapes benchmark takes it (one ``<name>_pred.txt`` an image, whose lines are a mask's
             path, the ID of its class and a confidence), or a JSON file of COCO's results (RLE or polygons).
-        offsets: folder or zip archive of offset files; None is the first of the documented places.
-        annotations: COCO's: file names of the images, and their ground truth.
-        dataset, split, data_root, dataset_dir: where the ground truth is; val is scored where every image has one.
-        out: None is ``<input>_w_segfix`` beside the input.
-        scale, min_confidence, keep_thin, overwrite, fail_fast, workers: as of ``refine``.
-        eval_only: only score what is in ``masks`` and in ``out``.
+        offsets: folder or zip archive of offset files; None searches the default locations.
+        annotations: COCO annotations: image file names and ground truth.
+        dataset: whose class IDs the masks have.
+        split: val: compute scores if every image has ground truth; test: no scores.
+        data_root: root folder of the datasets, with their ground truth.
+        dataset_dir: folder of the dataset itself, instead of ``data_root``.
+        out: output folder; None is ``<input>_w_segfix`` beside the input.
+        scale: step length in pixels.
+        min_confidence: minimum direction confidence (0 to 1) of pixels to refine.
+        keep_thin: leave mask parts thinner than this unchanged, in pixels; 0: refine all.
+        eval_only: only score the masks in ``masks`` and in ``out``.
+        overwrite: overwrite existing results.
+        fail_fast: stop at the first error.
+        workers: number of processes; None is one for each core.
 
     Raises:
         ConfigError: arguments that contradict each other.

@@ -86,10 +86,10 @@ def score_files(
 
     Args:
         distances: of the boundary F-score, in pixels; empty leaves boundary scores out.
-        train_ids: the predictions hold training ids instead of the dataset's own.
+        train_ids: the predictions hold train IDs instead of the dataset's own.
         problems: takes what is wrong with predictions, which are left out; None raises.
         seen: called with each pair's number and its own scores, in order.
-        metrics: names of registered metrics to compute besides.
+        metrics: registered metrics to compute in addition.
 
     Raises:
         DataError: a truth is damaged or holds an unknown id, and see ``problems``.
@@ -151,7 +151,7 @@ def first_of(problems: Sequence[str]) -> str:
 
 
 class _Map(NamedTuple):
-    """A label file: its values in 8 bits, and the training id, ``IGNORE_INDEX`` or ``UNKNOWN`` of each value.
+    """A label file: its values in 8 bits, and the train ID, ``IGNORE_INDEX`` or ``UNKNOWN`` of each value.
 
     ``raw`` are its ids. ``colors`` says that its classes were told by color, or the dataset's are.
     """
@@ -193,12 +193,12 @@ def _read_prediction(path: Path, info: DatasetInfo, train_ids: bool) -> _Map:
     strange = raw[(raw != IGNORE_INDEX) & (raw >= info.num_classes)]
     if strange.size:
         known = f"0-{info.num_classes - 1} and {IGNORE_INDEX}"
-        raise DataError(f"{path}: value {strange.min()} is no training id; they are {known}")
+        raise DataError(f"{path}: value {strange.min()} is not a valid train ID (expected {known})")
     return _Map(path, raw, raw.astype(np.uint8), identity)
 
 
 def read_prediction(path: Path, info: DatasetInfo, train_ids: bool = False) -> np.ndarray:
-    """A predicted label file as training ids ``uint8[H, W]``; what is no class is ``IGNORE_INDEX`` or ``UNKNOWN``.
+    """A predicted label file as train IDs ``uint8[H, W]``; what is no class is ``IGNORE_INDEX`` or ``UNKNOWN``.
 
     Raises:
         DataError: it cannot be read.
@@ -253,7 +253,7 @@ def _require_right_ids(joint: JointCounts, prediction: _Map, truth: _Map, info: 
     total = max(counts.sum(), 1)
     as_read, as_other = (counts[table[joint.prediction] == wanted].sum() / total for table in (prediction.table, other))
     if as_other > 0.5 and as_other > 2 * as_read:
-        meant = "the dataset's own ids (without --train-ids)" if train_ids else "training ids (--train-ids)"
+        meant = "the dataset's own ids (without --train-ids)" if train_ids else "train IDs (--train-ids)"
         raise DataError(
             f"{prediction.path}: {100 * as_read:.0f} % of the labeled pixels are right, but {100 * as_other:.0f} % if "
             f"its values are {meant}"
@@ -289,7 +289,7 @@ def _score_masks(pair: tuple[Path, Path], dataset: str, root: Path | None = None
         scores.update(counted(), truth)
         if listed[False] and not listed[True]:
             things = ", ".join(f"{file_id} {name}" for file_id, name in scores.classes.items())
-            raise DataError(f"{pair[0]}: no mask is of a countable class ({things}); are these training ids?")
+            raise DataError(f"{pair[0]}: no mask is of a countable class ({things}); are these train IDs?")
     except DataError as error:
         return str(error)
     return scores
@@ -298,7 +298,7 @@ def _score_masks(pair: tuple[Path, Path], dataset: str, root: Path | None = None
 def list_instances(path: Path, root: Path | None = None) -> dict[Path, tuple[int, float]]:
     """File id and confidence by mask of one image's predicted instances, as the Cityscapes benchmark takes them.
 
-    Each line of the text file is a mask's path relative to it, the file id of its class, and a confidence; of a mask
+    Each line of the text file is a mask's path relative to it, the label ID of its class, and a confidence; of a mask
     that is listed twice the last line counts. Masks lie below ``root``, if one is given.
 
     Raises:

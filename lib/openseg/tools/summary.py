@@ -1,4 +1,4 @@
-"""What a network costs: parameters, operations and memory, counted without computing or any data."""
+"""Parameters, FLOPs and memory of a network, counted without computation or data."""
 
 from __future__ import annotations
 

@@ -57,17 +57,17 @@ def train(
     """Train a config to its last iteration, validating and saving on the way; in each process that torchrun starts.
 
     Args:
-        config: a config, or its YAML file.
-        overrides: ``dotted.key=value`` of the file.
-        weights: a checkpoint of any layout to start from (fine-tuning).
-        partial: take of ``weights`` what fits this network.
+        config: config, or path of its YAML file.
+        overrides: config values to override, as ``key.sub=value``.
+        weights: checkpoint to start from (fine-tuning); any supported layout.
+        partial: load only the matching parameters of ``weights``.
         resume: ``never`` starts a new training and refuses to overwrite another; ``may`` continues one that was begun;
             ``must`` continues.
-        change: resume with settings that change what is learned, such as ``train.lr``.
-        checkpoints: root of the checkpoints, which are ``<root>/<dataset>/<name>_latest.pth`` and ``_best.pth``.
-        runs: root of TensorBoard events and metrics; without a root there are none.
-        device: auto (a GPU when there is one), cpu, cuda, cuda:1, ...
-        deterministic: the same numbers again on the same GPUs; slower there.
+        change: allow settings that change the training, such as ``train.lr``.
+        checkpoints: root folder of checkpoints; files are ``<root>/<dataset>/<name>_latest.pth`` and ``_best.pth``.
+        runs: root folder of TensorBoard events and metrics; without one none are written.
+        device: auto (a GPU if available), cpu, cuda, cuda:1, ...
+        deterministic: use deterministic algorithms, for bit-exact results on the same GPUs; slower.
 
     Raises:
         ConfigError, CheckpointError, DataError: see ``openseg.training.trainer.run_training``.

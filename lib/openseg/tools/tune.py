@@ -80,8 +80,12 @@ def tune(
         labels: folder of a model's label maps.
         ground_truth: folder of the true labels.
         offsets: folder or zip archive of the images' offsets.
-        scales, keep_thin: to try, in pixels.
-        confidences: to try, from 0 to 1.
+        dataset: whose class IDs the labels hold.
+        scales: step lengths to try, in pixels.
+        confidences: minimum confidences to try, from 0 to 1.
+        keep_thin: widths to try, in pixels.
+        train_ids: the labels hold train IDs instead of label IDs.
+        workers: number of processes; None is one for each core.
 
     Raises:
         ConfigError: nothing to try.

@@ -43,8 +43,8 @@ class TrainingStart:
     Attributes:
         resume: ``must`` continue, continue if there ``may`` be something, or ``never``.
         change: continue with other settings of ``train``, ``loss`` and ``augment``.
-        weights: a checkpoint of any layout to start from (fine-tuning).
-        partial: take of ``weights`` what fits this network.
+        weights: checkpoint to start from (fine-tuning); any supported layout.
+        partial: load only the matching parameters of ``weights``.
     """
 
     resume: str = "never"

@@ -82,7 +82,7 @@ def evaluate_segfix(
 
     ``mask F`` is the F-score of the boundary mask, ``direction accuracy`` the share of the true boundary's pixels with
     the true direction. ``F before`` and ``F after`` are the boundary F-scores, at 1 and 3 pixels on average, of labels
-    with outlines a few pixels beside the true ones, and of the same refined by 1 pixel.
+    whose boundaries are a few pixels off, and of the same refined by 1 pixel.
     """
     model.eval()
     counts = dict.fromkeys(("hit", "predicted", "true", "right"), 0)
@@ -112,11 +112,11 @@ def evaluate_segfix(
 
 def _mean_boundary(scores: LabelScores) -> float:
     summary = scores.compute()
-    return float(np.nan_to_num(summary["boundary F 1 px"] + summary["boundary F 3 px"])) / 2  # NaN: no outline at all
+    return float(np.nan_to_num(summary["boundary F 1 px"] + summary["boundary F 3 px"])) / 2  # NaN: no boundary at all
 
 
 def _displaced(labels: np.ndarray, pixels: float) -> np.ndarray:
-    """Labels whose outlines a smooth flow moved by about so many pixels: such errors as networks make, always alike."""
+    """Labels whose boundaries a smooth flow moved by about this many pixels: such errors as networks make, always alike."""
     height, width = labels.shape
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width].astype(np.float32)

@@ -54,14 +54,14 @@ def make_segfix_targets(
     Args:
         dataset: whose IDs the labels hold: a built-in name, or a YAML file; None is the name of ``datadir``.
         datadir: the dataset's folder; None is that of ``dataset`` below ``data_root``, or where its file says.
-        data_root: where the datasets are.
+        data_root: root folder of all datasets.
         splits: which of the dataset's.
         instances: from instance maps, every object being a region.
         rule: original: as the original's, defects included; clean: small regions count, the image border bends no
             angles, middle lines of thin objects stay.
         outname: folder inside the split; None is ``offset_gt/dt_offset``, with ``_inst_w_stuff`` and ``_clean``.
         format: png: ours; mat: the original's; None is that of existing files, or png.
-        workers: processes; None is one for each core.
+        workers: number of processes; None is one for each core.
 
     Raises:
         DataError: a label cannot be read, or the folder holds other files.

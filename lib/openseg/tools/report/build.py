@@ -79,21 +79,21 @@ def report(
 
     Args:
         folder: label maps, what ``validate`` or ``predict`` wrote, or the folder of a training below ``runs``.
-        dataset: whose IDs the labels hold; of a training its own.
-        compare: other labels of the same images, such as refined ones.
-        names: what the results are called.
+        dataset: dataset name or YAML file, which defines the label IDs; a training run has its own.
+        compare: second folder of labels to compare with, such as refined ones.
+        names: display names of the results.
         ground_truth: true labels; None is those of the dataset's ``split``.
-        no_ground_truth: show the labels, and what differs, without scores.
+        no_ground_truth: show labels and differences without scores.
         images: None is those of the dataset's ``split``, if they exist.
         split: None is val, or of a training its own.
         data_root: None is data, or of a training its own.
-        train_ids: the labels hold train IDs.
-        allow_missing: report what can be reported instead of raising.
-        metrics: names of registered metrics to compute besides; None is those of a training's config.
-        plugins: modules to import first, which register them.
-        limit: images that are shown; scores are of all.
+        train_ids: the labels hold train IDs instead of label IDs.
+        allow_missing: skip missing or invalid labels instead of failing.
+        metrics: registered metrics to compute in addition; None is those of a training's config.
+        plugins: Python modules to import first, which register metrics.
+        limit: maximum number of images shown; scores cover all images.
         out: None is ``report`` inside the folder, or beside a folder of labels.
-        workers: processes; None is one for each core.
+        workers: number of processes; None is one for each core.
         on_scores: is called with the scores before the report is written, which may fail at a damaged image.
 
     Raises:

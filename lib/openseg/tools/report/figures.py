@@ -1,4 +1,4 @@
-"""Pictures of what SegFix changed: image, truth, before and after, with a window enlarged."""
+"""Images of what SegFix changed: image, truth, before and after, with a window enlarged."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def _with_errors(labels: np.ndarray, truth: np.ndarray, info: DatasetInfo) -> np
 
 
 def comparison(image: np.ndarray, truth: np.ndarray, before: np.ndarray, after: np.ndarray, dataset: str) -> np.ndarray:
-    """One picture: image, truth, before and after; below them the most improved part enlarged, wrong pixels in red.
+    """One image: image, truth, before and after; below them the most improved part enlarged, wrong pixels in red.
 
     Args:
         image: RGB ``uint8[H, W, 3]``.
-        truth, before, after: training ids ``uint8[H, W]``.
+        truth, before, after: train IDs ``uint8[H, W]``.
     """
     info = get_dataset_info(dataset)
     rows, columns = _most_improved_window(before, after, truth)

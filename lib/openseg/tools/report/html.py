@@ -48,7 +48,7 @@ class Report:
         """
         Args:
             samples: each with a label map of every one of ``names``; all with a truth, or none.
-            metrics: names of registered metrics to compute besides.
+            metrics: registered metrics to compute in addition.
 
         Raises:
             DataError: there are no samples.

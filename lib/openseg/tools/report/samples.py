@@ -1,7 +1,7 @@
-"""The files of one sample in a report: a script that holds image and label maps, and small pictures for the gallery.
+"""The files of one sample in a report: a script that holds image and label maps, and small images for the gallery.
 
-A page that is opened from a disk may not read the pixels of picture files, so that it could not hide or recolor
-classes; those of pictures inside a script it may.
+A page that is opened from a disk may not read the pixels of image files, so that it could not hide or recolor
+classes; those of images inside a script it may.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def safe_colors(count: int) -> list[tuple[int, int, int]]:
 def write_sample(work: tuple[int, Sample], out: Path, dataset: str, train_ids: bool) -> tuple[int, int]:
     """Write ``samples/<number>.js``, and ``thumbs/<number>.jpg`` in the dataset's colors and in safe ones.
 
-    Returns the width and height of the small picture.
+    Returns the width and height of the small image.
 
     Raises:
         DataError: a file cannot be read, or they differ in size.
@@ -103,7 +103,7 @@ def _write_thumbs(
 
 
 def _shrink(picture: np.ndarray, side: int) -> np.ndarray:
-    """A picture or label map whose longer side is at most ``side`` pixels."""
+    """An image or label map whose longer side is at most ``side`` pixels."""
     factor = side / max(picture.shape[:2])
     if factor >= 1:
         return picture
@@ -118,7 +118,7 @@ def _small(picture: np.ndarray) -> np.ndarray:
 
 
 def _strip(image: np.ndarray | None, labels: Sequence[np.ndarray]) -> np.ndarray:
-    """Small pictures side by side."""
+    """Small images side by side."""
     panels = [*labels] if image is None else [_small(image), *labels]
     gap = np.full((panels[0].shape[0], _GAP, 3), 255, np.uint8)
     return np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)

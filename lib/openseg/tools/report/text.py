@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import platform
+from importlib import metadata
 from typing import Any
 
 import yaml
 
+import openseg
 from openseg.datasets.check import SplitReport, suggest_weights
 from openseg.tools.report.tables import align, scores_text
 
 __all__ = ["benchmark_text", "check_text", "inspect_text", "label_text", "refined_text", "tune_text"]
+__all__ += ["version_text"]
 
 _SHOWN = 20
 _NAMED = 10
+
+
+def version_text() -> str:
+    """The versions that a bug report needs."""
+    return f"openseg {openseg.__version__}, PyTorch {metadata.version('torch')}, Python {platform.python_version()}"
 
 
 def check_text(report: SplitReport) -> str:
