@@ -5,8 +5,8 @@
 Truths are rendered streets; predictions are the same moved by a smooth random flow, so that boundaries are off by a few
 pixels. "original" counts as the original's RunningScore does, on 64-bit labels; "unique" as the Python path of
 cityscapesScripts, with np.unique; "cityscapesScripts" is the installed program on the same files (its Cython part is
-not in the package from PyPI). "per class" computes a distance transform of each class's boundary, in OpenCV's exact mode
-or SciPy's, and for Boundary IoU erodes each class's mask. All ways must give the same numbers, or the run fails.
+not in the package from PyPI). "per class" computes a distance transform of each class's boundary, in OpenCV's exact
+mode or SciPy's, and for Boundary IoU erodes each class's mask. All ways must give the same numbers, or the run fails.
 """
 
 import argparse

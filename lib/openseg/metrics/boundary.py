@@ -106,7 +106,7 @@ class BoundaryCounts:
 
     @property
     def image_class_f(self) -> np.ndarray:
-        """The other averaging: mean of each image's own F-score over the images whose ground truth has a boundary of a class.
+        """Averaged over images: the mean F-score of the images whose ground truth has a boundary of the class.
 
         ``float64[D, K]``; NaN for a class without a boundary in the ground truth.
         """

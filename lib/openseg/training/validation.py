@@ -116,7 +116,7 @@ def _mean_boundary(scores: LabelScores) -> float:
 
 
 def _displaced(labels: np.ndarray, pixels: float) -> np.ndarray:
-    """Labels whose boundaries a smooth flow moved by about this many pixels: such errors as networks make, always alike."""
+    """Labels with boundaries moved by about ``pixels``, by a fixed smooth flow: errors similar to those of networks."""
     height, width = labels.shape
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width].astype(np.float32)
