@@ -59,7 +59,7 @@ def broken(set_, mistake):
         values = read_label(label)
         values[:16] = 77
         write_label(label, values)
-        return [label.name, "value 77 is no id of set", "77: 25.00% of the pixels"]
+        return [label.name, "value 77 is not a label ID of set", "77: 25.00% of the pixels"]
     if mistake == "size":
         write_label(label, np.full((60, 96), 7, np.uint8))
         return [label.name, "size 60 x 96", "64 x 96"]

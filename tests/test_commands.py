@@ -245,7 +245,7 @@ def test_evaluate_names_missing_predictions_and_foreign_truth(command, data_root
     truth = data_root / "demo/val/label"
     write_label(tmp_path / "pred/other.png", np.zeros((4, 4), np.uint8))
     code = command("evaluate", "--dataset", "demo", "--pred", "pred", "--gt", truth)
-    one_line_error(code, "3 predictions", "no prediction", "other.png has no truth", "--allow-missing")
+    one_line_error(code, "3 predictions", "no prediction", "other.png has no ground truth", "--allow-missing")
     one_line_error(command("evaluate", "--dataset", "camvid", "--pred", truth, "--gt", truth), "no id of camvid")
     one_line_error(command("evaluate", "--dataset", "camvid", "--pred", "nowhere", "--gt", truth), "nowhere")
 

@@ -21,7 +21,7 @@ def test_ids_survive_both_ways(name):
 
 
 def test_unknown_values_are_named():
-    with pytest.raises(DataError, match=r"x\.png: value 77 is no id of cityscapes"):
+    with pytest.raises(DataError, match=r"x\.png: value 77 is not a label ID of cityscapes"):
         get_dataset_info("cityscapes").encode(np.array([[7, 77]], np.uint8), "x.png")
     with pytest.raises(DataError, match="value 26001"):
         get_dataset_info("cityscapes").encode(np.array([[7, 26001]], np.uint16), "x.png")

@@ -58,7 +58,7 @@ def test_what_is_wrong_is_named_and_the_rest_scored(tmp_path, command, one_line_
     (tmp_path / "pred/0.png").unlink()  # missing
     write_label(tmp_path / "pred/more.png", predictions[0])  # left over
     code = command(*arguments)
-    one_line_error(code, "2 predictions", "0.png has no prediction", "more.png has no truth", "--allow-missing")
+    one_line_error(code, "2 predictions", "0.png has no prediction", "more.png has no ground truth", "--allow-missing")
     write_label(tmp_path / "pred/1.png", info.decode(predictions[1])[:-1])  # of another size
     write_label(tmp_path / "pred/2.png", np.full(SIZE, 99, np.uint8))  # no id at all
     write_label(tmp_path / "pred/3.png", predictions[3])  # train IDs

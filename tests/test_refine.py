@@ -297,7 +297,7 @@ def test_results_of_coco_in_every_form(instances, tmp_path, capsys, one_line_err
     one_line_error(segfix([*arguments[:5], "--overwrite"]), "image 7", "no offset", "--annotations")
     for segmentation, words in (
         (5, "no segmentation"),
-        ({"size": [40, 80]}, "no RLE and no polygons"),
+        ({"size": [40, 80]}, "neither RLE nor polygons"),
         ({"size": [40, 80], "counts": [1, 4000]}, "do not fit 40 x 80"),
         ({"size": [4, 8], "counts": [32]}, "4 x 8, offsets of 40 x 80"),
     ):

@@ -325,7 +325,7 @@ def test_of_many_images_it_shows_those_that_changed_most(folders, page_file, tmp
         (["{result}", "--dataset", "demo", "--no-gt", "--out", "foreign"], ["foreign", "did not write"]),
         (
             ["{result}/label", "--dataset", "demo", "--no-gt", "--compare", "other"],
-            ["4 predictions", "a.png has no prediction in other", "other/x.png has no truth"],
+            ["4 predictions", "a.png has no prediction in other", "other/x.png has no ground truth"],
         ),
         (["{result}", "--dataset", "demo", "--limit", "0"], ["--limit 0"]),
     ],

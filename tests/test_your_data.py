@@ -48,7 +48,7 @@ def test_the_documented_walk(tmp_path):
         assert result.returncode == 0, f"{block}\n{result.stdout}\n{result.stderr}"
         printed, ran = printed + result.stdout, ran + 1
     assert ran == 8
-    for words in ("value 19 is no id of streets", "streets: 0 errors", "mIoU", "change", "figure: "):
+    for words in ("value 19 is not a label ID of streets", "streets: 0 errors", "mIoU", "change", "figure: "):
         assert words in printed
     assert len(list((tmp_path / "data/seg_result/streets/ocr_val").glob("label_w_segfix_figures/*.png"))) == 1
 

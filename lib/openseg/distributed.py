@@ -131,7 +131,7 @@ def end_with_the_others() -> Iterator[None]:
     except RuntimeError as error:
         reason = _first_line(error)
         if any(sign in str(error) for sign in _GONE):
-            raise Interrupted(f"stopped, since another process did ({reason})") from error
+            raise Interrupted(f"stopped because another process stopped ({reason})") from error
         if "imed out" in str(error):
             raise OpensegError(f"another process did not answer for {_PATIENCE}; it hangs ({reason})") from error
         raise
@@ -150,7 +150,7 @@ def process_group(device: str | torch.device = "cpu") -> Iterator[Group]:
         distributed.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=_PATIENCE)
     except RuntimeError as error:
         raise OpensegError(
-            f"the processes did not find each other ({_first_line(error)}); if torchrun had started them "
+            f"the rendezvous of the processes failed ({_first_line(error)}); if torchrun had started them "
             "again, set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, see docs/training.md"
         ) from None
     try:
@@ -221,9 +221,7 @@ def set_precision(device: torch.device, precision: str) -> None:
 def _own_gpu() -> int:
     number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if number >= count:
-        raise ConfigError(
-            f"there are more processes on this machine than the {count} GPUs that are visible; use NPROC={count}"
-        )
+        raise ConfigError(f"there are more processes on this machine than the {count} visible GPUs; use NPROC={count}")
     return number
 
 

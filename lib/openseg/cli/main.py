@@ -169,7 +169,7 @@ def _config(arguments: Arguments) -> None:
     if arguments.keys:
         print(keys_table())
     elif not arguments.config:
-        raise ConfigError("name a config by --config, or ask for all keys by --keys")
+        raise ConfigError("pass --config or --keys")
     else:
         config = load_config(arguments.config, arguments.overrides)
         print(yaml.safe_dump(config.dump(), sort_keys=False), end="")

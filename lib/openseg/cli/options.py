@@ -98,7 +98,9 @@ def result_file(suffix: str) -> Callable[[str], Path]:
     def parse(text: str) -> Path:
         path = Path(text)
         if path.exists() and (path.suffix.lower() != suffix or not is_result(path)):
-            raise argparse.ArgumentTypeError(f"{path} exists and is no result in {suffix}; choose another name")
+            raise argparse.ArgumentTypeError(
+                f"{path} exists and is not a {suffix} result of this command; choose another name"
+            )
         return path
 
     return parse
@@ -235,6 +237,6 @@ def _parted(convert: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
         try:
             return () if text == "none" else tuple(dict.fromkeys(convert(part) for part in text.split(",") if part))
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not none or numbers parted by commas, such as 1,2") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not none or comma-separated numbers, such as 1,2") from None
 
     return parse

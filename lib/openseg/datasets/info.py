@@ -209,14 +209,14 @@ class DatasetInfo:
             strange = np.unique(values, axis=0)
             colors = ", ".join(str(tuple(color)) for color in strange[:3].tolist())
             fix = _SOFT if len(strange) >= _MANY_VALUES else "add it to its classes or to ignored_colors"
-            return f"color {colors} is no class of {self.name}; {fix}"
+            return f"color {colors} is not a class of {self.name}; {fix}"
         unknown = np.unique(values)
         instance = " (instance map given as labels?)" if unknown[-1] > IGNORE_INDEX else ""
         between = int(np.count_nonzero((unknown > min(self.ids)) & (unknown < max(self.ids))))
         known = _ranges([*self.ids, *(file_id for file_id, _ in self.merged_ids)])
         return (
-            f"value {', '.join(map(str, unknown[:5]))} is no id of {self.name}{instance}; known ids are {known} "
-            f"and, ignored, {_ranges(np.flatnonzero(self._encode_table == IGNORE_INDEX).tolist())}; "
+            f"value {', '.join(map(str, unknown[:5]))} is not a label ID of {self.name}{instance}; known IDs are "
+            f"{known} and, ignored, {_ranges(np.flatnonzero(self._encode_table == IGNORE_INDEX).tolist())}; "
             + (_SOFT if between >= _MANY_VALUES else "add it to the dataset's ids or ignored_ids")
         )
 
@@ -293,7 +293,7 @@ class DatasetInfo:
             order = np.argsort(-counts, kind="stable")[:3]
             names = ", ".join(f"{tuple(found[i].tolist())}: {counts[i] / unknown.size:.2%}" for i in order)
             raise DataError(
-                f"{path}: colors that are no class of {self.name} ({names} of the pixels); give a folder of ids, or "
+                f"{path}: colors that are not classes of {self.name} ({names} of the pixels); give a folder of ids, or "
                 "of the exact colors of its classes; if the values of a palette are train IDs, say --train-ids"
             )
         return encoded

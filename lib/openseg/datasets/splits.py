@@ -353,7 +353,7 @@ def match_labels(predictions: Sequence[Path], split: SplitPaths) -> dict[Path, P
     """The true label of each predicted label map.
 
     Raises:
-        DataError: a prediction has no truth, or the split has none.
+        DataError: a prediction has no ground truth, or the split has none.
     """
     truths, index = list_truths(split), index_files(predictions)
     require_partners(index, truths, "truth", split.label)

@@ -152,7 +152,7 @@ class Predictor:
             raise OpensegError(f"out of memory even in windows of {before[0]}x{before[1]} pixels; free some, or resize")
         height, width = (max(min(a, b) // 2 // 32 * 32, _SMALLEST_WINDOW) for a, b in zip(before, size, strict=True))
         logger.warning(
-            "out of memory: going on in windows of %dx%d pixels, whose labels differ slightly", height, width
+            "out of memory: predicting windows of %dx%d pixels, which changes labels slightly", height, width
         )
         return height, width
 

@@ -220,7 +220,7 @@ def list_files(
     noticed = _NOTICED.get()
     new = left if noticed is None else [path for path in left if str(path) not in noticed]
     if new:
-        logger.warning("%s: left out, none of %s: %s", folder, ", ".join(suffixes), _some(new))
+        logger.warning("%s: skipped, not one of %s: %s", folder, ", ".join(suffixes), _some(new))
     if noticed is not None:
         noticed.update(dict.fromkeys(map(str, new)))
     return files

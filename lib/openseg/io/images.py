@@ -217,7 +217,9 @@ def read_label(path: str | os.PathLike) -> np.ndarray:
         return plain
     image, stored = _open_label(path)
     if image.mode not in _LABEL_MODES:
-        raise DataError(f"{path}: a label map has one channel of class ids, this file is {image.mode}; {_mend(image)}")
+        raise DataError(
+            f"{path}: a label map has one channel of class IDs, this file is {image.mode}; {_remedy(image)}"
+        )
     labels = np.array(image)
     if labels.dtype == np.bool_:
         return labels.astype(np.uint8)
@@ -231,7 +233,7 @@ def read_label(path: str | os.PathLike) -> np.ndarray:
     return labels
 
 
-def _mend(image: Image.Image) -> str:
+def _remedy(image: Image.Image) -> str:
     if image.mode == "RGB":
         red, green, blue = image.split()
         if red.tobytes() == green.tobytes() == blue.tobytes():
@@ -296,7 +298,7 @@ def write_label(
             f"{path}: a label map is uint8 or uint16[height, width], this is {labels.dtype}{list(labels.shape)}"
         )
     if palette is not None and labels.dtype != np.uint8:
-        raise DataError(f"{path}: a palette has 256 colors, so the labels must be uint8")
+        raise DataError(f"{path}: a palette has 256 colors; labels must be uint8")
     with atomic_write(path, durable=False) as temporary:
         if palette is not None:
             image = Image.fromarray(labels)

@@ -101,7 +101,7 @@ def require_same_shape(prediction: np.ndarray, truth: np.ndarray) -> None:
             kind = f"{each.dtype}{list(each.shape)}" if isinstance(each, np.ndarray) else type(each).__name__
             raise DataError(f"label maps are integers of height x width, this is {kind}")
     if prediction.shape != truth.shape:
-        raise DataError(f"prediction {prediction.shape} and truth {truth.shape} differ in size")
+        raise DataError(f"prediction {prediction.shape} and ground truth {truth.shape} differ in size")
 
 
 def to_bytes(labels: np.ndarray, num_classes: int) -> np.ndarray:

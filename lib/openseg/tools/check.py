@@ -97,7 +97,7 @@ def _settings(
     config: PathLike | Config | None, overrides: Sequence[str], dataset: str | None, data_root: PathLike
 ) -> Config:
     if (config is None) == (dataset is None):
-        raise ConfigError("check a config or a dataset: name one of them")
+        raise ConfigError("pass either a config or a dataset")
     if config is not None:
         return as_config(config, overrides)
     if overrides:
@@ -154,7 +154,7 @@ def fill_cache(
     if cache_gb is not None:
         settings = settings.model_copy(update={"data": settings.data.model_copy(update={"cache_gb": cache_gb})})
     if not settings.data.cache_gb:
-        raise ConfigError("a cache of 0 GB holds nothing; say how much it may take: --cache-gb 50")
+        raise ConfigError("the cache size is 0 GB; set it with, for example, --cache-gb 50")
     splits = dict.fromkeys(settings.data.splits)
     pairs = [pair for split in splits for pair in list_split(settings, split)]
     samples = Samples(settings)

@@ -76,7 +76,7 @@ def recognize(checkpoint: Checkpoint, overrides: Sequence[str] = (), dataset: st
     """
     if "config" in checkpoint.content:
         if overrides:
-            raise CheckpointError(f"{checkpoint.path}: holds its config; to change it, name another by --config")
+            raise CheckpointError(f"{checkpoint.path}: holds its config; to change it, pass another with --config")
         try:
             values = checkpoint.content["config"]
             if dataset:  # only what the network predicts with matters
@@ -87,7 +87,7 @@ def recognize(checkpoint: Checkpoint, overrides: Sequence[str] = (), dataset: st
         except ValidationError as error:
             reason = explain(error, Config)
             raise CheckpointError(
-                f"{checkpoint.path}: its config cannot be used here ({reason}); name one by --config"
+                f"{checkpoint.path}: its config cannot be used here ({reason}); pass one with --config"
             ) from None
     open_settings = []  # what the file decides
     if "head_activation" in checkpoint.converted.settings:
@@ -133,6 +133,6 @@ def recognize(checkpoint: Checkpoint, overrides: Sequence[str] = (), dataset: st
     alike = {json.dumps(each.model_dump(mode="json", include=set(parts))) for _, each in fitting}
     if len(fitting) > 1 and not (dataset and len(alike) == 1):
         names = ", ".join(str(each) for each, _ in fitting)
-        raise CheckpointError(f"{checkpoint.path}: fits several configs, {names}; name one by --config")
+        raise CheckpointError(f"{checkpoint.path}: fits several configs, {names}; pass one with --config")
     logger.info("recognized as %s", path)
     return config

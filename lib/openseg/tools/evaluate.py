@@ -110,7 +110,7 @@ def evaluate(
                 require_none(problems, fix)
             if not found.pairs:
                 example = next(iter(truths.values()))
-                raise DataError(f"{folder}: no prediction shares its name with a truth, such as {example}")
+                raise DataError(f"{folder}: no prediction has the name of a ground truth file, such as {example}")
             if instances:
                 pairs = [*found.pairs.values()]
                 scores[folder] = score_instances(pairs, dataset, workers=worker_count(workers), problems=problems)
@@ -129,7 +129,9 @@ def evaluate(
             if problems:
                 left_out[folder] = problems
     if instances and all(np.isnan(each.compute()["AP"]) for each in scores.values()):
-        raise DataError(f"no truth such as {next(iter(truths.values()))} holds an object of 100 pixels (id * 1000 + n)")
+        raise DataError(
+            f"no ground truth, such as {next(iter(truths.values()))}, contains an object of 100 pixels (ID * 1000 + n)"
+        )
     return Evaluation(scores, left_out)
 
 
@@ -153,7 +155,7 @@ def list_ground_truth(
     if not instances:
         return labels, instance_maps(info, paths, labels)
     if not paths.instance.is_dir():
-        raise DataError(f"{paths.instance}: no such folder of instance maps; prepare them, or name one by --gt")
+        raise DataError(f"{paths.instance}: no such folder of instance maps; prepare them, or pass one with --gt")
     maps = index_files(list_files(paths.instance, LABEL_SUFFIXES))
     require_partners(labels, maps, "instance map", paths.instance)
     return {key: maps[key] for key in labels}, {}

@@ -41,7 +41,7 @@ def inspect(
     from openseg.tools.summary import summarize
 
     if config is None and checkpoint is None:
-        raise ConfigError("inspect what? name a config by --config, a checkpoint by --checkpoint, or both")
+        raise ConfigError("nothing to inspect; pass --config, --checkpoint, or both")
     if min(size) < 32:
         raise ConfigError(f"--size {size[0]} {size[1]}: networks take 32 pixels and more")
     found: dict[str, Any] = {}

@@ -176,7 +176,7 @@ def _decode(result: Result, size: tuple[int, int]) -> np.ndarray:
             raise ValueError(f"the size {coded}")
         runs = [int(run) for run in counts] if isinstance(counts, list) else _runs(counts)
     except Exception as error:  # pycocotools raises whatever it meets
-        raise DataError(f"{image}: a segmentation that is no RLE and no polygons ({error})") from None
+        raise DataError(f"{image}: a segmentation that is neither RLE nor polygons ({error})") from None
     if coded != size:
         raise DataError(f"{image}: a mask of {coded[0]} x {coded[1]}, offsets of {size[0]} x {size[1]}")
     # What the runs leave open is background; pycocotools would return whatever is in memory there.
@@ -254,7 +254,7 @@ def _strange_categories(truth: Any, results: list[Result]) -> str:
     if not strange:
         return ""
     known = ", ".join(map(str, sorted(truth.cats)[:8])) + (", ..." if len(truth.cats) > 8 else "")
-    return f"category {', '.join(strange[:5])} is none of the annotations' ({known}); map the results' to those"
+    return f"category {', '.join(strange[:5])} is not a category of the annotations ({known}); map the results' categories to those"
 
 
 def _unfit_annotations(truth: Any) -> str:

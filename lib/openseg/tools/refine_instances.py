@@ -213,7 +213,7 @@ def _score(
     """AP before and after.
 
     Raises:
-        DataError: an image has no truth, or a file cannot be read.
+        DataError: an image has no ground truth, or a file cannot be read.
     """
     split = split_paths(get_dataset_info(dataset), folder, "val")
     raw = folder / "gtFine" / "val"
@@ -225,7 +225,7 @@ def _score(
     keys = {path: sample_key(_image_name(path)) for path in lists}
     for path, key in keys.items():
         if key not in truths:
-            raise DataError(f"{path} has no truth in {place}")
+            raise DataError(f"{path} has no ground truth in {place}")
     missing = len(truths) - len(set(keys.values()))
     if missing:
         logger.warning("%d images of %s have no result and are not scored", missing, place)

@@ -67,7 +67,7 @@ def match_predictions(folder: str | os.PathLike, truths: Mapping[str, Path], suf
     found = index_files(list_given(folder, suffixes, IMAGE_SUFFIXES if ".txt" in suffixes else ()), "_pred")
     pairs = {key: (found[key], truth) for key, truth in truths.items() if key in found}
     problems = [f"{truth.name} has no prediction in {folder}" for key, truth in truths.items() if key not in found]
-    problems += [f"{path} has no truth" for key, path in found.items() if key not in truths]
+    problems += [f"{path} has no ground truth" for key, path in found.items() if key not in truths]
     return Matched(pairs, problems)
 
 
@@ -141,7 +141,7 @@ def _add(
 def require_none(problems: Sequence[str], fix: str = "") -> None:
     """Raises DataError that names the first few of ``problems``; ``fix`` says what else can be done."""
     if problems:
-        raise DataError(f"{len(problems)} predictions are missing, left over or unfit: {first_of(problems)}{fix}")
+        raise DataError(f"{len(problems)} predictions are missing, unmatched or invalid: {first_of(problems)}{fix}")
 
 
 def first_of(problems: Sequence[str]) -> str:
@@ -255,8 +255,8 @@ def _require_right_ids(joint: JointCounts, prediction: _Map, truth: _Map, info: 
     if as_other > 0.5 and as_other > 2 * as_read:
         meant = "the dataset's own ids (without --train-ids)" if train_ids else "train IDs (--train-ids)"
         raise DataError(
-            f"{prediction.path}: {100 * as_read:.0f} % of the labeled pixels are right, but {100 * as_other:.0f} % if "
-            f"its values are {meant}"
+            f"{prediction.path}: {100 * as_read:.0f} % of the labeled pixels are correct, but {100 * as_other:.0f} % "
+            f"if its values are {meant}"
         )
 
 
@@ -281,7 +281,7 @@ def _score_masks(pair: tuple[Path, Path], dataset: str, root: Path | None = None
         for path, each in read_instances(pair[0], root):
             require_same_size(path, each.mask.shape, pair[1], truth.shape)
             if each.file_id > IGNORE_INDEX or info.byte_table[each.file_id] == UNKNOWN:
-                raise DataError(f"{pair[0]}: {each.file_id} is no class id of {info.name}")
+                raise DataError(f"{pair[0]}: {each.file_id} is not a valid label ID of {info.name}")
             listed[each.file_id in scores.classes] += 1
             yield each
 
@@ -296,7 +296,7 @@ def _score_masks(pair: tuple[Path, Path], dataset: str, root: Path | None = None
 
 
 def list_instances(path: Path, root: Path | None = None) -> dict[Path, tuple[int, float]]:
-    """File id and confidence by mask of one image's predicted instances, as the Cityscapes benchmark takes them.
+    """Label ID and confidence by mask of one image's predicted instances, as the Cityscapes benchmark takes them.
 
     Each line of the text file is a mask's path relative to it, the label ID of its class, and a confidence; of a mask
     that is listed twice the last line counts. Masks lie below ``root``, if one is given.

@@ -102,7 +102,7 @@ def tune(
     true, moved = match_files(names, [*truths])[0], match_files(names, [*files])[0]
     jobs = [(source / name, truths[true[name]], files[moved[name]]) for name in names if name in true and name in moved]
     if not jobs:
-        raise DataError(f"{source}: no label has both a truth in {ground_truth} and an offset in {offsets}")
+        raise DataError(f"{source}: no label has both ground truth in {ground_truth} and an offset in {offsets}")
     settings = list(itertools.product(scales, confidences, keep_thin))
     first = [ScoredPair(*job[:2]) for job in jobs[:_LOOKED_AT]]
     score_files(first, dataset, (), train_ids=train_ids)  # refuses ids of the other kind

@@ -69,7 +69,7 @@ class RunLog:
             problem = f"cannot write what happens to {folder} ({error.strerror or error})"
             if not iteration:
                 raise OpensegError(problem) from error
-            logger.warning("%s; the training goes on without", problem)
+            logger.warning("%s; training continues without it", problem)
 
     def __enter__(self) -> RunLog:
         return self

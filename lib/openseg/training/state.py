@@ -92,8 +92,8 @@ class Training:
         values = self.model.state_dict().values()
         if not all(torch.isfinite(value).all() for value in values if value.is_floating_point()):
             raise OpensegError(
-                f"the weights are not finite at iteration {self.iteration}; lower train.lr; the last good state is "
-                f"{latest}"
+                f"the weights are not finite at iteration {self.iteration}; lower train.lr; the last valid "
+                f"checkpoint is {latest}"
             )
         if keep > 1 and self.saved not in (None, self.iteration):
             keep_latest(latest, self.saved)
@@ -232,7 +232,7 @@ def read_resumable(latest: Path, config: Config, change: bool = False) -> tuple[
                 checkpoint.content["best"] = float("-inf")
         else:
             raise CheckpointError(
-                f"{path}: was trained with {key}={was}, now it is {becomes}; resume with the former, "
+                f"{path}: was trained with {key}={was}, but {key} is now {becomes}; restore it, "
                 + ("" if key in _SHAPE_STATE or not key.startswith(_WITH_CHANGE) else "say resume --change, ")
                 + "or start a new training under another name"
             )

@@ -325,7 +325,7 @@ class _Run:
         listed = self.log.dump("nonfinite.json", {"first": first, "last": last, "images": samples})
         where = f"; their images are listed in {listed}" if listed else ""
         raise OpensegError(
-            f"the gradient was not finite in {count} updates in a row, {first} to {last}, which were skipped{where}; "
+            f"non-finite gradients in {count} consecutive iterations, {first} to {last}, which were skipped{where}; "
             "resume --change with a lower train.lr, a train.clip_grad_norm or another train.precision; the last good "
             f"state is {latest_path(training.config, training.checkpoint_root)}"
         )

@@ -153,7 +153,7 @@ def convert_state(state: dict[str, Tensor]) -> Converted:
                 "holds no head that we know, so a backbone at most, such as ImageNet weights; those are given to a "
                 f"training as model.pretrained=FILE ({describe_keys(state)})"
             )
-        raise CheckpointError(f"is of none of the networks here: {describe_keys(state)}")
+        raise CheckpointError(f"belongs to no known network: {describe_keys(state)}")
     keys = list(state)
     if any(key.startswith(("head.classifier.", "direction_head.")) for key in keys):
         return Converted("weights", state)

@@ -116,13 +116,11 @@ def _require_partners(split: str, kinds: dict[str, dict[str, Source]], folder: P
     """Images of a split other than test have labels, here or prepared before, and the other way round."""
     present = [kind for kind, sources in kinds.items() if sources]
     if not present:
-        raise DataError(f"{split}: nothing of it is in the release; pass its archives too")
+        raise DataError(f"{split}: not in the release; pass its archives too")
     for kind, other in (("image", "label"), ("label", "image")):
         is_alone = kind in present and other not in present and not (folder / split / other).is_dir()
         if is_alone and split != "test":
-            raise DataError(
-                f"{split}: there are {kind}s and no {other}s in the release; pass the archive with {other}s too"
-            )
+            raise DataError(f"{split}: the release has {kind}s but no {other}s; pass the archive with {other}s too")
     for kind, sources in kinds.items():
         for other, partners in kinds.items():
             alone = sorted(set(sources) - set(partners))

@@ -300,6 +300,6 @@ def prepare(
         tree = wanted.collect(list_entries(inputs), set(options))
         if not any(sources for kinds in tree.values() for sources in kinds.values()):
             names = " ".join(map(str, inputs))
-            raise DataError(f"{names}: nothing of the release is there; it should hold {wanted.layout}")
+            raise DataError(f"{names}: no files of the release found; expected {wanted.layout}")
         folder = Path(data_root) / get_dataset_info(wanted.dataset).folder
         return place(tree, folder, link, limit, worker_count(workers))

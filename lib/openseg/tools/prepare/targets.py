@@ -111,7 +111,7 @@ def _suffix(out: Path, wanted: str | None) -> str:
     if there - {suffix}:
         other = (there - {suffix}).pop()
         raise DataError(
-            f"{out}: holds ground truth as {other}, which is read as well; go on with it by --format {other[1:]}, or "
+            f"{out}: holds ground truth as {other}, which is read as well; continue with --format {other[1:]}, or "
             "choose another --outname"
         )
     return suffix

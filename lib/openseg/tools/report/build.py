@@ -106,7 +106,7 @@ def report(
     found = _find(Path(folder), compare, out, data_root, split, ground_truth)
     dataset = dataset or found.dataset
     if not dataset:
-        raise ConfigError("--dataset says whose ids the labels hold, for example --dataset cityscapes")
+        raise ConfigError("pass the dataset of the labels, for example --dataset cityscapes")
     root, split = Path(data_root or found.data_root or "data"), split or found.split or "val"
     info = get_dataset_info(dataset)
     before, after = _predictions(found, compare is not None)
@@ -152,7 +152,7 @@ def _predictions(found: _Input, asked: bool) -> tuple[dict[str, Path], dict[str,
         return before, None
     after = index_files(list_given(found.compare, LABEL_SUFFIXES), "_pred")
     if not asked and any(key not in after or is_older(after[key], path) for key, path in before.items()):
-        logger.info("%s is left out: older than the labels, or not of all; refine them again", found.compare)
+        logger.info("%s is skipped: older than the labels, or incomplete; refine the labels again", found.compare)
         return before, None
     return before, after
 
@@ -192,14 +192,14 @@ def _of_training(
     _load_plugins_of(folder / "starts.jsonl")
     config = load_config(path)
     if not config.predicts_labels:
-        raise ConfigError(f"{path}: a training of task {config.task}; report labels that its offsets refined")
+        raise ConfigError(f"{path}: a training of task {config.task}; report the refined labels instead")
     split = split or config.data.validation_split
     if "+" in split and ground_truth is None:
-        raise ConfigError(f"{path}: validates {split}; name the folder of their truths by --gt")
+        raise ConfigError(f"{path}: validates {split}; pass the folder of the ground truth with --gt")
     root = Path(data_root or config.data.root)
     labels = root / "seg_result" / config.dataset_info.name / f"{config.name}_val" / "label"
     if not labels.is_dir():
-        raise DataError(f"{labels}: no labels of this training yet; make them with main.py val")
+        raise DataError(f"{labels}: no labels of this training yet; run main.py val")
     return _Input(
         labels,
         compare or _if_exists(labels.with_name(_REFINED)),
@@ -253,7 +253,7 @@ def _images(
         try:
             return index_files(list_images(split_paths(info, data_root / info.folder, split)))
         except DataError as error:
-            logger.info("without images, name them by --images (%s)", error)
+            logger.info("without images, pass them with --images (%s)", error)
             return {}
     images = index_files(list_files(folder))
     missing = [key for key in keys if key not in images]

@@ -56,7 +56,7 @@ def comparison(image: np.ndarray, truth: np.ndarray, before: np.ndarray, after: 
     rows, columns = _most_improved_window(before, after, truth)
     panels = {
         "image": (image, image),
-        "truth": (info.colorize(truth), info.colorize(truth)),
+        "ground truth": (info.colorize(truth), info.colorize(truth)),
         "before": (info.colorize(before), _with_errors(before, truth, info)),
         "after SegFix": (info.colorize(after), _with_errors(after, truth, info)),
     }

@@ -173,7 +173,7 @@ def _claim(out: Path, count: int) -> ResultFolder:
         DataError: something else has made the folder, or it holds files of others under the names of the page's.
     """
     if (out / PAGE).exists() and not (out / RECORD).exists():
-        raise DataError(f"{out / PAGE}: no page of this program; choose another folder, or move it away")
+        raise DataError(f"{out / PAGE}: not a report of this program; choose another folder, or move it away")
     folder = ResultFolder(out, {"what": "report"}, (".js", ".jpg", ".html"), ("samples", "thumbs", ""), "overwrite")
     folder.is_done(out / PAGE)
     for number in range(count):

@@ -6,7 +6,7 @@ const two = report.names.length === 2;
 const hasTruth = report.results.length > 0;
 const NONE = 255;
 const MARKS = { wrong: [255, 0, 80], fixed: [0, 114, 255], broken: [255, 140, 0], both: [150, 20, 60] };
-const BOUNDARY = 5; // pixels on either side of an outline of the truth
+const BOUNDARY = 5; // pixels on either side of a boundary in the ground truth
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);

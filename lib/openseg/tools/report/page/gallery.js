@@ -50,7 +50,7 @@ function numbersOf(sample) {
 }
 
 function card(sample, place) {
-  const panels = [...(hasTruth ? ["truth"] : []), ...report.names].join(", ");
+  const panels = [...(hasTruth ? ["ground truth"] : []), ...report.names].join(", ");
   return make("button", { type: "button", className: "card", onclick: () => openSample(place) },
     make("img", { src: `thumbs/${sample.number}${safe ? "_safe" : ""}.jpg`, loading: "lazy", decoding: "async",
       width: sample.thumb[0], height: sample.thumb[1], alt: `image, ${panels}` }),

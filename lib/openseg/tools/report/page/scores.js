@@ -119,14 +119,14 @@ function showConfusion(which) {
   canvas.onmousemove = (event) => {
     const x = Math.floor((event.offsetX - label) / cell), truth = present[Math.floor(event.offsetY / cell)];
     if (x < 0 || x >= columns || truth === undefined) return;
-    $("confusion-cell").textContent = `${percent(shares[truth][x])} % of ${names[truth]} is ${truth === x ? "right" : `taken for ${names[x]}`}`;
+    $("confusion-cell").textContent = `${percent(shares[truth][x])} % of ${names[truth]} is ${truth === x ? "correct" : `predicted as ${names[x]}`}`;
   };
   const all = [];
   for (const truth of present) shares[truth].forEach((share, x) => { if (x !== truth && share > 0) all.push([share, truth, x]); });
   all.sort((a, b) => b[0] - a[0]);
   const table = make("table");
   const head = table.createTHead().insertRow();
-  for (const text of ["truth", "taken for", "%"]) head.append(make("th", { scope: "col" }, text));
+  for (const text of ["ground truth", "predicted as", "%"]) head.append(make("th", { scope: "col" }, text));
   const body = table.createTBody();
   for (const [share, truth, x] of all.slice(0, 12)) {
     const row = body.insertRow();

@@ -6,14 +6,14 @@ let current = null; // {photo, truth, labels: [Uint8Array], width, height}
 
 const MODES = [
   { name: "image", title: "image" },
-  ...(hasTruth ? [{ name: "truth", title: "truth" }] : [{ name: "", title: "" }]),
+  ...(hasTruth ? [{ name: "truth", title: "ground truth" }] : [{ name: "", title: "" }]),
   { name: "first", title: report.names[0] },
   ...(two ? [{ name: "second", title: report.names[1] }, { name: "slide", title: "slide" }] : []),
 ];
 
 const OVERLAYS = [
   ["none", "nothing"],
-  ...(hasTruth ? [["wrong", "wrong pixels"], ["boundary", `wrong pixels within ${BOUNDARY} px of an outline`]] : []),
+  ...(hasTruth ? [["wrong", "wrong pixels"], ["boundary", `wrong pixels within ${BOUNDARY} px of a boundary`]] : []),
   ...(two ? [["changes", "what changed"]] : []),
 ];
 
@@ -123,7 +123,7 @@ function draw() {
   $("overlay").value = view.overlay;
 }
 
-// Pixels within some pixels of another class in the truth: a box filter of its outlines, rows then columns.
+// Pixels within some pixels of another class in the ground truth: a box filter of its boundaries, rows then columns.
 function nearOutline() {
   if (current.near) return current.near;
   const { truth, width, height } = current;
@@ -249,7 +249,7 @@ function tellUnder(event) {
   if (x < 0 || y < 0 || x >= current.width || y >= current.height) return;
   const n = y * current.width + x, nameOf = (values) => report.classes[values[n]] ?? "no class";
   const parts = current.labels.map((values, index) => `${report.names[index]}: ${nameOf(values)}`);
-  $("under").textContent = [`${x}, ${y}`, ...(current.truth ? [`truth: ${nameOf(current.truth)}`] : []), ...parts].join("  ·  ");
+  $("under").textContent = [`${x}, ${y}`, ...(current.truth ? [`ground truth: ${nameOf(current.truth)}`] : []), ...parts].join("  ·  ");
 }
 
 function setUpPointers() {
