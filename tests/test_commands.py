@@ -246,13 +246,15 @@ def test_evaluate_names_missing_predictions_and_foreign_truth(command, data_root
     write_label(tmp_path / "pred/other.png", np.zeros((4, 4), np.uint8))
     code = command("evaluate", "--dataset", "demo", "--pred", "pred", "--gt", truth)
     one_line_error(code, "3 predictions", "no prediction", "other.png has no ground truth", "--allow-missing")
-    one_line_error(command("evaluate", "--dataset", "camvid", "--pred", truth, "--gt", truth), "no id of camvid")
+    one_line_error(
+        command("evaluate", "--dataset", "camvid", "--pred", truth, "--gt", truth), "not a label ID of camvid"
+    )
     one_line_error(command("evaluate", "--dataset", "camvid", "--pred", "nowhere", "--gt", truth), "nowhere")
 
 
 def test_segfix_targets_names_foreign_labels(data_root, one_line_error):
     arguments = ["--datadir", str(data_root / "demo"), "--dataset", "camvid", "--outname", "other"]
-    one_line_error(segfix_targets(arguments), "no id of camvid")
+    one_line_error(segfix_targets(arguments), "not a label ID of camvid")
     assert list((data_root / "demo/train/other").glob("*.mat")) == []
 
 

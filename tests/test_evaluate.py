@@ -179,7 +179,7 @@ def test_instances_on_void_and_groups_count_for_nothing(tmp_path, command):
         ("masks/car.png 26 nan", ("a_pred.txt, line 2", "number")),
         ("masks/none.png 26 0.5", ("none.png", "no such file")),
         ("masks/small.png 26 0.5", ("small.png", "3 x 3", "40 x 80")),
-        ("masks/car.png 77 0.5", ("a_pred.txt", "77 is no class id")),
+        ("masks/car.png 77 0.5", ("a_pred.txt", "77 is not a valid label ID")),
     ],
 )
 def test_instance_lists_name_what_is_wrong(line, words, tmp_path, command, one_line_error):
@@ -192,4 +192,4 @@ def test_instance_lists_of_other_ids_and_truths_without_objects(tmp_path, comman
     one_line_error(command(*arguments), "a_pred.txt", "no mask is of a countable class (26 car)")
     arguments = write_instances(tmp_path, "masks/car.png 26 0.5\n")
     write_label(tmp_path / "gt/a.png", np.full((40, 80), 26, np.uint8))
-    one_line_error(command(*arguments), "gt/a.png", "holds an object")
+    one_line_error(command(*arguments), "gt/a.png", "contains an object")

@@ -220,7 +220,10 @@ def test_a_missing_label_is_one_error_and_nothing_is_written(program, tmp_path, 
 def test_a_folder_of_something_else_is_refused_with_the_expected_layout(program, tmp_path, one_line_error):
     unpack({"holiday/beach.txt": b"x"}, tmp_path / "release")
     run = partial(prepare_release, {"mapillary": "mapillary_vistas"}.get(program, program))
-    one_line_error(run(["--input", str(tmp_path / "release"), "--out", str(tmp_path / "out")]), "it should hold")
+    one_line_error(
+        run(["--input", str(tmp_path / "release"), "--out", str(tmp_path / "out")]),
+        "no files of the release found; expected",
+    )
     one_line_error(run(["--input", str(tmp_path / "none")]), "none", "no such folder or archive")
 
 
@@ -302,7 +305,7 @@ def test_an_archive_that_was_forgotten_is_named(tmp_path, one_line_error):
     files = cityscapes_files()
     images = unpack({name: value for name, value in files.items() if "leftImg8bit" in name}, tmp_path / "images")
     out = ["--out", str(tmp_path / "out"), "--workers", "1"]
-    one_line_error(prepare_release("cityscapes", ["--input", str(images), *out]), "images and no labels")
+    one_line_error(prepare_release("cityscapes", ["--input", str(images), *out]), "images but no labels")
     labels = unpack({name: value for name, value in files.items() if "gtFine" in name}, tmp_path / "labels")
     one_line_error(
         prepare_release("cityscapes", ["--input", str(images), str(labels), "--extra", *out]), "coarse", "no labels"

@@ -344,7 +344,7 @@ def test_colors_and_training_ids(folders, capsys, one_line_error):
     scores = json.loads((folders / "labels/label_w_segfix_scores.json").read_text())
     assert scores["after"]["summary"]["mIoU"] > scores["before"]["summary"]["mIoU"]
     tune = ["tune", "--input", "labels", "--gt", str(split / "label"), "--offset", "offsets", "--dataset", "three.yaml"]
-    one_line_error(segfix(tune), "labels/0.png", "no id of three")
+    one_line_error(segfix(tune), "labels/0.png", "not a label ID of three")
     assert segfix([*tune, "--train-ids", "--workers", "2"]) == 0
     colors = np.array([(0, 0, 0), (250, 0, 3), (1, 200, 255)], np.uint8)
     for number in range(12):

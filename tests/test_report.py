@@ -407,7 +407,7 @@ def test_sharpened_labels_that_are_older_are_not_compared(folders, tmp_path, com
     shutil.copytree(folders / "result", tmp_path / "result", ignore=shutil.ignore_patterns("report"))
     write_label(tmp_path / "result/label/a.png", read_label(folders / "result/label/a.png"))  # predicted again
     assert command("report", "result", "--dataset", "demo", "--data-root", folders / "data") == 0
-    assert "is left out: older" in capsys.readouterr().out
+    assert "is skipped: older" in capsys.readouterr().out
     assert data_of(tmp_path / "result/report/index.html")["names"] == ["prediction"]
 
 

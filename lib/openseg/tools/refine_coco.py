@@ -254,7 +254,7 @@ def _strange_categories(truth: Any, results: list[Result]) -> str:
     if not strange:
         return ""
     known = ", ".join(map(str, sorted(truth.cats)[:8])) + (", ..." if len(truth.cats) > 8 else "")
-    return f"category {', '.join(strange[:5])} is not a category of the annotations ({known}); map the results' categories to those"
+    return f"category {', '.join(strange[:5])} is not in the annotations ({known}); map the results' to those"
 
 
 def _unfit_annotations(truth: Any) -> str:
