@@ -94,3 +94,16 @@ def test_importing_is_quick():
     """Modules, not seconds: what takes long is left until it is needed."""
     code = "import sys, openseg; sys.exit(bool({'torch', 'cv2', 'numba', 'pydantic'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_one_version_everywhere(capsys):
+    import openseg
+    from openseg.cli.main import main
+
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["--version"])
+    assert capsys.readouterr().out.startswith(f"openseg {openseg.__version__}, PyTorch ")
+    citation = (ROOT / "CITATION.cff").read_text()
+    (released,) = re.findall(r"^date-released: (\S+)$", citation, re.M)
+    assert f"\nversion: {openseg.__version__}\n" in citation
+    assert f"\n## {openseg.__version__} - {released}\n" in (ROOT / "CHANGELOG.md").read_text()
