@@ -230,7 +230,7 @@ class DatasetInfo:
 
     def encode_prediction(self, labels: np.ndarray) -> np.ndarray:
         """Ids of a prediction -> train IDs; whatever is no class becomes ``IGNORE_INDEX`` (a miss where
-        truth is).
+        ground truth is).
         """
         return _look_up(self._prediction_table, labels)
 

@@ -1,6 +1,6 @@
 """Agreement of class boundaries: boundary F-score and Boundary IoU.
 
-In both, a mask holds valid pixels only, in the prediction as in the truth (valid: the truth is a class).
+In both, a mask holds valid pixels only, in the prediction as in the ground truth (valid: the ground truth is a class).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class BoundaryCounts:
     border is no boundary); a boundary pixel matches if the other boundary has a pixel within Euclidean distance d;
     matches and totals are summed over the dataset before precision, recall and F.
 
-    Pixels that the truth ignores are nothing in both maps, as in the program that the SegFix paper used (after
+    Pixels that the ground truth ignores are nothing in both maps, as in the program that the SegFix paper used (after
     DAVIS'): so the boundary along an ignored area counts in both, and matches itself. ``along_ignored=False`` leaves
     out what touches an ignored pixel.
 
@@ -71,7 +71,7 @@ class BoundaryCounts:
         self._images = np.zeros(num_classes, np.int64)
 
     def update(self, prediction: np.ndarray, truth: np.ndarray) -> None:
-        """Add one pair of training-id maps, integers ``[H, W]``; a truth outside ``0..K-1`` is not valid.
+        """Add one pair of train ID maps, integers ``[H, W]``; a ground truth outside ``0..K-1`` is not valid.
 
         Raises:
             DataError: the shapes differ.
@@ -115,12 +115,12 @@ class BoundaryCounts:
 
     @property
     def mean_f(self) -> dict[int, float]:
-        """Mean of ``class_f`` over the classes of the truth, by distance; NaN when there is none."""
+        """Mean of ``class_f`` over the classes of the ground truth, by distance; NaN when there is none."""
         return {d: nan_mean(row) for d, row in zip(self.distances, self.class_f, strict=True)}
 
     @property
     def image_mean_f(self) -> dict[int, float]:
-        """Mean of ``image_class_f`` over the classes of the truth, by distance; NaN when there is none."""
+        """Mean of ``image_class_f`` over the classes of the ground truth, by distance; NaN when there is none."""
         return {d: nan_mean(row) for d, row in zip(self.distances, self.image_class_f, strict=True)}
 
 
@@ -174,7 +174,7 @@ class BoundaryIoU:
         self.counts = np.zeros((num_classes, 3), np.int64)
 
     def update(self, prediction: np.ndarray, truth: np.ndarray) -> None:
-        """Add one pair of training-id maps, integers ``[H, W]``; a truth outside ``0..K-1`` is not valid.
+        """Add one pair of train ID maps, integers ``[H, W]``; a ground truth outside ``0..K-1`` is not valid.
 
         Raises:
             DataError: the shapes differ.
@@ -199,7 +199,7 @@ class BoundaryIoU:
 
     @property
     def class_iou(self) -> np.ndarray:
-        """``float64[K]``; NaN for a class that neither truth nor prediction holds."""
+        """``float64[K]``; NaN for a class that neither ground truth nor prediction holds."""
         intersection, predicted, true = self.counts.T.astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             return intersection / (predicted + true - intersection)

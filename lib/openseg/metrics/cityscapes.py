@@ -1,7 +1,7 @@
 """What the Cityscapes benchmark reports beside class IoU: category IoU, and iIoU of classes and categories.
 
 Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016. In iIoU every instance of the
-truth counts as much as one of average size: its right and wrong pixels are weighted by average size over its own size.
+ground truth counts as much as one of average size: its pixels are weighted by average size over its own size.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class CityscapesCounts:
         self.with_instances = False
         self._members = [np.array([self.classes.index(name) for name in names]) for names in CATEGORIES.values()]
         self._category_of = {int(member): row for row, members in enumerate(self._members) for member in members}
-        self._unscored = np.zeros(len(self.classes), np.int64)  # predicted as caravan or trailer, by class of the truth
+        self._unscored = np.zeros(len(self.classes), np.int64)  # predicted as caravan or trailer, by true class
 
     @staticmethod
     def fits(info: DatasetInfo) -> bool:
@@ -73,7 +73,7 @@ class CityscapesCounts:
         Args:
             ids: predicted label IDs, ``uint8[H, W]``.
             prediction, truth: train IDs, ``uint8[H, W]``.
-            instances: the truth's ``instanceIds``, ``uint16[H, W]``: ``id * 1000 + number`` where an object stands
+            instances: the ground truth's ``instanceIds``, ``uint16[H, W]``: ``id * 1000 + number`` inside objects
                 alone.
 
         Raises:
@@ -117,7 +117,7 @@ class CityscapesCounts:
 
     @property
     def category_iou(self) -> dict[str, float]:
-        """IoU by category; NaN for one that neither truth nor prediction holds."""
+        """IoU by category; NaN for one that neither ground truth nor prediction holds."""
         values = {}
         for name, members in zip(CATEGORIES, self._members, strict=True):
             hits = self.confusion.counts[np.ix_(members, members)].sum()
@@ -127,7 +127,7 @@ class CityscapesCounts:
 
     @property
     def class_iiou(self) -> dict[str, float]:
-        """iIoU by class that has instances; NaN for one that neither truth nor prediction holds."""
+        """iIoU by class that has instances; NaN for one that neither ground truth nor prediction holds."""
         counts = self.confusion.counts
         values = {}
         for name in _AVERAGE_SIZE:

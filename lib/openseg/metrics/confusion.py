@@ -59,14 +59,14 @@ class ConfusionMatrix:
 
     @property
     def class_iou(self) -> np.ndarray:
-        """``float64[K]``; NaN for a class that neither truth nor prediction holds."""
+        """``float64[K]``; NaN for a class that neither ground truth nor prediction holds."""
         union = self.counts.sum(axis=1) + self.counts[:, :-1].sum(axis=0) - self._diagonal
         with np.errstate(invalid="ignore", divide="ignore"):
             return self._diagonal / union
 
     @property
     def class_accuracy(self) -> np.ndarray:
-        """Share of each class's pixels that are right, ``float64[K]``; NaN for a class that the truth does not hold."""
+        """Fraction of correct pixels of each class, ``float64[K]``; NaN for a class absent from the ground truth."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return self._diagonal / self.counts.sum(axis=1)
 
@@ -83,7 +83,7 @@ class ConfusionMatrix:
 
     @property
     def mean_accuracy(self) -> float:
-        """Mean over the classes of the truth of the share of their pixels that are right."""
+        """Mean over the classes of the ground truth of the share of their pixels that are right."""
         return nan_mean(self.class_accuracy)
 
     @property

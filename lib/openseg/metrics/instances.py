@@ -214,7 +214,7 @@ def _count(values: np.ndarray) -> dict[int, int]:
 def _meet(
     mask: np.ndarray, truth: np.ndarray, near: np.ndarray, truths: dict[int, _Truth], width: int
 ) -> dict[str, list[_Meeting]]:
-    """The truths that a mask overlaps, by kind of overlap."""
+    """The ground truth objects that a mask overlaps, by kind of overlap."""
     left, top, columns, rows = cv2.boundingRect(mask.astype(np.uint8))
     window = (slice(top, top + rows), slice(left, left + columns))
     inside, truth, near = mask[window].astype(np.uint8), truth[window], near[window]

@@ -13,7 +13,7 @@ __all__ = ["OriginalPixelAccuracy"]
 
 @register_metric("original_pixel_accuracy")
 class OriginalPixelAccuracy:
-    """Right pixels over all pixels, also those that the truth ignores, by ``--metrics original_pixel_accuracy``."""
+    """Correct pixels over all pixels, including ignored ones: ``--metrics original_pixel_accuracy``."""
 
     def __init__(self, info: DatasetInfo) -> None:
         self.num_classes = info.num_classes

@@ -44,7 +44,7 @@ Scores = TypeVar("Scores", LabelScores, InstanceScores)
 
 
 class ScoredPair(NamedTuple):
-    """A prediction, its truth, and for Cityscapes' iIoU the truth's instance map."""
+    """A prediction, its ground truth, and for Cityscapes' iIoU the ground truth's instance map."""
 
     prediction: Path
     truth: Path
@@ -52,14 +52,14 @@ class ScoredPair(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """Pairs of a prediction and its truth, by key, and what has no partner, in words."""
+    """Pairs of a prediction and its ground truth, by key, and what has no partner, in words."""
 
     pairs: dict[str, tuple[Path, Path]]
     problems: list[str]
 
 
 def match_predictions(folder: str | os.PathLike, truths: Mapping[str, Path], suffixes: tuple[str, ...]) -> Matched:
-    """The predictions in a folder and the truths that share their names; ``_pred`` at a prediction's end is left out.
+    """The predictions in a folder and the ground truth files of the same names; a suffix ``_pred`` is ignored.
 
     Raises:
         DataError: no folder, no prediction in it, or two of one name.
@@ -92,7 +92,7 @@ def score_files(
         metrics: registered metrics to compute in addition.
 
     Raises:
-        DataError: a truth is damaged or holds an unknown id, and see ``problems``.
+        DataError: a ground truth is damaged or holds an unknown id, and see ``problems``.
     """
     work = partial(_score_pair, dataset=dataset, distances=tuple(distances), train_ids=train_ids, metrics=metrics)
     results = map_parallel(work, pairs, what, workers)
@@ -107,7 +107,7 @@ def score_instances(
     problems: list[str] | None = None,
     root: Path | None = None,
 ) -> InstanceScores:
-    """AP of instance masks: pairs of a prediction's list, see ``read_instances``, and the truth's instance map.
+    """AP of instance masks: pairs of a prediction's list, see ``read_instances``, and the ground truth's instance map.
 
     Raises:
         DataError: an instance map is damaged, none holds an object, the dataset has no countable classes; and see

@@ -137,7 +137,7 @@ class RunLog:
 
     @torch.inference_mode()
     def panels(self, iteration: int, model: torch.nn.Module, pairs: Sequence[Pair], device: torch.device) -> None:
-        """A few validation images with their truth and prediction, side by side, in TensorBoard."""
+        """A few validation images with their ground truth and prediction, side by side, in TensorBoard."""
         if self._writer is None or not self.config.predicts_labels:
             return
         info = self.config.dataset_info

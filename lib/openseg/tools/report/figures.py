@@ -1,4 +1,4 @@
-"""Images of what SegFix changed: image, truth, before and after, with a window enlarged."""
+"""Images of what SegFix changed: image, ground truth, before and after, with a window enlarged."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def _most_improved_window(before: np.ndarray, after: np.ndarray, truth: np.ndarr
 
 
 def _with_errors(labels: np.ndarray, truth: np.ndarray, info: DatasetInfo) -> np.ndarray:
-    """Pale colors where the label is right or the truth unknown, red where it is wrong."""
+    """Pale colors where the label is right or the ground truth unknown, red where it is wrong."""
     picture = (0.45 * info.colorize(labels) + 0.55 * 255).astype(np.uint8)
     picture[_wrong(labels, truth)] = _WRONG
     return picture
 
 
 def comparison(image: np.ndarray, truth: np.ndarray, before: np.ndarray, after: np.ndarray, dataset: str) -> np.ndarray:
-    """One image: image, truth, before and after; below them the most improved part enlarged, wrong pixels in red.
+    """One image: image, ground truth, before and after; below them the most improved part, errors in red.
 
     Args:
         image: RGB ``uint8[H, W, 3]``.

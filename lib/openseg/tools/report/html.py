@@ -47,7 +47,7 @@ class Report:
     ) -> None:
         """
         Args:
-            samples: each with a label map of every one of ``names``; all with a truth, or none.
+            samples: each with a label map of every one of ``names``; all with a ground truth, or none.
             metrics: registered metrics to compute in addition.
 
         Raises:
@@ -64,10 +64,10 @@ class Report:
     def score(
         self, instances: Mapping[str, Path] | None = None, problems: list[str] | None = None
     ) -> dict[str, LabelScores]:
-        """The scores by result; without a truth none, but how much of two results differs.
+        """The scores by result; without a ground truth none, but how much of two results differs.
 
         Args:
-            instances: the truth's instance maps by sample name, for Cityscapes' iIoU.
+            instances: the ground truth's instance maps by sample name, for Cityscapes' iIoU.
             problems: takes what is wrong with predictions, whose samples are left out of all results; None raises.
 
         Raises:

@@ -36,7 +36,7 @@ _SAFE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 
 
 @dataclass(frozen=True)
 class Sample:
-    """Label files of one image by each of the results that are compared, its truth, and the image."""
+    """Label files of one image by each of the results that are compared, its ground truth, and the image."""
 
     name: str
     predictions: tuple[Path, ...]
