@@ -185,7 +185,7 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(training, overrid
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "kills"), [(ONE, 8), (TWO, 4)], ids=["one", "two"])
+@pytest.mark.parametrize(("processes", "kills"), [(ONE, 6), (TWO, 3)], ids=["one", "two"])
 def test_killed_at_any_moment_it_ends_with_the_same_weights(processes, kills, training, overrides, tmp_path):
     """Every iteration writes a checkpoint, so that many of the moments are within the writing."""
     length = ["train.max_iters=200", "train.val_interval=200"]

@@ -215,7 +215,10 @@ def test_weights_that_are_not_finite_never_replace_good_ones(command, overrides,
     options = [*options, "name=diverging", "train.max_nonfinite=2", "train.max_iters=40", "train.val_interval=40"]
     options.append("train.save_interval=2")
     one_line_error(
-        command("train", *options, "train.lr=1e30", "--weights", latest), "not finite", "train.lr", "nonfinite.json"
+        command("train", *options, "train.lr=1e30", "--weights", latest),
+        "non-finite gradients",
+        "train.lr",
+        "nonfinite.json",
     )
     found = json.loads(Path("runs/demo/diverging/nonfinite.json").read_text())
     updates = found["last"] - found["first"] + 1

@@ -541,7 +541,7 @@ def test_ap_counts_images_without_results(tmp_path):
         evaluation.summarize()
     assert scores["before"]["AP"] == pytest.approx(evaluation.stats[0], abs=1e-9)
     wrong = [{**each, "category_id": -each["category_id"]} for each in results]
-    assert "is none of the annotations'" in _score(file, {"before": wrong})[1]
+    assert "is not in the annotations" in _score(file, {"before": wrong})[1]
 
 
 FORMATS = {

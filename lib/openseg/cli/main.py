@@ -177,9 +177,7 @@ def _config(arguments: Arguments) -> None:
 
 _CONFIG = option("--config YAML", "config file (YAML)")
 _OVERRIDES = option("overrides", "config values to override, as key.sub=value", nargs="*", metavar="key.sub=value")
-_AUTO = flag(
-    "--auto-resume", "resume existing training", dest="resume", action="store_const", const="may", default="never"
-)
+_AUTO = flag("--auto-resume", "resume if possible", dest="resume", action="store_const", const="may", default="never")
 _KEYS = flag("--keys", "print a table of all keys with values, defaults and descriptions")
 _SHOW_JSON = flag("--json", "print the result as JSON")
 _JSON, _MARKDOWN, _CSV = (
