@@ -1,6 +1,6 @@
 """openseg: train, evaluate and refine semantic segmentation (OCNet family, HRNet, SegFix).
 
-Everything that the commands do is a function here; what it needs is imported when it is first used.
+Every command is also a function here. Modules are imported when a name is first used.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> typing.Any:
-    """A function or class of the public API, imported when it is asked for."""
+    """Import a function or class of the public API on first access."""
     if name in _MODULES:
         return getattr(importlib.import_module(f"openseg.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'openseg' has no attribute '{name}'")

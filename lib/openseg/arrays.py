@@ -1,4 +1,4 @@
-"""What arrays must be before compiled code, which checks nothing, runs over them."""
+"""Argument checks for compiled code, which does no checks of its own."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["require_count", "require_map"]
 
 
 def require_map(values: Any, what: str, most: int = 255) -> np.ndarray:
-    """``values`` as a map ``[H, W]`` of ``uint8``, or ``uint16`` where ``most`` needs it.
+    """Return ``values`` as a ``uint8[H, W]`` map, or ``uint16`` where ``most`` needs it.
 
     Args:
-        what: what they are, for the message.
-        most: the largest value that there may be.
+        what: name of the values in the message.
+        most: largest valid value.
 
     Raises:
-        DataError: no array of integers of two dimensions, or a value outside ``0..most``.
+        DataError: not a two-dimensional integer array, or a value outside ``0..most``.
     """
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "iub":
         found = f"{values.dtype}{list(values.shape)}" if isinstance(values, np.ndarray) else type(values).__name__
@@ -31,10 +31,10 @@ def require_map(values: Any, what: str, most: int = 255) -> np.ndarray:
 
 
 def require_count(value: Any, what: str, most: int) -> int:
-    """``value`` as a whole number from 0 to ``most``.
+    """Return ``value`` as an integer from 0 to ``most``.
 
     Raises:
-        DataError: it is something else.
+        DataError: any other value.
     """
     whole = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and value == value
     if not whole or not 0 <= value <= most or int(value) != value:

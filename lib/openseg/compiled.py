@@ -1,4 +1,4 @@
-"""Loops over pixels as machine code, by numba."""
+"""Lazy numba compilation of loops over pixels."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["compiled"]
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``numba.njit`` at the first call, since importing numba takes longer than all the rest of what needs it.
+    """Apply ``numba.njit`` at the first call, since importing numba takes longer than everything else here.
 
-    A compiled function cannot call another one that is decorated with this.
+    A compiled function cannot call another function with this decorator.
     """
 
     @functools.cache
@@ -29,7 +29,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         if keeps:
             try:
                 return machine_code(True)(*arguments)
-            except Exception:  # kept code that is damaged or cannot be written raises anything; compile it again
+            except Exception:  # a damaged or unwritable code cache can raise any error; compile without it
                 keeps = False
         return machine_code(False)(*arguments)
 

@@ -1,1 +1,1 @@
-"""Samples from folders, their random changes, and loaders."""
+"""Datasets: files on disk, augmentation and data loaders."""

@@ -1,8 +1,7 @@
-"""Random transforms of a training sample that a config lists under ``augment.transforms``; anybody's own are welcome.
+"""Random transforms of training samples, listed under ``augment.transforms`` of a config; users can register more.
 
-Each transform has a stream of random numbers of its own, which depends on the seed, the number of the draw, the
-transform's name and how many of the same name stand before it. So inserting one leaves the draws of all others as they
-were.
+Each transform draws from its own random stream, seeded by the run's seed, the draw number, the transform's name and
+how many transforms of the same name precede it. Inserting one therefore does not change the draws of the others.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ Strength = Annotated[float, Field(ge=0, lt=1, description="x of factors from 1 -
 class Sample:
     """``image: uint8[H, W, 3]`` (RGB) and maps ``uint8[H, W]`` by kind (``label``, ``depth``, ``angle_code``).
 
-    ``window`` is (top, left, height, width) of the part that is not padding.
+    ``window`` is (top, left, height, width) of the part without padding.
     """
 
     image: np.ndarray
@@ -55,7 +54,7 @@ class Sample:
 
     @property
     def area(self) -> tuple[slice, slice]:
-        """The window as slices."""
+        """The window as row and column slices."""
         top, left, height, width = self.window
         return slice(top, top + height), slice(left, left + width)
 
@@ -64,10 +63,18 @@ TRANSFORMS: Registry[Callable[..., Sample]] = Registry("transform")
 
 
 def register_transform(name: str, function: Callable[..., Sample] | None = None) -> Any:
-    """Make ``function(sample, rng, **options)`` the transform ``name``; without ``function`` a decorator.
+    """Register ``function(sample, rng, **options)`` as transform ``name``; without ``function``, return a decorator.
 
-    It gets a ``Sample`` of the crop's size, which it may change, and a ``numpy.random.Generator`` of its own, and gives
-    a ``Sample``. Its further parameters are its keys in a config. Where it moves pixels it must move those of all maps.
+    The function receives a ``Sample`` of the crop size, which it may modify, and its own ``numpy.random.Generator``,
+    and returns a ``Sample``. Further parameters become config keys. A geometric transform must be applied to the image
+    and to all maps.
+
+    Example:
+        >>> import openseg
+        >>> @openseg.register_transform("invert")
+        ... def invert(sample, rng):
+        ...     sample.image = 255 - sample.image
+        ...     return sample
 
     Raises:
         ConfigError: the name is taken.
@@ -83,9 +90,9 @@ def color_jitter(
     saturation: Strength = 0.2,
     hue: Annotated[float, Field(ge=0, le=0.5, description="largest turn, a share of the whole circle")] = 0.02,
 ) -> Sample:
-    """Multiply brightness, contrast and saturation by factors from ``1 - x`` to ``1 + x``, and turn the hue.
+    """Scale brightness, contrast and saturation by factors from ``1 - x`` to ``1 + x``, and shift the hue.
 
-    ``hue`` is a share of the whole circle, to either side.
+    ``hue`` is the maximum shift in either direction, as a fraction of the color circle.
     """
     factors = [1 + rng.uniform(-x, x) for x in (brightness, contrast, saturation)]
     turn = rng.uniform(-hue, hue)
@@ -106,7 +113,7 @@ def rotation(
     degrees: Annotated[float, Field(ge=0, le=180, description="largest angle to either side")] = 10.0,
     probability: Probability = 0.5,
 ) -> Sample:
-    """Rotate by up to ``degrees`` to either side about the middle; what comes from outside is ignored."""
+    """Rotate by up to ``degrees`` in either direction about the center; pixels from outside are ignored."""
     happens, angle = rng.random() < probability, rng.uniform(-degrees, degrees)
     if not happens:
         return sample
@@ -117,7 +124,7 @@ def rotation(
     image = cv2.warpAffine(canvas, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=_MEAN_COLOR)
     maps = {}
     for kind, values in sample.maps.items():
-        if kind == "angle_code":  # of two degrees each; image coordinates turn the other way
+        if kind == "angle_code":  # in units of two degrees; image coordinates rotate the other way
             values = ((values.astype(np.int16) - round(angle / 2)) % 180).astype(np.uint8)
         fill = (FILL[kind],)
         maps[kind] = cv2.warpAffine(
@@ -147,7 +154,7 @@ def cutout(
     size: Annotated[tuple[Share, Share], Field(description="range of sides, shares of the crop's")] = (0.05, 0.25),
     probability: Probability = 0.5,
 ) -> Sample:
-    """Blank rectangles whose sides are shares of the crop's from the range ``size``; their pixels are ignored."""
+    """Blank rectangles with sides of ``size`` (a range) times those of the crop; their pixels are ignored."""
     happens = rng.random() < probability
     lengths = sample.image.shape[:2]
     for shares, places in zip(rng.uniform(min(size), max(size), (holes, 2)), rng.random((holes, 2)), strict=True):

@@ -1,8 +1,8 @@
-"""Decoded samples on disk, memory-mapped: a training crop reads only its own part of an image.
+"""Memory-mapped cache of decoded samples: a training crop reads only its own part of an image.
 
-One ``.npy`` file for each source file and what was made of it, named by the source's path, size and modification time,
-so a changed source is decoded again. Any number of processes may share a folder: files appear whole, and the bytes
-used are counted under a lock.
+There is one ``.npy`` file per source file and variant, named by the source's path, size and modification time, so a
+changed source is decoded again. Any number of processes may share a folder: files are written atomically, and the
+used bytes are counted under a lock.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ logger = logging.getLogger("openseg")
 
 _HEADER_BYTES = 128
 _LEFT_SECONDS = 3600
-_VERSION = 1  # of what is kept: one more whenever decoding or SegFix ground truth changes
+_VERSION = 1  # format version; increase when decoding or SegFix ground truth changes
 
 
 class DecodedCache:
-    """Arrays made of files, kept in ``folder`` up to ``limit`` bytes; what does not fit is made anew each time."""
+    """Cache of arrays in ``folder``, up to ``limit`` bytes; arrays beyond that are computed each time."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
@@ -40,19 +40,19 @@ class DecodedCache:
 
     @classmethod
     def of(cls, config: Config) -> DecodedCache:
-        """The cache that a config asks for; it holds nothing with ``data.cache_gb=0``."""
+        """Return the cache of a config; it is empty with ``data.cache_gb=0``."""
         data = config.data
         folder = data.cache_dir or data.root / "cache" / config.dataset_info.name
         return cls(folder.absolute(), int(data.cache_gb * 1e9))
 
     def get(self, path: Path, variant: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """``make()`` for ``path``, from the cache where it is there; read-only and memory-mapped then.
+        """Return ``make()`` for ``path``, from the cache if possible (then read-only and memory-mapped).
 
         Args:
-            variant: names what ``make`` does, such as decoding an image or making targets of a label map.
+            variant: name of what ``make`` computes, such as a decoded image or targets.
 
         Raises:
-            DataError: ``path`` does not exist; and what ``make`` raises.
+            DataError: ``path`` does not exist; errors of ``make`` pass through.
         """
         if self.limit <= 0:
             return make()
@@ -67,7 +67,7 @@ class DecodedCache:
         return values
 
     def _place(self, path: Path, variant: str) -> tuple[Path, str]:
-        """Where the arrays of a source are, without the part that changes with its content; and that part."""
+        """Return the path prefix of a source's arrays, and the suffix that changes with its content."""
         try:
             status = path.stat()
         except OSError as error:
@@ -85,7 +85,7 @@ class DecodedCache:
                 file.flush()
                 os.fsync(file.fileno())
             with self._counter() as used:
-                if _load(target) is not None:  # another process was faster
+                if _load(target) is not None:  # another process wrote it first
                     return
                 for stale in target.parent.glob(f"{target.name.partition('_')[0]}_*.npy"):
                     used[0] -= stale.stat().st_size
@@ -102,13 +102,13 @@ class DecodedCache:
                 temporary.unlink(missing_ok=True)
 
     def _give_up(self, error: OSError) -> None:
-        """A cache that cannot grow is no reason to stop a training."""
+        """Disable writing; a cache that cannot grow must not stop training."""
         self.full = True
         logger.warning("%s: nothing more is kept (%s)", self.folder, error)
 
     @contextmanager
     def _counter(self) -> Iterator[list[int]]:
-        """The bytes in use, as the only process that holds them; what stands in the list afterwards is kept."""
+        """Lock and yield the number of used bytes in a list; its value is stored at the end."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "bytes", "a+", encoding="ascii") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -122,15 +122,15 @@ class DecodedCache:
                 file.write(str(max(used[0], 0)))
 
     def measure(self) -> int:
-        """Bytes of all files in the cache."""
+        """Return the size of all files in the cache, in bytes."""
         total = 0
         for path in self.folder.glob("??/*.npy"):
-            with contextlib.suppress(FileNotFoundError):  # replaced just now
+            with contextlib.suppress(FileNotFoundError):  # replaced meanwhile
                 total += path.stat().st_size
         return total
 
     def recount(self) -> int:
-        """Measure the bytes in use and write them down, since the files may have been changed by hand."""
+        """Measure and store the number of used bytes, since files may have been removed by hand."""
         try:
             with self._counter() as used:
                 used[0] = self.measure()
@@ -140,7 +140,7 @@ class DecodedCache:
             return self.measure()
 
     def remove_leftovers(self) -> None:
-        """Remove what processes left that were killed while writing."""
+        """Remove temporary files of killed processes."""
         for path in self.folder.glob("??/.*.part"):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _LEFT_SECONDS:
@@ -150,5 +150,5 @@ class DecodedCache:
 def _load(path: Path) -> np.ndarray | None:
     try:
         return np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):  # not there, or damaged on the disk and written anew
+    except (OSError, ValueError, EOFError):  # missing or damaged; written again
         return None

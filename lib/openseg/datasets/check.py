@@ -1,4 +1,4 @@
-"""Is a dataset what it claims to be? Every file is read, nothing is changed, and all problems are collected."""
+"""Dataset checks: every file is read, nothing is changed, and all problems are collected."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _QUICK = 32
 
 @dataclass
 class SampleReport:
-    """What was found in one sample.
+    """Findings in one sample.
 
     Attributes:
-        errors: one line each; the training would stop at them, or learn nonsense.
-        raw: ``int64[256]``, pixels of each label ID up to 255; None where the labels are colors.
-        pixels: ``int64[K]``, pixels of each class.
-        unknown: share of the label's pixels by unknown value (an id, or a color as text).
-        digest: of the image file's bytes.
-        notes: what is to be known of the image, see ``look_at_image``.
+        errors: one line each; training would fail or learn from wrong labels.
+        raw: ``int64[256]``, pixel count per label ID up to 255; None for color-coded labels.
+        pixels: ``int64[K]``, pixel count per class.
+        unknown: fraction of pixels per unknown value (an ID, or a color as text).
+        digest: hash of the image file.
+        notes: notes on the image, see ``look_at_image``.
     """
 
     key: str
@@ -54,7 +54,7 @@ class SampleReport:
 
 
 def inspect(pair: Pair, config: Config) -> SampleReport:
-    """Read a sample and say what is wrong with it; raises nothing that its files cause."""
+    """Read a sample and collect its problems; errors of its files are not raised."""
     report, info = SampleReport(pair.key), config.dataset_info
     image = label = None
     try:
@@ -79,7 +79,7 @@ def inspect(pair: Pair, config: Config) -> SampleReport:
 
 
 def _count(pair: Pair, info: DatasetInfo, report: SampleReport) -> np.ndarray:
-    """Count the label's pixels into ``report``; returns its train IDs with ``UNKNOWN`` where they are."""
+    """Count the label's pixels into ``report``; return its train IDs (``UNKNOWN`` where the value is unknown)."""
     raw = info.read_raw(pair.label)
     label = info.encode_known(raw)
     counts = np.bincount(label.ravel(), minlength=256)
@@ -98,7 +98,7 @@ def _count(pair: Pair, info: DatasetInfo, report: SampleReport) -> np.ndarray:
 
 @dataclass
 class SplitReport:
-    """What was found in a split; ``add`` takes its samples one by one."""
+    """Findings in a split; ``add`` takes its samples one by one."""
 
     name: str
     dataset_info: DatasetInfo
@@ -140,9 +140,9 @@ class SplitReport:
             self.unknown[value] = count + 1, max(largest, share)
 
     def finish(self, needs_classes: bool = True) -> None:
-        """Look at all samples together: mistakes that no single value shows.
+        """Check all samples together, for mistakes that no single value shows.
 
-        ``needs_classes``: a network is to tell classes from each other, which takes two of them.
+        ``needs_classes``: the network classifies pixels, which requires at least two classes.
         """
         if self.more_bands:
             self.warnings.append(
@@ -198,11 +198,11 @@ class SplitReport:
 
     @property
     def absent(self) -> list[str]:
-        """The classes without a pixel."""
+        """Classes without any pixel."""
         return [name for name, count in zip(self.dataset_info.classes, self.pixels, strict=True) if count == 0]
 
     def _looks_like_training_ids(self, total: int) -> bool:
-        """No value is beyond 0..K-1 although many ids are, and ignored ids are many and frequent."""
+        """All values are in 0..K-1 although many label IDs are not, and many frequent values are ignored IDs."""
         number = self.dataset_info.num_classes
         beyond = [each for each in self.dataset_info.ids if each >= number]
         ignored = [each for each in self.dataset_info.ignored_ids if each < number and self.raw[each]]
@@ -240,15 +240,16 @@ def _shown(values: Sequence[int]) -> str:
 
 
 def suggest_weights(pixels: np.ndarray) -> np.ndarray:
-    """Cross-entropy weights for classes of so many pixels: ``1 / ln(1.1 + share)`` (after ENet, arXiv 1606.02147),
-    divided by their mean.
+    """Return cross-entropy weights for classes with these pixel counts.
+
+    They are ``1 / ln(1.1 + frequency)`` (after ENet, arXiv 1606.02147), divided by their mean.
     """
     weights = 1 / np.log(1.1 + pixels / max(int(pixels.sum()), 1))
     return weights / weights.mean()
 
 
 def same_images(reports: Iterable[SplitReport]) -> list[str]:
-    """One warning for each two splits that hold the same image files: scores on them would be too good."""
+    """Return a warning for each pair of splits that share image files, which would inflate scores."""
     reports, warnings = list(reports), []
     for number, one in enumerate(reports):
         for other in reports[number + 1 :]:
@@ -262,11 +263,11 @@ def same_images(reports: Iterable[SplitReport]) -> list[str]:
 
 
 def quick_check(config: Config, pairs: Sequence[Pair]) -> None:
-    """Read some samples spread over a split, so that a wrong dataset fails before any training.
+    """Read a few samples spread over a split, so that a wrong dataset fails before training.
 
     Raises:
-        DataError: the first problem found, and how many of the samples have one; or what the whole split shows. What
-            only these samples show is logged.
+        DataError: the first problem, and how many of the samples have one; or a problem of the whole split. What only
+        these samples suggest is logged.
     """
     places = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), _QUICK)).astype(int))
     report = SplitReport(str(pairs[0].label.parent), config.dataset_info)
@@ -281,5 +282,5 @@ def quick_check(config: Config, pairs: Sequence[Pair]) -> None:
     report.finish(config.predicts_labels)
     if report.errors and len(places) == len(pairs):
         raise DataError(report.errors[0])
-    for text in [*report.errors, *report.warnings]:  # the other samples may be different
+    for text in [*report.errors, *report.warnings]:  # the other samples may differ
         logger.warning("%s", text)

@@ -1,6 +1,6 @@
-"""The YAML file that describes a dataset: one of ``definitions/``, or anybody's own (docs/your-data.md).
+"""Dataset description files (YAML): those in ``definitions/`` and users' own (docs/your-data.md).
 
-The shortest one is a line, ``classes: [background, road, car]``: the images and labels lie in
+The shortest file has one line, ``classes: [background, road, car]``: images and labels are in
 ``{train,val,test}/{image,label}`` beside the file, and pixels hold 0, 1 and 2.
 """
 
@@ -29,7 +29,7 @@ _LARGEST_THING = 64
 
 
 class ClassEntry(Section):
-    """A class; its id is its position where it has none of its own."""
+    """A class; without an explicit ID, its ID is its position."""
 
     name: str
     id: Byte | None = None
@@ -51,7 +51,7 @@ class SplitEntry(Section):
 
 
 class DatasetFile(Section):
-    """What the file may say; only ``classes`` is needed."""
+    """Keys of the file; only ``classes`` is required."""
 
     classes: str | Annotated[list[str | ClassEntry], Field(min_length=1)] = Field(
         description="names, entries, or the dataset whose classes these are"
@@ -82,11 +82,11 @@ def read_dataset_file(path: Path, base_of: Callable[[str], DatasetInfo], own: bo
     """Read a dataset's file.
 
     Args:
-        base_of: the dataset whose classes the file takes over, by name.
-        own: somebody's own, whose paths are relative to the file; otherwise to the data root.
+        base_of: returns the dataset, by name, whose classes the file reuses.
+        own: a user's file, with paths relative to the file instead of the data root.
 
     Raises:
-        ConfigError: it cannot be read, or says something that cannot be; the message names the file and the key.
+        ConfigError: unreadable or invalid; the message names the file and the key.
     """
     values = read_yaml(path, "the description of a dataset; see docs/your-data.md")
     try:
@@ -157,7 +157,7 @@ def _require_different(values: tuple, key: str, what: str) -> None:
 
 
 def _default_color(number: int) -> tuple[int, int, int]:
-    """Colors far apart for neighboring numbers, as PASCAL VOC spreads the bits; black is left for no class."""
+    """Return a color by PASCAL VOC's bit scheme, far apart for neighboring numbers; black is reserved."""
     red = green = blue = 0
     number += 1
     for bit in range(7, -1, -1):
@@ -169,7 +169,7 @@ def _default_color(number: int) -> tuple[int, int, int]:
 
 
 def _ids(facts: DatasetFile, classes: _Classes) -> dict[str, Any]:
-    """Fields of the dataset that say what label IDs mean."""
+    """Return the dataset's fields about label IDs."""
     base, ids, merged, ignored = classes.base, classes.ids, [], list(facts.ignored_ids or ())
     if facts.ids is None:
         if base is not None:
@@ -212,7 +212,7 @@ def _ids(facts: DatasetFile, classes: _Classes) -> dict[str, Any]:
 def _id_table(
     table: dict[int, str], names: tuple[str, ...], ignored: list[int]
 ) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
-    """First id of each class, and (label ID, train ID) of the others; ids to ignore are added to ``ignored``."""
+    """Return the first ID of each class and (label ID, train ID) of the others; add ignored IDs to ``ignored``."""
     first: dict[str, int] = {}
     merged = []
     for file_id, name in table.items():
@@ -233,7 +233,7 @@ def _id_table(
 
 
 def _pairs(facts: DatasetFile, classes: _Classes, ids: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """Train IDs of the classes that change places in a mirrored image."""
+    """Return train IDs of class pairs that swap in a mirrored image."""
     if facts.flip_pairs is None:
         return classes.base.flip_pairs if classes.base else ()
 

@@ -1,8 +1,8 @@
-"""Facts of datasets: class names, colors, label IDs and train IDs, and where the files of a split lie.
+"""Dataset metadata: class names, colors, label IDs and train IDs, and the file layout of splits.
 
-On disk a label map holds the dataset's own ids. In the loader, the networks and the metrics it holds train IDs
-``0..K-1`` and ``IGNORE_INDEX``. Both ways are one table look-up. The datasets that come with openseg are YAML files in
-``definitions/``; anybody's own is one more such file (``dataset_file``, docs/your-data.md).
+On disk, a label map holds the dataset's label IDs. In the loader, the networks and the metrics it holds train IDs
+``0..K-1`` and ``IGNORE_INDEX``. Conversion is one table look-up in either direction. Built-in datasets are YAML files in
+``definitions/``; a user's dataset is one more such file (``dataset_file``, docs/your-data.md).
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _SOFT = (
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """Where the files of a split lie, relative to the dataset's folder; None: ``<split>/<kind>``.
+    """File layout of a split, relative to the dataset's folder; None: ``<split>/<kind>``.
 
     Attributes:
-        list: a text file of the names that belong to the split, or, without ``image``, of paths: image, tab, label.
-        image_suffix, image_prefix: what an image's name has beside the sample's, such as ``_sat``.
-        label_suffix, label_prefix: what a label's name has beside the sample's, such as ``_mask``.
+        list: text file of the names in the split, or, without ``image``, of paths: image, tab, label.
+        image_suffix, image_prefix: parts of image names around the sample's name, such as ``_sat``.
+        label_suffix, label_prefix: parts of label names around the sample's name, such as ``_mask``.
     """
 
     image: str | None = None
@@ -54,25 +54,25 @@ class SplitFiles:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of one dataset.
+    """Metadata of one dataset.
 
     Attributes:
-        name: as result folders are called.
-        folder: below the data root; absolute for a dataset with a YAML file of its own.
+        name: also used for result folders.
+        folder: below the data root; absolute for a user's dataset file.
         classes: class names in the order of train IDs.
         colors: RGB of each class.
         ids: label ID of each class.
-        merged_ids: (label ID, train ID) of further ids that count as a class.
-        ignored_ids: label IDs that are no class; they become ``IGNORE_INDEX``. 255 is one unless it is a class.
-        void_id: the label ID written for ``IGNORE_INDEX``.
+        merged_ids: (label ID, train ID) of further IDs that count as a class.
+        ignored_ids: label IDs mapped to ``IGNORE_INDEX``, including 255 unless it is a class.
+        void_id: label ID written for ``IGNORE_INDEX``.
         thing_ids: label IDs of countable classes (their instance maps hold ``id * 1000 + number``).
-        flip_pairs: train IDs of classes that change places in a mirrored image, such as left and right arm.
-        class_weights: weights of the cross-entropy, or None for equal ones.
-        label_colors: label files are images in the classes' colors.
-        ignored_colors: colors in them that are no class.
-        splits: where the files lie, where it is not ``<split>/{image,label}``.
-        boundary_ratio: width of the regions that Boundary IoU compares, over the image diagonal.
-        unknown_values: of label files: error; nearest: they mean the nearest id or color; ignore: they are ignored.
+        flip_pairs: train IDs of classes that swap in a mirrored image, such as left and right arm.
+        class_weights: weights of the cross-entropy, or None for equal weights.
+        label_colors: label files are color-coded images.
+        ignored_colors: colors in them that are ignored.
+        splits: file layouts other than ``<split>/{image,label}``.
+        boundary_ratio: boundary width of Boundary IoU, as a fraction of the image diagonal.
+        unknown_values: unknown values in label files: error; nearest: map to the nearest ID or color; ignore.
     """
 
     name: str
@@ -113,7 +113,7 @@ class DatasetInfo:
 
     @cached_property
     def _color_table(self) -> np.ndarray:
-        """Train ID of each color, by ``red << 16 | green << 8 | blue``."""
+        """Table from color (``red << 16 | green << 8 | blue``) to train ID."""
         table = np.full(1 << 24, UNKNOWN, np.uint8)
         for colors, values in ((self.ignored_colors, None), (self.colors, range(self.num_classes))):
             for position, (red, green, blue) in enumerate(colors):
@@ -128,7 +128,7 @@ class DatasetInfo:
 
     @cached_property
     def flipped_classes(self) -> np.ndarray:
-        """Train ID of each class in a mirrored image, ``uint8[256]``; ``IGNORE_INDEX`` stays."""
+        """Train ID of each class in a mirrored image, ``uint8[256]``; ``IGNORE_INDEX`` is unchanged."""
         table = np.arange(256, dtype=np.uint8)
         for left, right in self.flip_pairs:
             table[[left, right]] = right, left
@@ -136,7 +136,7 @@ class DatasetInfo:
 
     @cached_property
     def _values(self) -> dict[str, int]:
-        """Train ID of each value that label files may hold, an id or a color as text."""
+        """Train ID of each valid value of label files (an ID, or a color as text)."""
         if self.label_colors:
             values = {str(color): IGNORE_INDEX for color in self.ignored_colors}
             return values | {str(color): number for number, color in enumerate(self.colors)}
@@ -145,18 +145,18 @@ class DatasetInfo:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with what a label file's values mean."""
+        """Hash of the meaning of label file values."""
         return hashlib.sha256(repr(self._values).encode()).hexdigest()[:12]
 
     @cached_property
     def output_fingerprint(self) -> str:
-        """Changes with what is written of a prediction: classes, ids, colors, left and right."""
+        """Hash of everything that affects written predictions: classes, IDs, colors, flip pairs."""
         facts = replace(self, folder="", splits={}, class_weights=None, boundary_ratio=0.0)
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
     @property
     def meaning(self) -> dict[str, Any]:
-        """What a network learned from this dataset's labels; kept in checkpoints."""
+        """Class names and label values, stored in checkpoints."""
         return {"classes": list(self.classes), "values": self._values}
 
     @cached_property
@@ -165,13 +165,13 @@ class DatasetInfo:
 
     @property
     def byte_table(self) -> np.ndarray:
-        """Train ID, ``IGNORE_INDEX`` or ``UNKNOWN`` of each 8-bit label ID, ``uint8[256]``."""
+        """Train ID, ``IGNORE_INDEX`` or ``UNKNOWN`` per 8-bit label ID, ``uint8[256]``."""
         return self._encode_table[:256]
 
     def encode_known(self, labels: np.ndarray) -> np.ndarray:
-        """File ids ``uint8`` or ``uint16[H, W]``, or colors ``uint8[H, W, 3]`` -> train IDs, ``uint8[H, W]``.
+        """Convert label IDs ``uint8`` or ``uint16[H, W]``, or colors ``uint8[H, W, 3]``, to train IDs ``uint8[H, W]``.
 
-        Values that the table does not know become ``UNKNOWN``.
+        Unknown values become ``UNKNOWN``.
         """
         if labels.ndim < 3:
             return _look_up(self._encode_table, labels)
@@ -192,10 +192,10 @@ class DatasetInfo:
         return encoded
 
     def encode(self, labels: np.ndarray, source: object = "label map") -> np.ndarray:
-        """As ``encode_known``, but an unknown value is an error.
+        """Convert like ``encode_known``, with an error for unknown values.
 
         Raises:
-            DataError: a value that the table does not know; the message names ``source`` and the value.
+            DataError: an unknown value; the message names ``source`` and the value.
         """
         encoded = self.encode_known(labels)
         unknown = encoded == UNKNOWN
@@ -204,7 +204,7 @@ class DatasetInfo:
         return encoded
 
     def explain_unknown(self, values: np.ndarray) -> str:
-        """What is wrong with a label map that holds ``values`` (ids ``[N]`` or colors ``[N, 3]``), in one line."""
+        """Explain in one line why a label map with unknown ``values`` (IDs ``[N]`` or colors ``[N, 3]``) is invalid."""
         if values.ndim == 2:
             strange = np.unique(values, axis=0)
             colors = ", ".join(str(tuple(color)) for color in strange[:3].tolist())
@@ -221,39 +221,39 @@ class DatasetInfo:
         )
 
     def merge_instances(self, instances: np.ndarray) -> np.ndarray:
-        """An instance map in which ids that mean the same class are the same one where they stand alone, as stuff."""
+        """Return an instance map with stuff IDs of the same class merged into one."""
         table = np.arange(1 << 16, dtype=np.uint16)
         for file_id, train_id in self.merged_ids:
-            if file_id <= IGNORE_INDEX:  # larger values are instances
+            if file_id <= IGNORE_INDEX:  # larger values are instance IDs
                 table[file_id] = self.ids[train_id]
         return np.take(table, instances)
 
     def encode_prediction(self, labels: np.ndarray) -> np.ndarray:
-        """Ids of a prediction -> train IDs; whatever is no class becomes ``IGNORE_INDEX`` (a miss where
-        ground truth is).
+        """Convert predicted label IDs to train IDs; IDs outside the classes become ``IGNORE_INDEX`` (counted as misses).
+
         """
         return _look_up(self._prediction_table, labels)
 
     def read_raw(self, path: str | os.PathLike) -> np.ndarray:
-        """A label file as it is: ids ``[H, W]``, or colors ``uint8[H, W, 3]`` where the dataset is color-coded."""
+        """Read a label file unconverted: IDs ``[H, W]``, or colors ``uint8[H, W, 3]`` of a color-coded dataset."""
         return read_color_label(path) if self.label_colors else read_label(path)
 
     def read_truth(self, path: str | os.PathLike) -> np.ndarray:
-        """A label file as train IDs, ``uint8[H, W]``.
+        """Read a label file as train IDs ``uint8[H, W]``.
 
         Raises:
-            DataError: missing, damaged, or it holds an unknown value.
+            DataError: missing, damaged, or with an unknown value.
         """
         return self.encode(self.read_raw(path), path)
 
     def read_raw_prediction(self, path: str | os.PathLike) -> np.ndarray:
-        """A predicted label file as it is: ids ``[H, W]``, or the classes' colors ``uint8[H, W, 3]``.
+        """Read a predicted label file unconverted: IDs ``[H, W]``, or class colors ``uint8[H, W, 3]``.
 
-        Colors are also read where the dataset's own labels are ids. A palette shows ids unless the dataset is
-        color-coded and most of the pixels have colors of classes.
+        Colors are also accepted where the dataset's labels are IDs. Palette images are read as IDs unless the dataset
+        is color-coded and most pixels have colors of classes.
 
         Raises:
-            DataError: damaged, or colors that cannot be told apart.
+            DataError: damaged, or ambiguous colors.
         """
         if not self.label_colors:
             try:
@@ -262,7 +262,7 @@ class DatasetInfo:
                 if color_mode(path) not in ("RGB", "RGBA"):
                     raise
                 colors = read_color_label(path)
-                if (colors == colors[..., :1]).all():  # grays that were saved as colors
+                if (colors == colors[..., :1]).all():  # gray stored as RGB
                     raise
             if len({*self.colors, _BLACK}) <= self.num_classes:
                 raise DataError(
@@ -280,10 +280,10 @@ class DatasetInfo:
         return read_label(path)
 
     def encode_colors(self, colors: np.ndarray, path: object) -> np.ndarray:
-        """Colors of a prediction, ``uint8[H, W, 3]`` -> train IDs; black that is no class is ``IGNORE_INDEX``.
+        """Convert predicted colors ``uint8[H, W, 3]`` to train IDs; black is ``IGNORE_INDEX`` unless it is a class.
 
         Raises:
-            DataError: another color is that of no class.
+            DataError: a color that belongs to no class.
         """
         encoded = self.encode_known(colors)
         encoded[(encoded == UNKNOWN) & (colors == 0).all(axis=2)] = IGNORE_INDEX
@@ -299,7 +299,7 @@ class DatasetInfo:
         return encoded
 
     def read_prediction(self, path: str | os.PathLike) -> np.ndarray:
-        """A predicted label file as train IDs; whatever is no class becomes ``IGNORE_INDEX``.
+        """Read a predicted label file as train IDs; IDs outside the classes become ``IGNORE_INDEX``.
 
         Raises:
             DataError: see ``read_raw_prediction`` and ``encode_colors``.
@@ -308,17 +308,17 @@ class DatasetInfo:
         return self.encode_colors(raw, path) if raw.ndim == 3 else self.encode_prediction(raw)
 
     def decode(self, train_ids: np.ndarray) -> np.ndarray:
-        """Train IDs -> label IDs, ``uint8``; anything that is no class becomes ``void_id``."""
+        """Convert train IDs to label IDs ``uint8``; values outside the classes become ``void_id``."""
         return self._decode_table[train_ids]
 
     def colorize(self, train_ids: np.ndarray) -> np.ndarray:
-        """Train IDs -> RGB ``uint8[H, W, 3]``; anything that is no class is black."""
+        """Convert train IDs to RGB ``uint8[H, W, 3]``; values outside the classes are black."""
         table = np.zeros((256, 3), np.uint8)
         table[: self.num_classes] = self.colors
         return table[train_ids]
 
     def overlay(self, image: np.ndarray, train_ids: np.ndarray) -> np.ndarray:
-        """Half the colors of train IDs, half the RGB image ``uint8[H, W, 3]``."""
+        """Blend the class colors of train IDs with the RGB image ``uint8[H, W, 3]``, half and half."""
         return cv2.addWeighted(self.colorize(train_ids), 0.5, np.ascontiguousarray(image), 0.5, 0)
 
 

@@ -1,8 +1,8 @@
-"""Datasets and loaders for training, validation and prediction.
+"""Datasets and data loaders for training, validation and prediction.
 
 The training stream is a pure function of (seed, draw): draw ``n`` is image ``permutation(seed, epoch)[n mod size]``
-under random changes drawn from ``(seed, n)``. Whatever the number of workers, and wherever a run resumes,
-draw ``n`` is the same sample, and resuming skips nothing by reading it.
+augmented with random numbers from ``(seed, n)``. Draw ``n`` is the same sample for any number of workers and after
+any resume, and resuming reads no samples only to skip them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["ImageSet", "TrainSet", "ValSet", "draws_of", "iterate_images", "iter
 
 
 class _Guarded(Dataset):
-    """Returns an ``OpensegError`` as a value: a raised one would reach the parent with a worker's traceback as text."""
+    """Returns an ``OpensegError`` as a value; raised, it would reach the parent as text with a worker's traceback."""
 
     def __getitem__(self, index: int) -> Any:
         try:
@@ -45,7 +45,7 @@ class _Guarded(Dataset):
 
 
 class _Packed(Sequence[Pair]):
-    """Pairs as bytes in one array: millions of objects would be copied into every worker as their counts change."""
+    """Pairs as bytes in one array; millions of objects would be copied into every worker by reference counting."""
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         packed = [pickle.dumps(pair, protocol=pickle.HIGHEST_PROTOCOL) for pair in pairs]
@@ -68,7 +68,7 @@ class TrainSet(_Guarded):
         self.samples = Samples(config)
 
     def pair_of(self, draw: int) -> Pair:
-        """The pair that a draw is made of."""
+        """Return the pair of a draw."""
         epoch, position = divmod(draw, len(self.pairs))
         return self.pairs[_permutation(self.config.train.seed, epoch, len(self.pairs))[position]]
 
@@ -104,9 +104,9 @@ def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 class ValSet(_Guarded):
-    """Whole images, resized as the config says, with their train IDs at their own size, in order.
+    """Whole images, resized as configured, with train IDs at the original size, in order.
 
-    For SegFix, whose windows are small, one crop of each image with its ground truth; always the same one.
+    For SegFix: one fixed crop of each image with its ground truth.
     """
 
     def __init__(self, config: Config, pairs: Sequence[Pair]) -> None:
@@ -131,7 +131,7 @@ class ValSet(_Guarded):
         return {"pair": pair, "image": fitted, "label": label[area], "mask": mask, "direction": direction}
 
     def _crop(self, index: int, size: tuple[int, int]) -> tuple[slice, slice]:
-        """As much of an image as a training crop shows, at a place that depends on the image's number alone."""
+        """Return a region of the training crop's size, at a position that depends only on the image's index."""
         rng = np.random.default_rng(index)
         scale = min(self.config.test.ss.scales)
         lengths = [
@@ -144,7 +144,7 @@ class ValSet(_Guarded):
 
 
 class ImageSet(_Guarded):
-    """Images without labels, resized as the config says, and their own (height, width); in order."""
+    """Images without labels, resized as configured, with their original (height, width), in order."""
 
     def __init__(self, config: Config, paths: Sequence[Path]) -> None:
         self.config = config
@@ -167,7 +167,7 @@ def _init_worker(_: int) -> None:
         signal.SIGINT,
         signal.SIGTERM,
         getattr(signal, "SIGUSR1", signal.SIGTERM),
-    ):  # they reach the whole process group; the parent handles them
+    ):  # signals reach the whole process group; the parent handles them
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
@@ -204,7 +204,7 @@ def _iterate(loader: DataLoader, broken: list[OpensegError] | None = None) -> It
 
 
 def _loader(dataset: Dataset, workers: int, pin: bool, **options: Any) -> DataLoader:
-    # An own generator: otherwise each new iterator would draw from torch's global one and change the training.
+    # A separate generator: a new iterator would otherwise draw from torch's global one and change the training.
     return DataLoader(
         dataset,
         num_workers=min(workers, os.cpu_count() or 1),
@@ -216,7 +216,7 @@ def _loader(dataset: Dataset, workers: int, pin: bool, **options: Any) -> DataLo
 
 
 def draws_of(iteration: int, batch_size: int, rank: int = 0, world: int = 1) -> range:
-    """The draws of one process in an iteration; together the processes have those of the whole batch, in order."""
+    """Return the draws of one process in an iteration; all processes together cover the batch, in order."""
     share = batch_size // world
     first = iteration * batch_size + rank * share
     return range(first, first + share)
@@ -225,10 +225,10 @@ def draws_of(iteration: int, batch_size: int, rank: int = 0, world: int = 1) -> 
 def iterate_training(
     dataset: TrainSet, start_iteration: int, pin: bool, rank: int = 0, world: int = 1
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Batches of the iterations ``start_iteration .. max_iters - 1``, of each the part of one process.
+    """Yield one process's part of the batches of iterations ``start_iteration .. max_iters - 1``.
 
     Raises:
-        OpensegError: whatever a sample raised, in the calling process.
+        OpensegError: an error of a sample, raised in the calling process.
     """
     train, workers = dataset.config.train, dataset.config.data.workers
     draws = (draws_of(each, train.batch_size, rank, world) for each in range(start_iteration, train.max_iters))
@@ -238,8 +238,8 @@ def iterate_training(
 def iterate_images(
     dataset: ValSet | ImageSet | Subset, workers: int, pin: bool, broken: list[OpensegError] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The items of ``dataset`` one by one, decoded ahead by workers.
+    """Yield the items of ``dataset``, decoded ahead by workers.
 
-    What is wrong with an item that cannot be read is added to ``broken``, or raised without one.
+    Errors of unreadable items are added to ``broken``, or raised if it is None.
     """
     return _iterate(_loader(dataset, workers, pin, batch_size=1, shuffle=False, collate_fn=_first), broken)

@@ -1,4 +1,4 @@
-"""The datasets by name: those that come with openseg, and anybody's own YAML file."""
+"""Built-in datasets by name, and users' dataset files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OWN: dict[Path, tuple[int, DatasetInfo]] = {}
 
 
 def get_dataset_info(name: str, fresh: bool = True) -> DatasetInfo:
-    """The facts of dataset ``name``, or of the dataset that the YAML file ``name`` describes.
+    """Return the metadata of the built-in dataset ``name``, or of the dataset file ``name`` (YAML).
 
     Args:
         fresh: read a file again if it changed; a config keeps what it began with.

@@ -1,4 +1,4 @@
-"""How large a single image may be."""
+"""Limit on the size of a single image."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _DEFAULT = 178_956_970  # where Pillow stops too
 
 
 def max_pixels() -> int:
-    """Pixels that an image may have before it is refused unread; ``OPENSEG_MAX_PIXELS`` of the environment.
+    """Return the maximum number of pixels of an image (environment variable ``OPENSEG_MAX_PIXELS``).
 
     Raises:
-        ConfigError: the variable is no positive number.
+        ConfigError: the variable is not a positive number.
     """
     text = os.environ.get("OPENSEG_MAX_PIXELS", "")
     if not text:
@@ -26,11 +26,11 @@ def max_pixels() -> int:
 
 
 class TooManyPixels(ValueError):
-    """An image is larger than ``max_pixels()``."""
+    """An image exceeds ``max_pixels()``."""
 
 
 def too_many_pixels(size: tuple[int, int]) -> str:
-    """What is wrong with an image of ``size`` (height, width), and what to do."""
+    """Explain that an image of ``size`` (height, width) is too large, with the remedy."""
     return (
         f"{size[0]} x {size[1]} is more than {max_pixels():,} pixels; cut it into tiles, or, if you trust it, set "
         "OPENSEG_MAX_PIXELS"

@@ -1,7 +1,7 @@
-"""Numeric arrays of MATLAB 5 files, read with nothing that a damaged or hostile file could bring down.
+"""Reader for numeric arrays of MATLAB 5 files, safe for damaged or hostile files.
 
-Every size is checked before memory is taken for it. Format: "MAT-File Format" by The MathWorks. SciPy's reader knows
-more of it, but ends the process on some damaged files.
+Every size is checked before memory is allocated. Format: "MAT-File Format" by The MathWorks. SciPy's reader supports
+more of it, but crashes the process on some damaged files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _START = 4096
 
 
 class _Part(NamedTuple):
-    """A part of a matrix: type, place of its bytes, their number, and where the next part begins."""
+    """An element of a matrix: type, start and length of its data, and start of the next element."""
 
     kind: int
     start: int
@@ -37,10 +37,10 @@ class _Part(NamedTuple):
 
 
 def read_mat(content: bytes, wanted: Collection[str]) -> dict[str, np.ndarray]:
-    """The arrays called ``wanted`` in a file of MATLAB 5 (``-v6`` and ``-v7``), those of them that are numeric.
+    """Return the numeric arrays named in ``wanted`` of a MATLAB 5 file (``-v6`` and ``-v7``).
 
     Raises:
-        ValueError: another format, or damage; an array of more values than images may have pixels.
+        ValueError: another format, a damaged file, or an array larger than the limit of image pixels.
     """
     if content[:8] == b"\x89HDF\r\n\x1a\n" or content[:19] == b"MATLAB 7.3 MAT-file":
         raise ValueError("a file of MATLAB 7.3; save it with -v7")
@@ -67,7 +67,7 @@ def read_mat(content: bytes, wanted: Collection[str]) -> dict[str, np.ndarray]:
 
 
 def _array(body: memoryview, kind: int, order: str, wanted: Collection[str]) -> tuple[str, np.ndarray] | None:
-    """Name and values of an element of the file; None if it is not wanted or no plain array of numbers."""
+    """Return name and values of an element; None if it is not wanted or not a plain numeric array."""
     start, size, compressed = body[:_START], len(body), kind == _COMPRESSED
     if compressed:
         start = memoryview(zlib.decompressobj().decompress(body, _START))
@@ -86,7 +86,7 @@ def _array(body: memoryview, kind: int, order: str, wanted: Collection[str]) -> 
     if text not in wanted:
         return None
     if bits & _COMPLEX or bits & 0xFF not in _CLASSES:
-        raise ValueError(f"'{text}' is no array of real numbers")
+        raise ValueError(f"'{text}' is not an array of real numbers")
     if sizes.length % 4 or not 8 <= sizes.length <= 32 or values.kind not in _TYPES:
         raise ValueError(f"damaged (the sizes or the type of '{text}')")
     shape = struct.unpack_from(f"{order}{sizes.length // 4}i", start, sizes.start)

@@ -1,9 +1,9 @@
-"""Which files belong to the same sample: the one rule of all commands.
+"""Matching of files that belong to the same sample: one rule for all commands.
 
-Files of the same sample have the same name, suffix aside. What else they may differ in is a known ending: those of
-Cityscapes (``_leftImg8bit``, ``_gtFine_labelIds``, ...) after city, sequence and frame, ``_pred`` of predictions, and
-what the dataset's file says (``image_suffix``, ``label_suffix``, prefixes). Names that differ otherwise, such as those
-of a left and a right camera, are different samples.
+Files of the same sample have the same name without suffix. Only known endings are ignored: those of Cityscapes
+(``_leftImg8bit``, ``_gtFine_labelIds``, ...) after city, sequence and frame, ``_pred`` of predictions, and those of the
+dataset file (``image_suffix``, ``label_suffix``, prefixes). Names that differ otherwise, such as those of a left and a
+right camera, are different samples.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _ENDINGS = re.compile(
 
 
 def sample_key(path: str | os.PathLike[str]) -> str:
-    """The name under which an image, its label and its offset belong together.
+    """Return the key that an image, its label and its offset share.
 
     It is the file name without suffix; for Cityscapes names (``<city>_<6 digits>_<6 digits>`` and a known ending)
     without the ending.
     """
-    stem = unicodedata.normalize("NFC", Path(path).stem)  # archives of macOS take accents apart
+    stem = unicodedata.normalize("NFC", Path(path).stem)  # macOS archives store decomposed accents
     match = _FRAME.fullmatch(stem)
     return match["key"] if match and _ENDINGS.fullmatch(match["ending"] or "") else stem
 
 
 def index_files(paths: Iterable[Path], suffix: str = "", prefix: str = "") -> dict[str, Path]:
-    """Files by ``sample_key``; ``suffix`` and ``prefix`` are what each name has after and before it.
+    """Return files by ``sample_key``; ``suffix`` and ``prefix`` are removed from each name first.
 
     Raises:
-        DataError: two files share a key, so that it is unclear which one is meant.
+        DataError: two files share a key.
     """
     index: dict[str, Path] = {}
     for path in paths:
@@ -53,13 +53,13 @@ def index_files(paths: Iterable[Path], suffix: str = "", prefix: str = "") -> di
 
 
 def match_files(sources: Sequence[str], others: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The one of ``others`` that belongs to each of ``sources``, both paths relative to their folders.
+    """Return the file of ``others`` that belongs to each of ``sources`` (both relative to their folders).
 
     That is the one with the same path, suffixes aside; else the only one with the same ``sample_key``, if no other
     source has it too: files of one name in two folders are never taken for each other.
 
     Returns:
-        Matches, and those sources that have none.
+        Matches, and sources without a match.
     """
     by_path = {_path_key(name): name for name in others}
     by_key: dict[str, list[str]] = {}
@@ -79,7 +79,7 @@ def match_files(sources: Sequence[str], others: Sequence[str]) -> tuple[dict[str
 
 
 def slashed(path: Path) -> Path:
-    """A path as it is written, or with slashes for backslashes where only that is there (a list from Windows)."""
+    """Return ``path``, or, if it does not exist, the path with slashes for backslashes (lists written on Windows)."""
     if "\\" in str(path) and not path.exists():
         other = Path(str(path).replace("\\", "/"))
         return other if other.exists() else path
