@@ -69,6 +69,13 @@ def register_transform(name: str, function: Callable[..., Sample] | None = None)
     and returns a ``Sample``. Further parameters become config keys. A geometric transform must be applied to the image
     and to all maps.
 
+    Args:
+        name: used in configs.
+        function: the transform.
+
+    Returns:
+        ``function``, or a decorator.
+
     Example:
         >>> import openseg
         >>> @openseg.register_transform("invert")

@@ -1,8 +1,8 @@
 """Dataset metadata: class names, colors, label IDs and train IDs, and the file layout of splits.
 
 On disk, a label map holds the dataset's label IDs. In the loader, the networks and the metrics it holds train IDs
-``0..K-1`` and ``IGNORE_INDEX``. Conversion is one table look-up in either direction. Built-in datasets are YAML files in
-``definitions/``; a user's dataset is one more such file (``dataset_file``, docs/your-data.md).
+``0..K-1`` and ``IGNORE_INDEX``. Conversion is one table look-up in either direction. Built-in datasets are YAML files
+in ``definitions/``; a user's dataset is one more such file (``dataset_file``, docs/your-data.md).
 """
 
 from __future__ import annotations
@@ -229,9 +229,7 @@ class DatasetInfo:
         return np.take(table, instances)
 
     def encode_prediction(self, labels: np.ndarray) -> np.ndarray:
-        """Convert predicted label IDs to train IDs; IDs outside the classes become ``IGNORE_INDEX`` (counted as misses).
-
-        """
+        """Convert predicted label IDs to train IDs; IDs outside the classes become ``IGNORE_INDEX`` (misses)."""
         return _look_up(self._prediction_table, labels)
 
     def read_raw(self, path: str | os.PathLike) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Networks from names and plain arguments; anybody's backbones and heads can be registered."""
+"""Networks from names and plain arguments; users can register backbones and heads."""
 
 from __future__ import annotations
 
@@ -37,26 +37,43 @@ HEADS |= {"fcn": FCNHead, "base_oc": BaseOCHead, "isa": ISAHead, "ocr": OCRHead,
 
 
 def register_backbone(name: str, builder: Callable[..., nn.Module] | None = None) -> Any:
-    """Make ``builder(**options)`` the backbone ``name``; without ``builder`` a decorator of a class or function.
+    """Register ``builder(**options)`` as backbone ``name``; without ``builder``, return a decorator.
 
-    What it gives must satisfy ``openseg.models.base.Backbone``. If it has a parameter ``in_channels``, it is told how
-    many channels images have.
+    Args:
+        name: used in configs and by ``create_model``.
+        builder: returns an ``openseg.models.base.Backbone``. A parameter ``in_channels`` receives the number of image
+            channels.
 
-    Example::
-
-        @openseg.register_backbone("two_convolutions")
-        class TwoConvolutions(torch.nn.Module): ...
+    Returns:
+        ``builder``, or a decorator of a class or function.
 
     Raises:
         ConfigError: the name is taken.
+
+    Example:
+        >>> import openseg, torch
+        >>> @openseg.register_backbone("one_convolution")
+        ... class OneConvolution(torch.nn.Module):
+        ...     channels, strides = (16,), (4,)
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.conv = torch.nn.Conv2d(3, 16, 7, stride=4, padding=3)
+        ...     def forward(self, images):
+        ...         return [self.conv(images)]
+        >>> model = openseg.create_model("one_convolution", "ocr", num_classes=5)
     """
     return BACKBONES.register(name, builder)
 
 
 def register_head(name: str, builder: Callable[..., nn.Module] | None = None) -> Any:
-    """Make ``builder(channels, strides, num_classes, **options)`` the head ``name``; see ``register_backbone``.
+    """Register ``builder(channels, strides, num_classes, **options)`` as head ``name``, see ``register_backbone``.
 
-    What it gives must satisfy ``openseg.models.base.Head``.
+    Args:
+        name: used in configs and by ``create_model``.
+        builder: returns an ``openseg.models.base.Head``.
+
+    Returns:
+        ``builder``, or a decorator of a class or function.
 
     Raises:
         ConfigError: the name is taken.
@@ -118,7 +135,7 @@ def create_model(
         torch.Size([1, 7, 16, 24])
     """
     if num_classes < 1:
-        raise ConfigError(f"num_classes={num_classes}: a network has at least one class")
+        raise ConfigError(f"num_classes={num_classes}: at least one class is required")
     name = backbone if isinstance(backbone, str) else type(backbone).__name__
     if isinstance(backbone, str):
         module = create_backbone(backbone, in_channels, backbone_options)

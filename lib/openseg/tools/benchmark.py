@@ -52,6 +52,13 @@ def benchmark(
         iterations: number of measured iterations.
         warm_up: number of warm-up iterations, not measured.
         random_data: use random images and labels instead of the dataset.
+        config: config, or path of its YAML file.
+        overrides: config values to override, as ``key.sub=value``.
+        device: auto (a GPU if available), cpu, cuda, cuda:1, ...
+        progress: show progress bars on a terminal.
+
+    Returns:
+        Milliseconds of each part and images per second, as plain values.
 
     Raises:
         OpensegError: numbers that cannot be.

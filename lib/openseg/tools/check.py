@@ -73,6 +73,11 @@ def check(
         data_root: root folder of all datasets, with ``dataset``.
         splits: None is those of the config, or train and val.
         workers: number of processes; None is one for each core.
+        overrides: config values to override, as ``key.sub=value``.
+        progress: show progress bars on a terminal.
+
+    Returns:
+        Findings by split, with ``errors`` and ``warnings``.
 
     Raises:
         ConfigError: neither or both are named, or one is invalid.
@@ -146,6 +151,13 @@ def fill_cache(
 
     Args:
         cache_gb: at most so many GB (1e9 bytes); None is ``data.cache_gb``.
+        config: config, or path of its YAML file.
+        overrides: config values to override, as ``key.sub=value``.
+        workers: number of processes; None is one for each core.
+        progress: show progress bars on a terminal.
+
+    Returns:
+        The cache folder, its size and limit in bytes, and samples that cannot be read.
 
     Raises:
         ConfigError: the cache holds nothing.

@@ -80,6 +80,10 @@ def evaluate(
         metrics: registered metrics to compute in addition.
         plugins: Python modules to import first, which register metrics.
         workers: number of processes; None is one for each core.
+        progress: show progress bars on a terminal.
+
+    Returns:
+        Scores of each folder, and predictions that were left out.
 
     Raises:
         ConfigError: an unknown dataset or metric, or a distance that is not from 1 to 100.

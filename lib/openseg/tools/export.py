@@ -245,6 +245,12 @@ def export(
         size: fixed image height and width; None is any.
         batch: fixed batch size; None is any number.
         opset: ONNX opset version, 13 to 23; None is that of PyTorch's exporter.
+        config: config, or path of its YAML file.
+        overrides: config values to override, as ``key.sub=value``.
+        checkpoints: root folder of checkpoints.
+
+    Returns:
+        The file, its output, and how far it agrees with PyTorch.
 
     Raises:
         ConfigError, CheckpointError: the config or the checkpoint cannot be used.

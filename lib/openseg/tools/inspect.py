@@ -29,6 +29,7 @@ def inspect(
         config: None is the one that the checkpoint is of.
         checkpoint: checkpoint to describe.
         size: (height, width) of an image.
+        overrides: config values to override, as ``key.sub=value``.
 
     Returns:
         Plain values: ``network``, ``config``, ``costs`` and perhaps ``checkpoint``, with ``fits``.

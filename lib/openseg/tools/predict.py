@@ -41,14 +41,14 @@ _ARRAYS = ("logits", "probabilities")
 
 @dataclass(frozen=True)
 class PredictionResult:
-    """Where results are, and what is known of them.
+    """Written predictions and their scores.
 
     Attributes:
         folder: holds a folder for each of ``kinds``, or the offset files.
         kinds: such as ``label`` and ``vis``; empty for offsets.
         images: number of images.
-        left_out: why images could not be read.
-        scores: where the ground truth is known.
+        left_out: images that could not be read, with the reason.
+        scores: None without ground truth.
         files: score files, by kind.
         report: the HTML report.
     """
@@ -91,6 +91,11 @@ def validate(
         out: None is ``<data root>/seg_result/<dataset>/<name>_val``, or ``_val_ms``.
         overwrite: overwrite existing results.
         device: auto (a GPU if available), cpu, cuda, cuda:1, ...
+        checkpoints: root folder of checkpoints.
+        progress: show progress bars on a terminal.
+
+    Returns:
+        Folder, kinds of outputs, number of images, and scores.
 
     Raises:
         ConfigError, CheckpointError, DataError: the config, the checkpoint or the dataset cannot be used.
@@ -138,6 +143,9 @@ def test(
         split: split to predict.
         also: outputs besides label maps: vis, logits, probabilities; or none.
         out: None is ``<data root>/seg_result/<dataset>/<name>_<split>_<mode>``.
+
+    Returns:
+        Folder, kinds of outputs, number of images, and images that were left out.
     """
     _require_known(also, ("vis", *_ARRAYS))
     with process_group() as group, show_progress(progress):
@@ -172,6 +180,9 @@ def predict(
         images: image file, folder of images, or video.
         also: outputs besides label maps: vis, overlay, logits, probabilities; or none.
         out: None is ``predictions/<name>/<name of the input>``; results of other settings there are refused.
+
+    Returns:
+        Folder, kinds of outputs, number of images, and images that were left out.
     """
     _require_known(also, ("vis", "overlay", *_ARRAYS))
     source = Path(images)
@@ -222,6 +233,9 @@ def predict_offsets(
         images: folder of images, instead of ``split``.
         format: png: compact; mat: the original's layout with int8; mat-int32: exactly the original's.
         out: None is ``offset_pred/<split>/semantic/<dataset>/offset_<backbone>``, or ``offset_pred/images/<folder>``.
+
+    Returns:
+        Folder, kinds of outputs, number of images, and images that were left out.
     """
     settings = as_config(config, overrides)
     path = checkpoint_of(settings, checkpoint, checkpoints)

@@ -115,6 +115,11 @@ def refine(
         overwrite: overwrite existing results.
         fail_fast: stop at the first invalid file instead of skipping it.
         workers: number of processes; None is one for each core.
+        device: auto (a GPU if available), cpu, cuda, cuda:1, ...
+        progress: show progress bars on a terminal.
+
+    Returns:
+        Output folder, number of refined label maps, files left out, and scores before and after.
 
     Raises:
         ConfigError: arguments that contradict each other.

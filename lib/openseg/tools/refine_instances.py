@@ -72,6 +72,10 @@ def refine_instances(
         overwrite: overwrite existing results.
         fail_fast: stop at the first error.
         workers: number of processes; None is one for each core.
+        progress: show progress bars on a terminal.
+
+    Returns:
+        Output folder or file, number of refined images or masks, those left out, and AP before and after.
 
     Raises:
         ConfigError: arguments that contradict each other.

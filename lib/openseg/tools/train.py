@@ -68,6 +68,10 @@ def train(
         runs: root folder of TensorBoard events and metrics; without one none are written.
         device: auto (a GPU if available), cpu, cuda, cuda:1, ...
         deterministic: use deterministic algorithms, for bit-exact results on the same GPUs; slower.
+        progress: show progress bars on a terminal.
+
+    Returns:
+        The checkpoints, the number of iterations and the last validation scores.
 
     Raises:
         ConfigError, CheckpointError, DataError: see ``openseg.training.trainer.run_training``.

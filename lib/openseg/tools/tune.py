@@ -86,6 +86,10 @@ def tune(
         keep_thin: widths to try, in pixels.
         train_ids: the labels hold train IDs instead of label IDs.
         workers: number of processes; None is one for each core.
+        progress: show progress bars on a terminal.
+
+    Returns:
+        The changes of each setting, and the best one.
 
     Raises:
         ConfigError: nothing to try.

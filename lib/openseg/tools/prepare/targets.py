@@ -62,6 +62,10 @@ def make_segfix_targets(
         outname: folder inside the split; None is ``offset_gt/dt_offset``, with ``_inst_w_stuff`` and ``_clean``.
         format: png: ours; mat: the original's; None is that of existing files, or png.
         workers: number of processes; None is one for each core.
+        progress: show progress bars on a terminal.
+
+    Returns:
+        For each split its folder and the number of files.
 
     Raises:
         DataError: a label cannot be read, or the folder holds other files.

@@ -95,6 +95,10 @@ def report(
         out: None is ``report`` inside the folder, or beside a folder of labels.
         workers: number of processes; None is one for each core.
         on_scores: is called with the scores before the report is written, which may fail at a damaged image.
+        progress: show progress bars on a terminal.
+
+    Returns:
+        The HTML file, the scores by result, and labels that were left out.
 
     Raises:
         ConfigError: arguments that contradict each other, or an unknown dataset or metric.

@@ -1,0 +1,60 @@
+"""Docstrings of the public API: complete, and their examples run."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+
+import pytest
+
+import openseg
+
+PUBLIC = {name: getattr(openseg, name) for name in openseg.__all__}
+FUNCTIONS = sorted(name for name, value in PUBLIC.items() if inspect.isfunction(value))
+MODULES = sorted(module.name for module in pkgutil.walk_packages(openseg.__path__, "openseg."))
+# What functions of one kind share is explained once.
+SAME_AS = re.compile(r"arguments and errors are those of ``(\w+)``")
+
+
+def explained(name):
+    """Names of the parameters in ``Args`` of a function, or of the function that it refers to."""
+    text = inspect.getdoc(PUBLIC[name])
+    section = re.search(r"^Args:\n((?:(?: .*)?\n)*)", text + "\n", re.M)
+    names = set(re.findall(r"^    ([\w, *]+):", section[1], re.M)) if section else set()
+    names = {each.strip("* ") for group in names for each in group.split(",")}
+    return names | (explained(other[1]) if (other := SAME_AS.search(text)) else set())
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_public_functions_are_explained(name):
+    function = PUBLIC[name]
+    text = inspect.getdoc(function)
+    summary = text.split("\n\n")[0]
+    assert summary.endswith(".") and "\n" not in summary, summary
+    parameters = set(inspect.signature(function).parameters)
+    assert not parameters - explained(name), f"parameters without a text: {sorted(parameters - explained(name))}"
+    returns_nothing = inspect.signature(function).return_annotation in (None, "None")
+    assert returns_nothing or re.search(r"^Returns:\n    \S", text, re.M), "says nothing of what it returns"
+    assert re.search(r"^Raises:\n    \S", text, re.M) or SAME_AS.search(text), "says nothing of its errors"
+
+
+@pytest.fixture(scope="module")
+def examples():
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    found = {}
+    for name in MODULES:
+        for test in finder.find(importlib.import_module(name), name):
+            if test.examples:
+                found[test.name] = test
+    return found
+
+
+def test_examples_run(examples, capsys):
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    for test in examples.values():
+        runner.run(test)
+    assert runner.summarize(verbose=False).failed == 0, capsys.readouterr().out
+    assert {"openseg.models.factory.create_model", "openseg.segfix", "openseg.losses.registry.register_loss"} <= set(
+        examples
+    )
