@@ -29,7 +29,7 @@ ORDER = [*BACKBONES]
 def main() -> int:
     """Rewrite the page, or with ``--check`` say whether it is current; returns the exit code."""
     parser = argparse.ArgumentParser(description="Write the tables of MODEL_ZOO.md from the configs.")
-    parser.add_argument("--check", action="store_true", help="only say whether they are current")
+    parser.add_argument("--check", action="store_true", help="check that the tables are current, without writing")
     check = parser.parse_args().check
     path = ROOT / "MODEL_ZOO.md"
     text = path.read_text(encoding="utf-8")
@@ -42,7 +42,7 @@ def main() -> int:
     if not check:
         path.write_text(current, encoding="utf-8")
     elif current != text:
-        print("MODEL_ZOO.md is not what the configs say; run: python scripts/model_zoo.py", file=sys.stderr)
+        print("MODEL_ZOO.md: tables do not match the configs; run: python scripts/model_zoo.py", file=sys.stderr)
         return 1
     return 0
 
@@ -99,7 +99,7 @@ def scored(config: Config) -> Iterator[Mapping[str, str]]:
 
 
 def recipe(config: Config) -> Iterator[Mapping[str, str]]:
-    """The row of a config that nobody published figures of."""
+    """The row of a config without published figures."""
     yield method(config)
 
 

@@ -104,7 +104,7 @@ def test_layouts(tmp_path):
     ("name", "text", "message"),
     [
         ("few", "one\nseven", r"few\.txt, line 2: no image 'seven'"),
-        ("paths", "photos/one.jpg\tmasks/gone.png", r"line 1: .*gone\.png is no file"),
+        ("paths", "photos/one.jpg\tmasks/gone.png", r"line 1: .*gone\.png is not a file"),
         ("paths", "photos/one.jpg", r"line 1: write the image's path, a tab, and the label's"),
         ("few", "one\none.jpg", r"line 2: 'one\.jpg' is in line 1 already"),
         ("paths", "photos/one.jpg\tmasks/one.png\nmixed/two.png\tother/one.png", r"have the same name"),

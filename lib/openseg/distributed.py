@@ -46,7 +46,7 @@ class Group(NamedTuple):
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that speaks, and writes what there is one of."""
+        """Whether this is rank 0, which logs and writes shared files."""
         return self.rank == 0
 
     def share_of(self, items: Sequence[T]) -> Sequence[T]:

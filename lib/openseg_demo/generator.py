@@ -22,15 +22,15 @@ __all__ = ["demo", "seed"]
 def demo(argv: Sequence[str] | None = None) -> int:
     """Rendered street scenes."""
     parser = argparse.ArgumentParser(
-        description="Render street scenes with labels and instances, in the ids of Cityscapes.",
+        description="Render street scenes with label and instance maps, with the label IDs of Cityscapes.",
         formatter_class=HelpFormatter,
     )
     parser.add_argument("--out", metavar="DIR", help="data root (default: DATA_ROOT of config.profile)")
-    parser.add_argument("--train", type=int, default=120, metavar="N", help="training scenes (default: 120)")
-    parser.add_argument("--val", type=int, default=30, metavar="N", help="validation scenes (default: 30)")
+    parser.add_argument("--train", type=int, default=120, metavar="N", help="number of training scenes (default: 120)")
+    parser.add_argument("--val", type=int, default=30, metavar="N", help="number of validation scenes (default: 30)")
     parser.add_argument("--size", type=int, nargs=2, default=(256, 512), metavar=("H", "W"), help="default: 256 512")
-    parser.add_argument("--seed", type=seed, default=1, help="other scenes for another seed (default: 1)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
+    parser.add_argument("--seed", type=seed, default=1, help="random seed of the scenes (default: 1)")
+    parser.add_argument("--workers", type=int, metavar="N", help="number of processes (default: all cores)")
     add_options(parser, [DEBUG])
     arguments = parser.parse_args(argv)
     return run_command(lambda: _demo(arguments), arguments.debug)
@@ -39,7 +39,7 @@ def demo(argv: Sequence[str] | None = None) -> int:
 def seed(text: str) -> int:
     """A seed given on the command line."""
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative integer")
     return int(text)
 
 

@@ -43,17 +43,17 @@ def segfix_targets(argv: Sequence[str] | None = None, instances: bool = False) -
     parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
     options = [*options_of(make_segfix_targets, leave=("data_root", "instances")), DEBUG]
     options += [
-        option("--ksize N", "of the original: size of the kernel; 5 is what there is", type=int, default=5),
-        option("--metric NAME", "of the original: of distances; euc is what there is", default="euc"),
+        option("--ksize N", "kernel size; only 5, for compatibility with the original", type=int, default=5),
+        option("--metric NAME", "distance metric; only euc, for compatibility with the original", default="euc"),
     ]
     arguments = add_options(parser, options).parse_args(argv)
     if arguments.ksize != 5 or arguments.metric != "euc":
-        parser.error("ground truth is made with --ksize 5 --metric euc, as that of the published networks; no other")
+        parser.error("only --ksize 5 --metric euc are supported, as used for the published networks")
     arguments.instances = instances
     return run_command(lambda: show_targets(arguments), arguments.debug)
 
 
 def show_targets(arguments: argparse.Namespace) -> None:
-    """Make the ground truth and say what was made."""
+    """Make the ground truth and print what was written."""
     for each in call(make_segfix_targets, arguments, data_root=data_root()):
         print(f"{each.split}: {each.made} of {each.total} written to {each.folder}")

@@ -23,38 +23,37 @@ _REFINE = """Refine label maps of any model with SegFix offsets.
   python segfix.py --input results/label --offset offset_pred/val/semantic/cityscapes/offset_hrnet48
   python segfix.py --input results/label --split val          # finds the offsets, scores before and after
   python segfix.py --input labels --images images --checkpoint segfix.pth     # without offset files
-  python segfix.py tune --input labels --gt truth --offset offsets            # which --scale, which --min-confidence
+  python segfix.py tune --input labels --gt gtFine --offset offsets           # which --scale, which --min-confidence
   python segfix.py instances --input results --offset offsets                 # masks, or COCO's JSON
 
-A label a.png belongs to the offset a.png or a.mat (Cityscapes names by city, sequence and frame), in folders of
-the same name if there are any. Labels may be in any ID space, 8 or 16 bits, with or without a palette, or colors;
-they are moved, never changed. Without --offset, the folders tried are <data root>/<dataset>/val/offset_pred/semantic/
+A label a.png is matched with the offset file a.png or a.mat (Cityscapes names by city, sequence and frame), with the
+same subfolders. Labels may have any ID space, 8 or 16 bits, a palette or RGB colors; refinement copies values and never
+creates new ones. Without --offset, these folders are searched: <data root>/<dataset>/val/offset_pred/semantic/
 offset_* (test: <data root>/<dataset>/test_offset/semantic/offset_*), <data root>/<dataset>/offset_semantic.zip and
-offset_pred/<split>/semantic/<dataset>/offset_*. With --split val, labels that all have their ground truth in <data
-root>/<dataset>/val/label are scored before and after.
+offset_pred/<split>/semantic/<dataset>/offset_*. With --split val, scores are
+computed before and after if every label has ground truth in <data root>/<dataset>/val/label.
 
-Existing results are skipped, so an interrupted call resumes where it stopped. Files that cannot be read are left out
-and named at the end. Exit codes: 0 done, 1 some were left out, 2 a problem that the message names, 130 interrupted.
+Existing results are skipped, so an interrupted command can be resumed. Unreadable files are skipped and listed at the
+end. Exit codes: 0 success, 1 some files skipped, 2 error, 130 interrupted.
 """
-_INSTANCES = """Refine the masks of objects with SegFix offsets.
+_INSTANCES = """Refine instance masks with SegFix offsets.
 
   python scripts/cityscapes/segfix_instance.py --input results --split val      # Cityscapes: AP before and after
   python segfix.py instances --input results --offset offsets --split test
   python segfix.py instances --input coco_instances_results.json --annotations instances_val.json --offset offsets
 
---input is a folder as the Cityscapes benchmark takes it: one <name>_pred.txt an image, whose lines are a mask's path,
-the ID of its class and a confidence; or a list of COCO's results (RLE or polygons) as JSON. Masks keep their names,
-classes and confidences. With --split val, results that all have their ground truth in
-<data root>/<dataset>/val/instance are scored, and so are COCO's where --annotations holds the ground truth.
+--input is a folder in the format of the Cityscapes benchmark (one <name>_pred.txt per image, each line with the path of
+a mask, its class ID and a confidence), or a JSON file of COCO results (RLE or polygons). Names, classes and confidences
+of masks are unchanged. With --split val, AP is computed before and after if every image has ground truth in
+<data root>/<dataset>/val/instance, or for COCO results if --annotations includes ground truth.
 """
-_TUNE = """Find the scale and the confidence that refine the labels of a model best.
+_TUNE = """Find the best scale, confidence and width for refining the labels of a model.
 
   python segfix.py tune --input labels/train --gt data/camvid/train/label --offset offsets/train --dataset camvid
 
-Every combination is tried and scored: mean IoU, the boundary F-score at 1 and 3 pixels, and the class that loses most.
-The best is the one with the largest gain of the two F-scores among those that cost no mean IoU and no class more than a
-quarter of a point. Use images that neither SegFix nor the model was trained on, and others than those whose scores you
-will report.
+Every combination is scored: mean IoU, boundary F-score at 1 and 3 pixels, and the class with the largest loss. The best
+combination has the largest gain of the two F-scores among those that reduce neither mean IoU nor any class IoU by more
+than 0.25 points. Use images that neither SegFix nor the model was trained on, and not those whose scores you report.
 """
 
 

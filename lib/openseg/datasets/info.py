@@ -264,8 +264,8 @@ class DatasetInfo:
                     raise
             if len({*self.colors, _BLACK}) <= self.num_classes:
                 raise DataError(
-                    f"{path}: colors, of which {self.name} has the same for several classes (or black for one); give "
-                    "the folder of ids"
+                    f"{path}: a color image, but several classes of {self.name} share a color (or one is black); give "
+                    "a folder of label IDs"
                 )
             return colors
         mode = color_mode(path)

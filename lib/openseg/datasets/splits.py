@@ -195,7 +195,7 @@ def _listed_paths(path: Path, data_dir: Path, columns: int) -> list[list[Path]]:
         row = [slashed(data_dir / cell) for cell in cells]
         for listed in row[:columns]:
             if not listed.is_file():
-                raise DataError(f"{path}, line {number}: {listed} is no file")
+                raise DataError(f"{path}, line {number}: {listed} is not a file")
         rows.append(row)
     return rows
 

@@ -1,4 +1,4 @@
-"""A trained network that takes images and gives labels: what ``main.py`` and Python callers share."""
+"""``Predictor``: labels of images from a trained network, for ``main.py`` and Python callers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SMALLEST_WINDOW = 128
 
 
 def load_for_inference(config: Config, checkpoint: str | Path, device: torch.device) -> tuple[nn.Module, KeyReport]:
-    """The network of a config, ready to predict on ``device``: batch norms folded, in ``test.precision``.
+    """Load the network of a config for prediction on ``device``, with folded batch norms, in ``test.precision``.
 
     Raises:
         CheckpointError: the file is damaged, belongs to another network, or contradicts the config.
@@ -74,8 +74,8 @@ class Prediction:
 class Predictor:
     """``Predictor(config, checkpoint)(image)`` gives the labels of an image at its own size.
 
-    When memory runs out, the image is cut into windows that overlap, smaller and smaller ones, with a warning: the
-    labels are then slightly other ones, since each window sees less around it.
+    When memory runs out, the image is predicted in overlapping windows of decreasing size, with a warning; labels then
+    differ slightly, since each window has less context.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Predictor:
             CheckpointError: the checkpoint is damaged, belongs to another network, or contradicts the config.
         """
         if isinstance(config, Config) and overrides:
-            raise ConfigError("overrides belong to a config's file; this config is complete")
+            raise ConfigError("overrides require a config file; this config is already loaded")
         self.config = config if isinstance(config, Config) else load_config(Path(config), overrides)
         if not self.config.predicts_labels:
             raise ConfigError(

@@ -22,7 +22,7 @@ DISTANCES = (1, 3, 5, 9, 12)
 
 
 def _valid_only(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both maps with ``NOTHING`` wherever there is no class, or none in the truth."""
+    """Return both maps with ``NOTHING`` where either has no class."""
     require_same_shape(prediction, truth)
     prediction, truth = (to_bytes(each, num_classes) for each in (prediction, truth))
     valid = truth < num_classes
@@ -60,7 +60,8 @@ class BoundaryCounts:
     DAVIS'): so the boundary along an ignored area counts in both, and matches itself. ``along_ignored=False`` leaves
     out what touches an ignored pixel.
 
-    ``counts: int64[D, K, 4]``: matched and all boundary pixels of the prediction, matched and all of the truth.
+    ``counts: int64[D, K, 4]``: matched and all boundary pixels of the prediction, then of the
+    ground truth.
     """
 
     def __init__(self, num_classes: int, distances: Sequence[int] = DISTANCES, along_ignored: bool = True) -> None:
@@ -164,7 +165,7 @@ class BoundaryIoU:
     The intersection over union of what is left of two masks within ``width`` pixels inside their boundaries, the image
     border being one. As in mIoU, intersections and unions are summed over the dataset.
 
-    ``counts: int64[K, 3]``: intersection, region of the prediction, region of the truth.
+    ``counts: int64[K, 3]``: intersection, region of the prediction, region of the ground truth.
     """
 
     def __init__(self, num_classes: int, ratio: float = 0.02) -> None:

@@ -27,7 +27,7 @@ _FILE_IDS = {
     **{"traffic sign": 20, "vegetation": 21, "terrain": 22, "sky": 23, "person": 24, "rider": 25, "car": 26},
     **{"truck": 27, "bus": 28, "train": 31, "motorcycle": 32, "bicycle": 33},
 }
-"""File ID of each class, as the benchmark's programs expect them."""
+"""Label ID of each class, as the benchmark's programs expect it."""
 _INSTANCE_CATEGORIES = ("human", "vehicle")
 _UNSCORED_VEHICLES = (29, 30)
 """Ids of caravan and trailer: predicted, they are vehicles to the iIoU of categories, and nothing to all else."""

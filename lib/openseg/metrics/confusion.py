@@ -11,10 +11,10 @@ __all__ = ["ConfusionMatrix", "nan_mean", "require_same_shape", "to_bytes"]
 
 
 class ConfusionMatrix:
-    """Counts of (truth, prediction) over pixels whose truth is a class.
+    """Pixel counts by (ground truth, prediction), where the ground truth is a class.
 
-    ``counts: int64[K, K + 1]``, rows are the truth. The last column holds predictions that are no class; on a labeled
-    pixel they are a miss.
+    ``counts: int64[K, K + 1]``, with ground truth in rows. The last column counts predictions outside the
+    classes, which are misses.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -77,18 +77,18 @@ class ConfusionMatrix:
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of the counted pixels that are right; NaN when nothing was counted."""
+        """Fraction of correct pixels; NaN when nothing was counted."""
         total = self.counts.sum()
         return float(self._diagonal.sum() / total) if total else float("nan")
 
     @property
     def mean_accuracy(self) -> float:
-        """Mean over the classes of the ground truth of the share of their pixels that are right."""
+        """Mean of the class accuracies that are not NaN."""
         return nan_mean(self.class_accuracy)
 
     @property
     def frequency_weighted_iou(self) -> float:
-        """Class IoUs weighted by the shares of the classes in the truth."""
+        """Class IoUs weighted by the class frequencies in the ground truth."""
         share = self.counts.sum(axis=1)
         total = share.sum()
         return float(np.nansum(self.class_iou * share) / total) if total else float("nan")
@@ -105,7 +105,7 @@ def require_same_shape(prediction: np.ndarray, truth: np.ndarray) -> None:
 
 
 def to_bytes(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Train IDs of any integer type as ``uint8``; what is outside of ``0..K-1`` stays outside."""
+    """Convert train IDs of any integer type to ``uint8``; values outside ``0..K-1`` become ``K``."""
     if labels.dtype == np.uint8:
         return labels
     return np.where((labels >= 0) & (labels < num_classes), labels, num_classes).astype(np.uint8)

@@ -18,7 +18,7 @@ NOTHING = 255
 
 
 class JointCounts(NamedTuple):
-    """How often values of two maps meet: ``counts[i, j]`` times ``truth[i]`` and ``prediction[j]``, all that occur."""
+    """Joint value counts of two maps: ``counts[i, j]`` pixels have ``truth[i]`` and ``prediction[j]``."""
 
     truth: np.ndarray
     prediction: np.ndarray

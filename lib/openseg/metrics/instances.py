@@ -149,7 +149,7 @@ class InstanceScores:
             self._has_truth[file_id] |= other._has_truth[file_id]
 
     def average_precision(self, kind: str) -> np.ndarray:
-        """``float64[K, 10]`` by class and overlap; NaN for a class without scored instances in the truth."""
+        """``float64[K, 10]`` by class and overlap; NaN for a class without scored instances in the ground truth."""
         rows = []
         for file_id in self.classes:
             curve, there = self._curves[kind, file_id], self._has_truth[file_id]

@@ -1,4 +1,4 @@
-"""The scores that a user compares: overlap and boundary of a set of label maps, as a table and as plain values."""
+"""Overlap and boundary scores of a set of label maps."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["LabelScores"]
 
 
 class LabelScores:
-    """All metrics of one set of predictions: confusion, boundaries, those of Cityscapes, registered ones.
+    """All metrics of one set of predictions: confusion matrix, boundaries, Cityscapes' metrics, registered metrics.
 
-    Every command and the validation while training go through ``update``.
+    Every command and validation during training use ``update``.
     """
 
     def __init__(self, info: DatasetInfo, distances: Sequence[int] = DISTANCES, metrics: Sequence[str] = ()) -> None:
@@ -66,7 +66,7 @@ class LabelScores:
         Args:
             joint: the joint counts of the two maps, if they are known already.
             instances: the target's instance map ``uint16[H, W]``, for the iIoU of Cityscapes.
-            ids: with ``instances``: the predicted file IDs, ``uint8[H, W]``.
+            ids: with ``instances``: the predicted label IDs, ``uint8[H, W]``.
 
         Raises:
             DataError: the shapes differ.

@@ -1,4 +1,4 @@
-"""Offset maps: where each pixel's object has its inside, and how sure the network is of that."""
+"""Offset maps: the direction to the object's interior at each pixel, with its confidence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LEVEL_TABLE = (np.arange(256) * (LEVELS - 1) / 255 + 0.5).astype(np.uint8)
 class OffsetMap:
     """Direction and confidence of each pixel in one byte, ``codes: uint8[H, W]``.
 
-    0 is stay; ``1 + 31 * direction + level`` is a step in a direction (see ``directions``) of the confidence
+    0 is no offset; ``1 + 31 * direction + level`` is a step in a direction (see ``directions``) with confidence
     ``level / 30``.
     """
 
@@ -39,8 +39,7 @@ class OffsetMap:
         """The map of integers ``[H, W, 2]`` (dh, dw) in {-1, 0, 1}.
 
         Args:
-            confidence: ``uint8[H, W]``, 255 times how sure the direction is; None is sure. It is kept in steps
-                of 1/30.
+            confidence: ``uint8[H, W]``, direction confidence times 255, stored in steps of 1/30; None is 255.
 
         Raises:
             DataError: other values, or another shape.
@@ -84,7 +83,7 @@ class OffsetMap:
 
     @property
     def confidence(self) -> np.ndarray:
-        """``uint8[H, W]``, 255 times how sure the direction is; 0 where a pixel stays."""
+        """``uint8[H, W]``, direction confidence times 255; 0 without an offset."""
         return np.take(_CONFIDENCES, self.codes)
 
     def steps(self, min_confidence: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Refinement: every boundary pixel takes the label that lies inside its object. One integer gather.
+"""Refinement: every boundary pixel takes the label at its offset inside the object, by one integer gather.
 
 The original sampled one-hot masks with ``grid_sample``; with the corners aligned that equals the gather below, with
 today's default it shifts labels by a fraction of a pixel.
@@ -40,18 +40,18 @@ def refine(
         labels: ``[H, W]`` of any dtype and any id space; NumPy, or torch on any device.
         offsets: integers ``[H, W, 2]`` (dh, dw) in {-1, 0, 1} of the same kind and device, or an ``OffsetMap``; zero
             leaves the pixel as it is.
-        scale: pixels a step; 2 suits 1024x2048, 1 suits images of a quarter of that.
-        confidence: ``uint8[H, W]``, 255 times how sure the direction is, which counts in steps of 1/30; an
-            ``OffsetMap`` has it in itself.
+        scale: step length in pixels; 2 suits 1024x2048, 1 suits a quarter of that size.
+        confidence: ``uint8[H, W]``, direction confidence times 255, used in steps of 1/30; included in an
+            ``OffsetMap``.
         min_confidence: minimum direction confidence (0 to 1) of pixels to refine.
-        keep_thin: width in pixels; what is narrower in ``labels`` stays as it is, see ``thin_parts``.
+        keep_thin: width in pixels; narrower parts of ``labels`` are unchanged, see ``thin_parts``.
 
     Returns:
         A new array like ``labels``.
 
     Raises:
-        DataError: the sizes of labels and offsets differ, offsets other than -1, 0 and 1, arrays of other kinds, or a
-            scale that is no whole number from 0 to 10,000.
+        DataError: labels and offsets of different sizes, offsets other than -1, 0 and 1, unsupported arrays, or a
+            scale that is not an integer from 0 to 10,000.
     """
     scale, keep_thin = require_count(scale, "scale", _MOST_PIXELS), require_count(keep_thin, "keep_thin", _WIDEST)
     if not isinstance(min_confidence, (int, float, np.number)) or not 0 <= min_confidence <= 1:
@@ -93,12 +93,12 @@ def _require_kinds(labels: object, offsets: object) -> None:
 
 
 def thin_parts(labels: np.ndarray, width: int) -> np.ndarray:
-    """Pixels that lie in no block of ``width`` x ``width`` pixels of one label, ``bool[H, W]``.
+    """Return a mask ``bool[H, W]`` of pixels in no ``width`` x ``width`` block of a single label.
 
-    Those are the parts of regions that are narrower; what the image's border cuts off counts as wide.
+    These are the parts of regions narrower than ``width``; parts cut off by the image border count as wide.
 
     Raises:
-        DataError: a width that is no whole number from 0 to 1000.
+        DataError: a width that is not an integer from 0 to 1000.
     """
     width = require_count(width, "keep_thin", _WIDEST)
     if width <= 1 or not labels.size:
@@ -119,7 +119,7 @@ def thin_parts(labels: np.ndarray, width: int) -> np.ndarray:
 def refine_mask(
     mask: np.ndarray, offsets: OffsetMap, scale: int = 1, min_confidence: float = 0.0, keep_thin: int = 0
 ) -> np.ndarray:
-    """``refine`` of one object's mask ``bool[H, W]``, which looks only at the box around it.
+    """Refine one object's mask ``bool[H, W]``; computes only within its bounding box.
 
     Raises:
         DataError: see ``refine``.

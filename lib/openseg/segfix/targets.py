@@ -1,4 +1,4 @@
-"""Ground truth of SegFix: for each pixel, how far the boundary of its region is and where the region's inside lies.
+"""Ground truth of SegFix: distance to the region's boundary and direction to its interior, per pixel.
 
 The rule ``original`` is exact to the original's definition: the Euclidean distance to the nearest pixel of another
 region (the image border is no boundary), and the angle of its gradient under a 5x5 kernel that sees zeros outside the
@@ -37,7 +37,7 @@ MIN_REGION_PIXELS = 100
 class Targets:
     """``depth: uint8[H, W]`` in pixels (0..250) and ``angle_code: uint8[H, W]`` (0..180, see ``directions``).
 
-    Pixels that are to stay, whatever their distance, have the depth 250.
+    Pixels without an offset have depth 250, whatever their distance.
     """
 
     depth: np.ndarray

@@ -22,7 +22,7 @@ def as_config(config: PathLike | Config, overrides: Sequence[str] = ()) -> Confi
     if not isinstance(config, Config):
         return load_config(Path(config), overrides)
     if overrides:
-        raise ConfigError("overrides belong to a config's file; this config is complete")
+        raise ConfigError("overrides require a config file; this config is already loaded")
     return config
 
 

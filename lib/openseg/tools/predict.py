@@ -258,7 +258,7 @@ def predict_offsets(
 def _require_known(also: Sequence[str], known: Sequence[str]) -> None:
     for kind in also:
         if kind not in known:
-            raise ConfigError(f"'{kind}' cannot be written beside label maps; use some of {', '.join(known)}, or none")
+            raise ConfigError(f"'{kind}' cannot be written; use some of {', '.join(known)}, or none")
 
 
 def _predictor(

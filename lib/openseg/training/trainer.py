@@ -190,7 +190,7 @@ def _begin(
     if checkpoint is not None and resume:
         training.restore(checkpoint)
         if len(set(group.collect(training.iteration))) > 1:
-            raise CheckpointError(f"{latest}: processes see different files; put checkpoints on a file system of all")
+            raise CheckpointError(f"{latest}: processes see different files; put checkpoints on a shared file system")
         logger.info("resumed %s at iteration %d", checkpoint.path, training.iteration)
     elif checkpoint is not None:
         logger.info("%s: %s", start.weights, load_weights(training.model, checkpoint, start.partial))

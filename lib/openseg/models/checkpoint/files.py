@@ -140,10 +140,10 @@ def read_content(path: Path) -> Any:
     """The content of a checkpoint file.
 
     Raises:
-        CheckpointError: no such file, or one that is damaged or no checkpoint; the message says what it is instead.
+        CheckpointError: missing, damaged or not a checkpoint; the message says what the file is instead.
     """
     if path.is_dir():
-        raise CheckpointError(f"{path}: is a folder, no checkpoint")
+        raise CheckpointError(f"{path}: is a folder, not a checkpoint")
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)

@@ -128,7 +128,7 @@ def _require_types(path: Path, content: dict[str, Any]) -> None:
             holder = holder.get(part, {})
         if parts[-1] not in holder:
             if needed:
-                raise CheckpointError(f"{path}: an openseg checkpoint without {name}; it was not written whole")
+                raise CheckpointError(f"{path}: an openseg checkpoint without {name}; the file is incomplete")
             continue
         value = holder[parts[-1]]
         if not isinstance(value, types) or (types is not dict and isinstance(value, bool)):

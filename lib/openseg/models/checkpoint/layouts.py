@@ -150,10 +150,10 @@ def convert_state(state: dict[str, Tensor]) -> Converted:
     if not has_head(state):
         if has_backbone(state):
             raise CheckpointError(
-                "holds no head that we know, so a backbone at most, such as ImageNet weights; those are given to a "
-                f"training as model.pretrained=FILE ({describe_keys(state)})"
+                "holds no known head, at most a backbone such as ImageNet weights; for training, use those as "
+                f"model.pretrained=FILE ({describe_keys(state)})"
             )
-        raise CheckpointError(f"belongs to no known network: {describe_keys(state)}")
+        raise CheckpointError(f"unknown network: {describe_keys(state)}")
     keys = list(state)
     if any(key.startswith(("head.classifier.", "direction_head.")) for key in keys):
         return Converted("weights", state)

@@ -70,7 +70,7 @@ class Entry:
 
 
 class _Window(io.RawIOBase):
-    """A part of a file as a file of its own: a zip that lies uncompressed in a zip."""
+    """Part of a file as a file object: an uncompressed zip inside a zip."""
 
     def __init__(self, path: Path, start: int, size: int) -> None:
         self._file, self._start, self._size, self._place = open(path, "rb"), start, size, 0  # noqa: SIM115
