@@ -1,6 +1,6 @@
-"""One command in several processes, as ``torchrun`` starts them; alone it is a group of one.
+"""Distributed execution under ``torchrun``; without it, a group of one process.
 
-The variables of torchrun (RANK, WORLD_SIZE, LOCAL_RANK) are the only environment that the library reads.
+torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK) are read here only.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class Group(NamedTuple):
         return self.rank == 0
 
     def share_of(self, items: Sequence[T]) -> Sequence[T]:
-        """The items that are this process's to do; every item is somebody's, and nobody else's."""
+        """Return this process's items; the shares of all processes are disjoint and complete."""
         return items[self.rank :: self.world]
 
     def broadcast(self, value: Any) -> Any:
-        """The first process's ``value``, in all of them."""
+        """Return rank 0's ``value`` in every process."""
         if self.world == 1:
             return value
         box = [value]
@@ -63,7 +63,7 @@ class Group(NamedTuple):
         return box[0]
 
     def collect(self, value: Any) -> list[Any]:
-        """The ``value`` of every process, by rank, in all of them."""
+        """Return the values of all processes, by rank, in every process."""
         if self.world == 1:
             return [value]
         box: list[Any] = [None] * self.world
@@ -72,18 +72,18 @@ class Group(NamedTuple):
         return box
 
     def wait(self) -> None:
-        """Return when all processes are here."""
+        """Wait for all processes (barrier)."""
         self.collect(None)
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Give every process the first one's statistics of batch norms, which are the ones that are saved."""
+        """Broadcast rank 0's batch norm statistics, which are the saved ones."""
         if self.world > 1:
             with end_with_the_others():
                 for buffer in model.buffers():
                     distributed.broadcast(buffer, src=0)
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean of all processes' tensors, in all of them."""
+        """Return the mean over all processes, in every process."""
         if self.world == 1:
             return value
         total = value.detach().clone()
@@ -92,7 +92,7 @@ class Group(NamedTuple):
         return total / self.world
 
     def gather(self, values: Tensor) -> Tensor:
-        """The ``values[N]`` of all processes in one, by rank: ``[world * N]``."""
+        """Concatenate ``values[N]`` of all processes by rank, ``[world * N]``."""
         if self.world == 1:
             return values
         everywhere = [torch.empty_like(values) for _ in range(self.world)]
@@ -102,7 +102,7 @@ class Group(NamedTuple):
 
 
 class SharedSignal:
-    """What any process noticed, known to all of them an iteration later, without one waiting for another."""
+    """A flag of any process, known to all one iteration later without blocking."""
 
     def __init__(self, group: Group) -> None:
         self._group = group
@@ -110,7 +110,7 @@ class SharedSignal:
         self._pending: distributed.Work | None = None
 
     def exchange(self, value: int) -> int:
-        """Tell ``value``; returns the largest that anyone told the time before (alone: ``value`` itself)."""
+        """Send ``value``; return the maximum over processes of the previous call (single process: ``value``)."""
         if self._group.world == 1:
             return value
         told = 0
@@ -125,7 +125,7 @@ class SharedSignal:
 
 @contextlib.contextmanager
 def end_with_the_others() -> Iterator[None]:
-    """Turns the loss of the connection to another process into ``Interrupted``: that one has said what happened."""
+    """Convert connection errors into ``Interrupted``, since the failed process reports its own error."""
     try:
         yield
     except RuntimeError as error:
@@ -139,7 +139,7 @@ def end_with_the_others() -> Iterator[None]:
 
 @contextlib.contextmanager
 def process_group(device: str | torch.device = "cpu") -> Iterator[Group]:
-    """The group that torchrun started, whose tensors are on ``device``."""
+    """Join the process group started by torchrun, with tensors on ``device``."""
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Group()
         return
@@ -165,16 +165,16 @@ def process_group(device: str | torch.device = "cpu") -> Iterator[Group]:
 
 
 def leave_at_once(code: int) -> None:
-    """Ends a process that torchrun started with an exit code; does nothing in another.
+    """Exit a process started by torchrun immediately; does nothing otherwise.
 
-    Threads of gloo may still hold Python objects, which aborts an orderly end now and then.
+    Gloo threads may still hold Python objects, which sometimes aborts a normal exit.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _leave(code)
 
 
 def _leave(code: int) -> None:
-    """End at once, so that torchrun ends the others."""
+    """Exit immediately, so that torchrun stops the others."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -185,17 +185,17 @@ def _first_line(error: BaseException) -> str:
 
 
 def _die_with(parent: int) -> None:
-    """Processes that survive a killed torchrun would go on writing beside those of the next one."""
+    """Ask the kernel to end this process with torchrun; it would otherwise write beside the next run."""
     while os.getppid() == parent:
         time.sleep(_LOOK_SECONDS)
     os._exit(1)
 
 
 def pick_device(name: str | torch.device) -> torch.device:
-    """The device by name; ``auto`` is a GPU when there is one, each process of a machine taking its own.
+    """Return a device by name; ``auto`` is a GPU if available, one per process of a machine.
 
     Raises:
-        ConfigError: no such device here.
+        ConfigError: the device does not exist.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -213,7 +213,7 @@ def pick_device(name: str | torch.device) -> torch.device:
 
 
 def set_precision(device: torch.device, precision: str) -> None:
-    """Whether float32 products on a GPU are rounded to TF32, which PyTorch allows convolutions by default."""
+    """Allow or forbid TF32 in float32 products on GPUs; PyTorch allows it for convolutions by default."""
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
 
@@ -226,6 +226,6 @@ def _own_gpu() -> int:
 
 
 def be_deterministic() -> None:
-    """The same numbers again on the same machine: operations without such a way warn."""
+    """Use deterministic algorithms; operations without one warn."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,4 +1,4 @@
-"""Errors that a user can act on: each message says what happened, where, and what to do."""
+"""User errors: each message names the problem, the place and the remedy."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ __all__ = [
 
 
 class OpensegError(Exception):
-    """Base of every expected failure; the commands print it as one line and exit 2."""
+    """Base class of expected errors; commands print them as one line and exit with code 2."""
 
 
 class ConfigError(OpensegError):
-    """A config file or an override says something that cannot be."""
+    """Invalid config file or override."""
 
 
 class DataError(OpensegError):
-    """An image, label, offset or folder is missing, damaged or inconsistent."""
+    """Missing, damaged or inconsistent image, label, offset or folder."""
 
 
 class CheckpointError(OpensegError):
-    """A checkpoint is missing, damaged, or belongs to another network."""
+    """Missing or damaged checkpoint, or one of another network."""
 
 
 class Interrupted(OpensegError):
-    """Work was stopped by a signal after its state was saved."""
+    """Stopped by a signal after the state was saved."""
 
 
 def printable(text: object, keep: str = "") -> str:
-    """``text`` for a terminal: control characters, which may be commands to it, and lone surrogates are escaped."""
+    """Escape control characters (which may be terminal commands) and lone surrogates of ``text``."""
     return "".join(
         each if each in keep or unicodedata.category(each) not in ("Cc", "Cs", "Zl", "Zp") else ascii(each)[1:-1]
         for each in str(text)
@@ -47,13 +47,13 @@ def printable(text: object, keep: str = "") -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or in the main memory."""
+    """Whether an exception is out of memory, on a GPU or in main memory."""
     signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "bad_alloc")
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
 
 
 def nearest_names(name: str, known: Iterable[str], limit: int = 200) -> str:
-    """Describe which of ``known`` the user may have meant by ``name``, or list the first ``limit`` of them."""
+    """Suggest the nearest of ``known`` for ``name``, or list the first ``limit`` of them."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if close:

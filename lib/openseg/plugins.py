@@ -1,4 +1,4 @@
-"""Modules of the user that register backbones, heads, losses, metrics or transforms."""
+"""User modules that register backbones, heads, losses, metrics or transforms."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _LOADED: dict[str, tuple[str, ...]] = {}
 
 
 def load_plugins(names: Iterable[str], folders: Iterable[Path] = ()) -> None:
-    """Import modules once; what they register is known from then on.
+    """Import modules once, which registers their components.
 
     Args:
         names: as in an import statement, such as ``my_package.heads``.
-        folders: where else to look for them, beside the places that Python knows and the current folder.
+        folders: additional folders to search, besides Python's path and the current folder.
 
     Raises:
         ConfigError: a module cannot be imported.
@@ -33,7 +33,7 @@ def load_plugins(names: Iterable[str], folders: Iterable[Path] = ()) -> None:
         sys.path.extend(more)
         try:
             importlib.import_module(name)
-        except Exception as error:  # it is the user's code, which may raise anything
+        except Exception as error:  # user code may raise any error
             raise ConfigError(f"plugins: {name} cannot be imported ({type(error).__name__}: {error})") from error
         finally:
             for folder in more:

@@ -1,4 +1,4 @@
-"""Things by name that user code may add to: backbones, heads, losses, metrics, transforms."""
+"""Registries that user code can extend: backbones, heads, losses, metrics, transforms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 
 class Registry(dict[str, T]):
-    """A dict from name to builder, whose errors list the known names."""
+    """Mapping from name to builder, with errors that list the known names."""
 
     def __init__(self, kind: str, reserved: Collection[str] = ()) -> None:
         """
@@ -32,7 +32,7 @@ class Registry(dict[str, T]):
         return [*dict.fromkeys([*self.reserved, *self])]
 
     def register(self, name: str, entry: Any = None) -> Any:
-        """Add ``entry`` under ``name``; without ``entry`` a decorator.
+        """Add ``entry`` under ``name``; without ``entry``, return a decorator.
 
         Raises:
             ConfigError: the name belongs to something else.
@@ -60,7 +60,7 @@ class Registry(dict[str, T]):
 
 
 def _source_of(entry: Any) -> tuple[Any, ...]:
-    """The same for an object that a reloaded module defines again."""
+    """Return the source location, equal for an object redefined by a reloaded module."""
     return getattr(entry, "__module__", None), getattr(entry, "__qualname__", repr(entry))
 
 
@@ -70,10 +70,10 @@ def parameters_of(builder: Callable[..., Any]) -> Mapping[str, inspect.Parameter
 
 
 def call_builder(builder: Callable[..., T], what: str, *arguments: Any, **options: Any) -> T:
-    """``builder(*arguments, **options)``; ``what`` names it in messages.
+    """Call ``builder(*arguments, **options)``; ``what`` names it in messages.
 
     Raises:
-        ConfigError: it has no such option, or lacks one that it needs.
+        ConfigError: an unknown or a missing option.
     """
     signature = inspect.signature(builder)
     try:

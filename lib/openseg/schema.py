@@ -27,7 +27,7 @@ _LONGEST_SHOWN = 120
 
 
 class _Loader(_FastLoader):  # type: ignore[misc]
-    """A mapping that says the same key twice is an error; YAML's reader would keep the last one."""
+    """YAML loader with an error for duplicate keys, of which the plain loader keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -49,10 +49,10 @@ class Section(BaseModel):
 
 
 def parse_yaml(text: str) -> Any:
-    """The value in a text of YAML: plain values, lists and mappings, no tags, and nothing without bounds.
+    """Parse YAML with plain values, lists and mappings only, and with bounded size.
 
     Raises:
-        ValueError: bad YAML, a key that is there twice, or more than a config or a dataset's file may hold.
+        ValueError: invalid YAML, a duplicate key, or a document beyond the limits.
     """
     try:
         _require_bounds(text)
@@ -63,7 +63,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _require_bounds(text: str) -> None:
-    """Raises ValueError for tags, deep nesting, and what aliases blow up; reads no value."""
+    """Raise ValueError for tags, deep nesting and alias expansion, before values are constructed."""
     if len(text) > _LONGEST_TEXT:
         raise ValueError(f"{len(text):,} characters; at most {_LONGEST_TEXT:,}")
     sizes: dict[str, int] = {}
@@ -88,7 +88,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        ConfigError: missing, unreadable, or no mapping; ``what`` says what it should have been.
+        ConfigError: missing, unreadable, or not a mapping; ``what`` names the expected file.
     """
     try:
         values = parse_yaml(path.read_text(encoding="utf-8-sig"))
@@ -119,7 +119,7 @@ def explain(error: ValidationError, section: type[BaseModel]) -> str:
 
 
 def _short(value: Any) -> str:
-    """``repr`` of a value, cut; Python itself refuses to write numbers of thousands of digits."""
+    """Truncated ``repr`` of a value; Python refuses to print numbers of thousands of digits."""
     try:
         text = repr(value)
     except ValueError:

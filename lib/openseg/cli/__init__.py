@@ -1,1 +1,1 @@
-"""The commands: they parse, dispatch, and turn expected failures into one line and an exit code."""
+"""Command line: parses options, calls functions, and turns expected errors into one line and an exit code."""

@@ -1,4 +1,4 @@
-"""What the commands share: one-line errors, exit codes, logging, and the call of their keyword functions."""
+"""Shared parts of the commands: one-line errors, exit codes, logging, and calls of keyword functions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXIT_INTERRUPTED = 130
 
 
 class _BarHandler(logging.Handler):
-    """Prints above a progress bar instead of through it."""
+    """Logging handler that prints above progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(printable(self.format(record), keep="\n\t"), file=sys.stdout)
@@ -33,14 +33,14 @@ class _BarHandler(logging.Handler):
 
 
 def run_command(command: Callable[[], int | None], debug: bool) -> int:
-    """Run a command: expected failures become one line on stderr and exit code 2, Ctrl-C 130.
+    """Run a command; expected errors become one line on stderr and exit code 2, Ctrl-C exit code 130.
 
     ``debug`` shows the traceback instead.
     """
     make_streams_safe()
     code = _exit_code(command, debug)
     distributed = sys.modules.get("openseg.distributed")
-    if distributed is not None:  # else it cannot be one of several processes
+    if distributed is not None:  # otherwise it is not one of several processes
         distributed.leave_at_once(code)
     return code
 
@@ -75,14 +75,14 @@ def _exit_code(command: Callable[[], int | None], debug: bool) -> int:
 
 
 def call(function: str | Callable[..., Any], arguments: argparse.Namespace, **more: Any) -> Any:
-    """A keyword function with the options that carry the names of its parameters."""
+    """Call a keyword function with the options named like its parameters."""
     target = getattr(openseg, function) if isinstance(function, str) else function
     known = inspect.signature(target).parameters
     return target(**{name: value for name, value in vars(arguments).items() if name in known} | more)
 
 
 def shown_errors(problems: list[str]) -> int:
-    """Print what was left out; returns the exit code."""
+    """Print what was left out and return the exit code."""
     for problem in problems:
         print(f"error: left out: {printable(problem)}", file=sys.stderr)
     return EXIT_FOUND if problems else 0

@@ -1,4 +1,4 @@
-"""``main.py`` and ``openseg``: options of every command, mapped onto the keyword function of the same name."""
+"""``main.py`` and ``openseg``: every command and its options, mapped to the keyword function of the same name."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _report(arguments: Arguments) -> None:
 
 
 def _inspect(arguments: Arguments) -> int:
-    with contextlib.redirect_stdout(sys.stderr):  # what is said on the way is no part of the result
+    with contextlib.redirect_stdout(sys.stderr):  # log messages are not part of the result
         found = call("inspect", arguments, size=tuple(arguments.size))
     print(json.dumps(found, indent=1) if arguments.json else printable(inspect_text(found), keep="\n"))
     return 0 if found.get("checkpoint", {}).get("fits", True) else EXIT_FOUND
@@ -214,7 +214,7 @@ _COMMANDS = (
 
 
 def make_parser(wanted: str | None = None) -> argparse.ArgumentParser:
-    """The parser of all commands; where one is ``wanted``, only it has its options."""
+    """Return the parser of all commands, with options only for the ``wanted`` one if given."""
     prog = "openseg" if Path(sys.argv[0]).name == "openseg" else "main.py"  # as installed
     description = _DESCRIPTION if prog == "main.py" else _DESCRIPTION.replace("python main.py", "openseg")
     parser = argparse.ArgumentParser(prog=prog, description=description, formatter_class=HelpFormatter)
@@ -225,10 +225,10 @@ def make_parser(wanted: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse and run; returns the exit code."""
+    """Parse and run; return the exit code."""
     argv = [*(sys.argv[1:] if argv is None else argv)]
     parser = make_parser(next((part for part in argv if not part.startswith("-")), "none"))
-    # Overrides may stand among the options, which argparse alone cannot do for a list of positionals.
+    # Overrides may be mixed with options, which argparse alone does not support for a list of positionals.
     arguments, rest = parser.parse_known_args(argv)
     if rest and (not hasattr(arguments, "overrides") or any(part.startswith("-") or "=" not in part for part in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

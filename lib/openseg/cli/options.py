@@ -1,4 +1,4 @@
-"""A command's options are the parameters of its keyword function: name, type, default and text stand there, once."""
+"""Command-line options derived from the signature and docstring of keyword functions."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ _NOT_OPTIONS = {"progress", "on_scores"}
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the examples in a description as they are, with room for long option names."""
+    """Help formatter that keeps line breaks of descriptions, with room for long option names."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=32, width=100)
 
 
 class Option(NamedTuple):
-    """What ``add_argument`` takes."""
+    """Arguments of ``add_argument``."""
 
     flags: tuple[str, ...]
     settings: dict[str, Any]
@@ -57,11 +57,11 @@ class Command(NamedTuple):
     """A subcommand.
 
     Attributes:
-        run: prints what the keyword function returns, and returns the exit code; None where ``commands`` are below.
-        text: the description, whose first line the list of commands shows.
-        function: name in ``openseg`` of the keyword function whose parameters are the options.
-        leave: names of parameters that are no options.
-        more: options besides.
+        run: prints the result of the keyword function and returns the exit code; None for a group of ``commands``.
+        text: the description; the list of commands shows its first line.
+        function: name in ``openseg`` of the keyword function that provides the options.
+        leave: parameters without an option.
+        more: additional options.
     """
 
     name: str
@@ -73,14 +73,14 @@ class Command(NamedTuple):
     commands: tuple[Command, ...] = ()
 
     def options(self) -> Iterator[Option]:
-        """All options; imports the keyword function."""
+        """Return all options; imports the keyword function."""
         if self.function:
             yield from options_of(getattr(openseg, self.function), self.leave.split())
         yield from self.more
 
 
 def option(spec: str, text: str, **settings: Any) -> Option:
-    """An option of ``spec``, its flags and the name of its value such as ``"--json FILE"``, or a positional's name."""
+    """Return an option from ``spec``: flags and value name, such as ``"--json FILE"``, or a positional's name."""
     flags = tuple(word for word in spec.split() if word.startswith("-"))
     values = [word for word in spec.split() if not word.startswith("-")]
     metavar = {"metavar": values[0]} if flags and values else {}
@@ -88,12 +88,12 @@ def option(spec: str, text: str, **settings: Any) -> Option:
 
 
 def flag(spec: str, text: str, **settings: Any) -> Option:
-    """An option without a value."""
+    """Return an option without a value."""
     return option(spec, text, **{"action": "store_true", **settings})
 
 
 def result_file(suffix: str) -> Callable[[str], Path]:
-    """Reads the path of a file to write; one that is there and no such result is refused before any work."""
+    """Return a parser of output paths; an existing file that is not such a result is refused before any work."""
 
     def parse(text: str) -> Path:
         path = Path(text)
@@ -119,7 +119,7 @@ def add_options(parser: argparse.ArgumentParser, options: Iterable[Option]) -> a
 def add_commands(
     parser: argparse.ArgumentParser, commands: Sequence[Command], wanted: str | None = None, prog: str | None = None
 ) -> None:
-    """Add subcommands, with options only to the ``wanted`` one, which saves imports; None is all of them."""
+    """Add subcommands, with options only for the ``wanted`` one, which saves imports; None: all."""
     group = parser.add_subparsers(dest="command", required=True, metavar="command")
     for each in commands:
         sub = group.add_parser(
@@ -131,7 +131,7 @@ def add_commands(
             **({"prog": prog} if prog and each is commands[0] else {}),  # type: ignore[arg-type]
         )
         sub.set_defaults(run=each.run)
-        # Without a default: --debug before the command holds too.
+        # Without a default, so that --debug before the command is kept.
         add_options(sub, [Option(DEBUG.flags, {**DEBUG.settings, "default": argparse.SUPPRESS})])
         if wanted in (None, each.name):
             add_options(sub, each.options())
@@ -140,7 +140,7 @@ def add_commands(
 
 
 def options_of(function: Callable[..., Any], leave: Iterable[str] = ()) -> Iterator[Option]:
-    """Options for the parameters of a keyword function, explained by the ``Args`` of its docstring."""
+    """Yield options for the parameters of a keyword function, described by ``Args`` of its docstring."""
     parameters = inspect.signature(function).parameters
     hints, texts = get_type_hints(function), _texts(function)
     for name, parameter in parameters.items():
@@ -151,19 +151,19 @@ def options_of(function: Callable[..., Any], leave: Iterable[str] = ()) -> Itera
 
 
 def _text_elsewhere(name: str) -> str:
-    """The text of a parameter that its function says is that of another."""
+    """Return the description of a parameter from another function's docstring."""
     return next(texts[name] for each in _EXPLAINED if name in (texts := _texts(getattr(openseg, each))))
 
 
 def _texts(function: Callable[..., Any]) -> dict[str, str]:
-    """The texts of a docstring's ``Args``."""
+    """Return the descriptions in a docstring's ``Args``."""
     found = re.search(r"\nArgs:\n((?:    .*\n?)+)", inspect.getdoc(function) or "")
     entries = re.findall(r"^    ([\w, ]+): (.*(?:\n {8}.*)*)", found.group(1) if found else "", re.MULTILINE)
     return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
 
 
 def _shown(text: str, parameters: Iterable[str]) -> str:
-    """A docstring's text as help: flags in place of parameters, and defaults as such."""
+    """Convert a docstring's text to help text: flags for parameters, and defaults in parentheses."""
 
     def word(match: re.Match[str]) -> str:
         name = match.group(1)
@@ -200,7 +200,7 @@ def _option(parameter: inspect.Parameter, hint: Any, text: str) -> Option:
 
 
 def _type(name: str, hint: Any) -> dict[str, Any]:
-    """How a value of a type is read."""
+    """Return the ``add_argument`` settings of a type."""
     if name in _WORDS:
         return {"nargs": "+"}
     for kind in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
@@ -220,7 +220,7 @@ def _type(name: str, hint: Any) -> dict[str, Any]:
 
 
 def whole_number(text: str) -> int:
-    """A whole number, also one that is written as 2.0."""
+    """Parse an integer, also one written as 2.0."""
     try:
         value = float(text) if "." in text else int(text)
         if value == int(value):
@@ -231,7 +231,7 @@ def whole_number(text: str) -> int:
 
 
 def _parted(convert: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
-    """Reads values parted by commas; ``none`` is an empty list."""
+    """Return a parser of comma-separated values; ``none`` is an empty list."""
 
     def parse(text: str) -> tuple[Any, ...]:
         try:

@@ -1,4 +1,4 @@
-"""What a config may say, and how it is read.
+"""Config schema and loading.
 
 A config is one short YAML file plus ``dotted.key=value`` overrides::
 

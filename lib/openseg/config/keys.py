@@ -1,4 +1,4 @@
-"""Every key of a config as a table, made from the models that check them."""
+"""Table of all config keys, generated from the validating models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAMES = {str: "text", int: "integer", float: "number", bool: "true, false", Pat
 
 
 def keys_table() -> str:
-    """Markdown: key, values, default and meaning of everything that a config may say."""
+    """Return a Markdown table of all config keys, with values, defaults and descriptions."""
     rows = [("key", "values", "default", "meaning"), ("---", "---", "---", "---"), *_rows(Config, "")]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

@@ -1,4 +1,4 @@
-"""Reading configs: a YAML file plus ``dotted.key=value`` overrides."""
+"""Config loading: a YAML file plus ``dotted.key=value`` overrides."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def shipped_configs() -> Path:
-    """The folder ``configs`` that came with this package: beside ``lib`` in a checkout, else inside the package."""
+    """Return the shipped folder ``configs``: beside ``lib`` in a checkout, otherwise inside the package."""
     package = Path(__file__).resolve().parents[1]
     checkout = package.parents[1] / "configs"
     return checkout if checkout.is_dir() else package / "configs"
 
 
 def _found(path: Path) -> Path:
-    """``path``, or what came with this package where ``configs/...`` is not here."""
+    """Return ``path``, or the shipped config if ``configs/...`` does not exist here."""
     if path.exists() or path.parts[:1] != ("configs",):
         return path
     shipped = shipped_configs().parent / path

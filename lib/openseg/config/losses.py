@@ -1,4 +1,4 @@
-"""The options of each loss; ``loss`` of a config is one of them, or a list whose weighted sum is minimized."""
+"""Options of each loss; ``loss`` of a config is one of them, or a list whose weighted sum is minimized."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LossTerm(Term):
 
 
 class PixelLossTerm(LossTerm):
-    """A loss of the main logits, and of the auxiliary ones if they have a weight."""
+    """A loss of the main logits, and of the auxiliary logits if weighted."""
 
     weight: Weight = Field(1.0, description="weight of this loss in the sum")
     aux_weight: Weight = Field(0.0, description="weight of the same loss on the auxiliary logits")
@@ -45,7 +45,7 @@ class CrossEntropyTerm(PixelLossTerm):
 
 
 class OHEMTerm(PixelLossTerm):
-    """Cross-entropy of the hard pixels of the main logits, and plain cross-entropy of the auxiliary ones."""
+    """OHEM cross-entropy of the main logits, and plain cross-entropy of the auxiliary logits."""
 
     type: Literal["ohem"] = Field("ohem", description="cross-entropy of hard pixels only (OHEM)")
     aux_weight: Weight = Field(0.4, description="weight of the plain cross-entropy on the auxiliary logits")

@@ -1,4 +1,4 @@
-"""The tasks of networks: what each of them needs and gives. Nothing else asks for a task by its name."""
+"""Properties of the tasks (semantic segmentation, SegFix); no other code depends on a task's name."""
 
 from __future__ import annotations
 

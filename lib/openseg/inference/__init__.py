@@ -1,4 +1,4 @@
-"""From images to labels and offsets: whole images or sliding windows, several scales, mirrored or not."""
+"""Inference of labels and offsets: whole images or sliding windows, multi-scale and flipped."""
 
 from openseg.inference.boundary import Boundary, predict_boundary
 from openseg.inference.lazy import LazyLogits, argmax, bands, cubic, from_tensor, resized

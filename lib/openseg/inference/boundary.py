@@ -1,4 +1,4 @@
-"""SegFix prediction: boundary and directions of an image, whole or in windows, at several scales, mirrored or not."""
+"""SegFix prediction: boundary and directions of an image, whole or in windows, multi-scale and flipped."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class Boundary(NamedTuple):
     logits: Tensor
 
     def offset_map(self, config: Config) -> OffsetMap:
-        """The offsets of the first image, see ``offset_codes``."""
+        """Return the offsets of the first image, see ``offset_codes``."""
         return OffsetMap(offset_codes(self.probability[:1], self.logits[:1], config)[0].cpu().numpy())
 
 
 def offset_codes(probability: Tensor, logits: Tensor, config: Config) -> Tensor:
-    """Codes of ``OffsetMap``, ``uint8[B, H, W]``, of what ``Boundary`` holds.
+    """Return the codes of an ``OffsetMap``, ``uint8[B, H, W]``.
 
-    Pixels whose boundary probability is up to ``segfix.mask_threshold`` stay. The confidence is the length of the mean
-    of the 8 directions, weighted by their probabilities: 1 where all agree, 0 where they cancel, as in the middle of
-    thin objects. ``segfix.direction`` says which way a pixel goes: the most probable one, or that mean.
+    Pixels with boundary probability up to ``segfix.mask_threshold`` get no offset. The confidence is the length of the
+    probability-weighted mean of the 8 direction vectors: 1 where all agree, 0 where they cancel, as in the middle of
+    thin objects. ``segfix.direction`` selects the most probable direction or that of the mean.
     """
     threshold = config.segfix.mask_threshold
     probabilities = logits.softmax(dim=1)
@@ -60,10 +60,10 @@ def offset_codes(probability: Tensor, logits: Tensor, config: Config) -> Tensor:
 
 
 def predict_boundary(model: Callable[[Tensor], SegFixOutput], images: Tensor, config: Config) -> Boundary:
-    """SegFix outputs of ``images: uint8[B, 3, H, W]`` at their size.
+    """Return SegFix outputs of ``images: uint8[B, 3, H, W]`` at their size.
 
-    As the original: mask probabilities and raw direction logits are averaged where windows overlap; and beyond the
-    original likewise over the scales of ``test.ss`` and mirror images. The stride of windows is a third, unless given.
+    As in the original, mask probabilities and direction logits are averaged where windows overlap; additionally, over
+    the scales of ``test.ss`` and flipped images. The default window stride is a third of the window.
     """
     test = config.test
     how, size = test.ss, (images.shape[-2], images.shape[-1])
@@ -82,7 +82,7 @@ def predict_boundary(model: Callable[[Tensor], SegFixOutput], images: Tensor, co
 
 
 def _scaled(images: Tensor, scale: float) -> Tensor:
-    """Images ``uint8`` at another scale, as OpenCV's cubic resize of the training samples makes them."""
+    """Resize ``uint8`` images like OpenCV's cubic resize of training samples."""
     if scale == 1:
         return images
     size = [max(int(length * scale), 1) for length in images.shape[-2:]]
@@ -91,14 +91,14 @@ def _scaled(images: Tensor, scale: float) -> Tensor:
 
 
 def _resized(view: Tensor, size: tuple[int, int]) -> Tensor:
-    """Back to the images' size; unlike logits of a network, the samples' pixels do not share their corners."""
+    """Resize to the images' size, without aligned corners, unlike logits of a network."""
     if tuple(view.shape[-2:]) == size:
         return view
     return F.interpolate(view, size=size, mode="bilinear", align_corners=False)
 
 
 def _windows(model: Callable[[Tensor], SegFixOutput], inputs: Tensor, test: TestConfig) -> Tensor:
-    """Boundary probability and direction logits ``[B, 9, H, W]`` of normalized inputs, whole or in windows."""
+    """Return boundary probability and direction logits ``[B, 9, H, W]`` of normalized inputs, whole or in windows."""
 
     def forward(images: Tensor) -> Tensor:
         output = model(images)

@@ -1,4 +1,4 @@
-"""An error instead of an end: Linux kills a process that takes more memory than there is."""
+"""Memory limit, for an error instead of being killed by Linux when memory runs out."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["limit_memory"]
 
 @contextlib.contextmanager
 def limit_memory(processes: int = 1) -> Iterator[None]:
-    """Let allocations beyond this process's share of the free memory fail, which a caller can fix.
+    """Make allocations beyond this process's share of free memory fail, so that callers can handle it.
 
-    On Linux, where a container's limit counts too; elsewhere nothing happens.
+    On Linux only, including limits of containers.
     """
     try:
         import resource
@@ -34,7 +34,7 @@ def limit_memory(processes: int = 1) -> Iterator[None]:
 
 
 def _free_memory() -> int:
-    """Bytes that can be taken before something is killed."""
+    """Return the available memory in bytes, up to the container's limit."""
     free = 1024 * _number("/proc/meminfo", "MemAvailable")
     group = Path("/sys/fs/cgroup")
     with contextlib.suppress(OSError, ValueError, TypeError):  # not in a group, or one without a limit
@@ -44,7 +44,7 @@ def _free_memory() -> int:
 
 
 def _number(path: str | Path, name: str) -> int:
-    """The number after a name in one of the system's files."""
+    """Read the number after a name in a system file."""
     match = re.search(rf"^{name}:?\s+(\d+)", Path(path).read_text(), re.MULTILINE)
     if match is None:
         raise TypeError(f"{path} does not say {name}")

@@ -1,4 +1,4 @@
-"""SegFix networks at work: the offsets of one image, or of many into a folder."""
+"""Prediction of SegFix offsets, for one image or into a folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FORMATS: dict[str, tuple[str, Literal["int8", "int32"]]] = {
 
 
 class SegFixPredictor:
-    """``SegFixPredictor(config, checkpoint)(image)`` gives the offsets of an image."""
+    """SegFix inference: ``SegFixPredictor(config, checkpoint)(image)`` returns the offsets of an image."""
 
     def __init__(self, config: Config, checkpoint: str | os.PathLike, device: str | torch.device = "auto") -> None:
         """
@@ -50,18 +50,18 @@ class SegFixPredictor:
         self.model.eval()
 
     def __call__(self, image: np.ndarray) -> OffsetMap:
-        """The offsets of an image, RGB ``uint8[H, W, 3]``."""
+        """Return the offsets of an RGB image ``uint8[H, W, 3]``."""
         return self.predict(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))))
 
     @torch.inference_mode()
     def predict(self, image: torch.Tensor) -> OffsetMap:
-        """The offsets of an image ``uint8[3, H, W]``."""
+        """Return the offsets of an image ``uint8[3, H, W]``."""
         boundary = predict_boundary(self.model, image[None].to(self.device, non_blocking=True), self.config)
         return boundary.offset_map(self.config)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the offsets, beside weights and images."""
+        """Settings that determine the offsets, besides weights and images."""
         config = self.config
         return {
             "model": model_settings(config),
@@ -83,7 +83,7 @@ def write_offset_files(
 ) -> None:
     """Write the offsets of images: ``<out_dir>/<image stem>`` with the suffix of ``kind``, see ``FORMATS``.
 
-    Files that an interrupted call left are kept if ``made_by``, such as the checkpoint's hash, is the same as then.
+    Existing files are skipped if ``made_by``, such as the checkpoint's hash, is unchanged.
 
     Args:
         broken: takes the errors of images that cannot be read; None raises the first one.

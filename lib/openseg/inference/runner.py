@@ -1,4 +1,4 @@
-"""The loop of every command that reads images, computes something of each, and writes it."""
+"""Loop over images: read, compute, write; shared by all prediction commands."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run_over_images(
     broken: list[OpensegError] | None = None,
     workers: int | None = None,
 ) -> None:
-    """Every process does its share; all wait for the last one.
+    """Run over this process's share of the images, then wait for the other processes.
 
     Args:
         compute: from an item with ``path``, ``image: uint8[3, H, W]`` and its own ``size``, in this thread.

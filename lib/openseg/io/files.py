@@ -1,7 +1,7 @@
 """Listing, matching and writing files, safely.
 
-Everything is written to a temporary file in the same folder and renamed: a reader never meets half a file, and an
-interrupted writer leaves the previous content. What cannot be recomputed is fsynced before.
+Files are written to a temporary file in the same folder and renamed: readers never see a partial file, and an
+interrupted writer leaves the previous content. Content that cannot be recomputed is fsynced first.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _BEFORE_REPLACE: ContextVar[Callable[[Path, Path], None] | None] = ContextVar("b
 
 @contextlib.contextmanager
 def before_replace(function: Callable[[Path, Path], None]) -> Iterator[None]:
-    """In this thread, ``function(path, temporary)`` is called before each ``atomic_write`` puts a file in its place."""
+    """Context in which each ``atomic_write`` of this thread calls ``function(path, temporary)`` before its rename."""
     token = _BEFORE_REPLACE.set(function)
     try:
         yield
@@ -83,11 +83,11 @@ def before_replace(function: Callable[[Path, Path], None]) -> Iterator[None]:
 def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it replaces ``path``, on any failure it is removed.
 
-    ``durable`` waits until the disk has it. Without, a loss of power soon after may leave an empty file, which
-    ``is_older`` takes for one to be written again; many small files are written several times faster.
+    ``durable`` calls fsync. Without it, a power loss soon after may leave an empty file, which ``is_older`` reports as
+    outdated; many small files are written several times faster.
 
     Raises:
-        OpensegError: the folder cannot be written, or the disk is full. What stood at ``path`` is untouched.
+        OpensegError: the folder is not writable, or the disk is full. An existing ``path`` is unchanged.
     """
     path = Path(path)
     temporary = path.with_name(f".{short_stem(path)}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
@@ -113,7 +113,7 @@ def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[Path
 
 
 def short_stem(path: Path) -> str:
-    """The beginning of a file's name that leaves room for what a temporary one has beside it: names have 255 bytes."""
+    """Shorten a file name so that the temporary file's name stays within 255 bytes."""
     text = path.stem[:80]
     while len(os.fsencode(text)) > 80:
         text = text[:-1]
@@ -127,7 +127,7 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def without_nan(value: Any) -> Any:
-    """``value`` with None in place of NaN and infinity, which JSON does not know."""
+    """Replace NaN and infinity, which JSON does not support, by None."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -138,7 +138,7 @@ def without_nan(value: Any) -> Any:
 
 
 def explain_start(path: Path) -> str:
-    """What a file is instead of what it should be, where its first bytes make that plain; empty otherwise."""
+    """Describe a file of another kind by its first bytes; empty if not recognized."""
     try:
         with path.open("rb") as file:
             start = file.read(200).lstrip().lower()
@@ -152,7 +152,7 @@ def explain_start(path: Path) -> str:
 
 
 def file_hash(path: str | os.PathLike) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
@@ -161,7 +161,7 @@ def file_hash(path: str | os.PathLike) -> str:
 
 
 def is_older(made: Path, source: Path) -> bool:
-    """Whether a made file is older than what it was made of, or empty (see ``atomic_write``)."""
+    """Whether a derived file is older than its source, or empty (see ``atomic_write``)."""
     there = made.stat()
     return there.st_size == 0 or there.st_mtime < source.stat().st_mtime
 
@@ -171,7 +171,7 @@ _NOTICED: ContextVar[dict[str, None] | None] = ContextVar("noticed", default=Non
 
 @contextlib.contextmanager
 def noticing() -> Iterator[dict[str, None]]:
-    """Collects the files that ``list_files`` left out, each of which was logged."""
+    """Context that collects the files left out (and logged) by ``list_files``."""
     found: dict[str, None] = {}
     token = _NOTICED.set(found)
     try:
@@ -181,7 +181,7 @@ def noticing() -> Iterator[dict[str, None]]:
 
 
 def notice(what: str) -> None:
-    """Count something else that was left out, and logged, for ``noticing``."""
+    """Add a file that was left out and logged to ``noticing``."""
     found = _NOTICED.get()
     if found is not None:
         found[what] = None
@@ -193,16 +193,16 @@ def list_files(
     also: tuple[str, ...] = (),
     skip: Callable[[Path], bool] | None = None,
 ) -> list[Path]:
-    """Files below ``folder`` with one of ``suffixes``, sorted; links are followed, hidden files are left out.
+    """List files below ``folder`` with one of ``suffixes``, sorted; follows links, skips hidden files.
 
-    Other files are logged and noticed (``noticing``), but for notes and tables that lie beside images everywhere.
+    Other files are logged and noticed (``noticing``), except common side files such as notes and tables.
 
     Args:
-        also: suffixes of files that others read.
-        skip: says of a folder that its files are none of ours.
+        also: suffixes of files that are read elsewhere.
+        skip: whether a folder is to be skipped.
 
     Raises:
-        DataError: the folder is missing, unreadable, or holds no such file; a link leads to nothing.
+        DataError: the folder is missing, unreadable or without such files; a broken symlink.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -232,10 +232,10 @@ def _some(paths: list[Path]) -> str:
 
 
 def walk_files(folder: str | os.PathLike, suffixes: tuple[str, ...] = ("",)) -> Iterator[str]:
-    """Files below ``folder`` with one of ``suffixes``; links are followed, hidden files are left out.
+    """Yield files below ``folder`` with one of ``suffixes``; follows links, skips hidden files.
 
     Raises:
-        DataError: a folder cannot be read, or a link leads to nothing.
+        DataError: an unreadable folder or a broken symlink.
     """
     yield from _walk(os.fspath(folder), suffixes, set())
 
@@ -243,7 +243,7 @@ def walk_files(folder: str | os.PathLike, suffixes: tuple[str, ...] = ("",)) -> 
 def _walk(
     folder: str, suffixes: tuple[str, ...], seen: set[tuple[int, int]], others_too: bool = False
 ) -> Iterator[str]:
-    """``walk_files``, or all files; a folder that links lead to again is read once."""
+    """Walk files below a folder; folders reached again through links are read once."""
     try:
         status = Path(folder).stat()
         if (status.st_dev, status.st_ino) in seen:

@@ -1,7 +1,7 @@
-"""Reading and writing images and label maps: what the pixels say, or one clear error.
+"""Reading and writing of images and label maps.
 
-Pillow decodes, since it raises on truncated files where OpenCV returns a half-gray image; plain PNGs, which training
-reads most, go to imagecodecs, which checks as strictly and is faster (docs/dependencies.md).
+Pillow decodes, since it raises on truncated files where OpenCV returns a partly gray image; plain PNGs, the most common
+case in training, are decoded by imagecodecs, which is as strict and faster (docs/dependencies.md).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # or its errors appe
 
 
 def _read_plain_png(path: Path, colors: bool) -> np.ndarray | None:
-    """A PNG of 8 or 16-bit grays ``[H, W]``, or of 8-bit ``colors`` ``[H, W, 3]``; None for whatever is not that."""
+    """Read an 8 or 16-bit gray PNG ``[H, W]``, or an 8-bit ``colors`` PNG ``[H, W, 3]``; None for other files."""
     try:
         with open(path, "rb") as file:
             start = file.read(len(PNG_SIGNATURE))
@@ -75,9 +75,9 @@ def _read_plain_png(path: Path, colors: bool) -> np.ndarray | None:
 
 
 def _open(path: Path) -> tuple[Image.Image, str]:
-    """An image with its pixels read, and how the file stores them, such as ``L;4`` or ``RGB;16B``.
+    """Return an image with loaded pixels, and its storage mode, such as ``L;4`` or ``RGB;16B``.
 
-    It holds one image of a size that fits into memory.
+    The size and the number of images in the file were checked.
     """
     try:
         with warnings.catch_warnings():
@@ -106,7 +106,7 @@ def _open(path: Path) -> tuple[Image.Image, str]:
 
 
 def _opened(path: Path) -> Image.Image:
-    """The image as Pillow opens it, its pixels not read yet."""
+    """Open an image with Pillow, without loading pixels."""
     if max_pixels() > (Image.MAX_IMAGE_PIXELS or 0):
         Image.MAX_IMAGE_PIXELS = None  # its number of pixels is checked below
     with path.open("rb") as file:
@@ -118,7 +118,7 @@ def _opened(path: Path) -> Image.Image:
 
 
 def _what_instead(path: Path) -> str:
-    """What a file is that is no image, and what to do."""
+    """Describe a file that is not an image, with the remedy."""
     if path.stat().st_size == 0:
         return "an empty file; replace or remove it"
     what = explain_start(path)
@@ -147,7 +147,7 @@ def _raw_mode(image: Image.Image) -> str:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes an image upright, by its EXIF orientation, wherever it is: in EXIF, as text of a PNG, or in XMP."""
+    """Return the transposition for an image's EXIF orientation, from EXIF, PNG text or XMP."""
     with contextlib.suppress(Exception), warnings.catch_warnings():  # damaged metadata of a good image
         warnings.simplefilter("ignore")
         return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
@@ -155,7 +155,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def look_at_image(path: str | os.PathLike) -> list[str]:
-    """What is to be known of an image that ``read_image`` reads: how it is turned, and channels that are not used."""
+    """Return notes on an image: EXIF rotation, and unused channels."""
     path, notes = Path(path), []
     with path.open("rb") as file:
         start = file.read(len(PNG_SIGNATURE))
@@ -243,14 +243,14 @@ def _remedy(image: Image.Image) -> str:
 
 
 def color_mode(path: str | os.PathLike) -> str:
-    """How an image file has its colors: ``RGB`` or ``RGBA``, ``P`` of a palette, or something else of none."""
+    """Return Pillow's mode of an image file: ``RGB``, ``RGBA``, ``P`` (palette) or another."""
     with contextlib.suppress(Exception), Image.open(path, formats=FORMATS) as image:
         return image.mode
     return ""  # reading it says what is wrong
 
 
 def read_palette(path: str | os.PathLike) -> bytes | None:
-    """RGB of each value of an indexed image, or None."""
+    """Return the palette of an indexed image (RGB per value), or None."""
     with Image.open(path, formats=FORMATS) as image:
         palette = image.getpalette() if image.mode == "P" else None
     return None if palette is None else bytes(palette)
@@ -274,7 +274,7 @@ def read_color_label(path: str | os.PathLike) -> np.ndarray:
 
 
 def require_same_size(path: object, shape: Sequence[int], other: object, other_shape: Sequence[int]) -> None:
-    """Raises DataError where the maps of two files that belong together differ in size."""
+    """Raise DataError if maps of two matching files differ in size."""
     if tuple(shape[:2]) != tuple(other_shape[:2]):
         turned = tuple(shape[:2]) == tuple(other_shape[1::-1])
         hint = "; one of them is turned by 90 degrees (EXIF orientation of the image?)" if turned else ""
@@ -288,10 +288,10 @@ def write_label(
 ) -> None:
     """Write ``labels`` (``uint8`` or ``uint16``, ``[H, W]``) as PNG, atomically.
 
-    ``palette`` (RGB of each value) makes an indexed PNG; ``text`` is a keyword and what it says.
+    ``palette`` (RGB per value) makes an indexed PNG; ``text`` is a (keyword, text) entry.
 
     Raises:
-        DataError: labels of another kind.
+        DataError: unsupported labels.
     """
     if labels.dtype not in (np.uint8, np.uint16) or labels.ndim != 2 or not labels.size:
         raise DataError(
@@ -318,7 +318,7 @@ def write_image(path: str | os.PathLike, image: Image.Image | np.ndarray) -> Non
 
 
 def _encoded(image: Image.Image, suffix: str, level: int) -> bytes:
-    """The file's bytes; Pillow's own writer ends without an error on a full disk, with half a file."""
+    """Encode to bytes; Pillow's own writer leaves a partial file without error on a full disk."""
     content = io.BytesIO()
     image.save(content, Image.registered_extensions()[suffix.lower()], compress_level=level)
     return content.getvalue()

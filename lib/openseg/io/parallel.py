@@ -1,4 +1,4 @@
-"""Work by several processes or threads, in order, with failures raised in the caller."""
+"""Parallel work by processes or threads, in order, with errors raised in the caller."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CHUNK = 16
 
 
 def map_parallel(work: Callable[[Any], Any], items: Sequence[Any], what: str, workers: int) -> Iterator[Any]:
-    """``work(item)`` of every item, in order, by ``workers`` processes under a progress bar; a failure is raised."""
+    """Yield ``work(item)`` of every item, in order, computed by ``workers`` processes; errors are raised."""
     if workers <= 1 or len(items) <= 1:
         for item in progress(items, len(items), what):
             yield work(item)
@@ -44,7 +44,7 @@ def map_parallel(work: Callable[[Any], Any], items: Sequence[Any], what: str, wo
 def _in_order(
     pool: ProcessPoolExecutor, work: Callable[[Any], Any], items: Sequence[Any], size: int, most: int
 ) -> Iterator[Any]:
-    """Results in the order of ``items``; at most ``most`` chunks are under way, so that results do not pile up."""
+    """Yield results in the order of ``items``, with at most ``most`` chunks in progress, which bounds memory."""
     pending: deque[Future] = deque()
     for first in range(0, len(items), size):
         if len(pending) >= most:
@@ -59,7 +59,7 @@ def _work_through(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]
 
 
 def run_parallel(work: Callable[[Any], None], items: Sequence[Any], what: str, workers: int) -> None:
-    """``map_parallel`` for work that gives nothing back."""
+    """Run ``map_parallel`` for work without results."""
     for _ in map_parallel(work, items, what, workers):
         pass
 
@@ -73,7 +73,7 @@ def _init_worker(plugins: list[tuple[str, tuple[str, ...]]]) -> None:
 
 
 def _die_with_parent() -> None:
-    """Else workers of a killed call would go on writing beside the next one."""
+    """Ask the kernel to end this worker with its parent; it would otherwise write beside the next call's workers."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -81,7 +81,7 @@ def _die_with_parent() -> None:
 
 
 class Writers:
-    """Threads that write files while the caller computes; at most ``2 * threads`` pieces of work wait."""
+    """Threads that write files while the caller computes, with at most ``2 * threads`` queued tasks."""
 
     def __init__(self, threads: int = 2) -> None:
         self._pool = ThreadPoolExecutor(threads)
@@ -89,7 +89,7 @@ class Writers:
         self._most = 2 * threads
 
     def submit(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Do ``work(*arguments)`` in a thread; a failure is raised by a later call or at the end."""
+        """Run ``work(*arguments)`` in a thread; an error is raised by a later call or at the end."""
         while len(self._pending) >= self._most:
             self._pending.popleft().result()
         self._pending.append(self._pool.submit(work, *arguments))

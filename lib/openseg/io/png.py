@@ -1,7 +1,7 @@
-"""PNG files by their parts: only what makes up the pixels reaches a decoder, and its size is known before.
+"""PNG chunk reader: only chunks that define the pixels reach a decoder, after their size was checked.
 
-Texts and color profiles may inflate to any size, and the data may hold more than the pixels; decoders spend minutes on
-either, or print warnings. What says how an image is turned is kept.
+Texts and color profiles may inflate to any size, and the data may exceed the pixels; decoders spend minutes on either
+or print warnings. Orientation metadata is kept.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _SLACK = 1 << 16
 
 
 class Png(NamedTuple):
-    """A checked PNG: its parts that matter, and what its header says.
+    """A checked PNG: its relevant chunks and header fields.
 
     Attributes:
-        content: the file with only those parts.
-        plain: nothing changes how the pixels are shown.
+        content: the file with only those chunks.
+        plain: no chunk changes how pixels are displayed.
     """
 
     content: bytes
@@ -49,7 +49,7 @@ class Png(NamedTuple):
 
 
 def open_png(content: bytes) -> Png:
-    """Check a PNG and keep what matters of it.
+    """Check a PNG and keep its relevant chunks.
 
     Raises:
         ValueError: damaged, of more than ``max_pixels()``, or with more data than its pixels take.
@@ -84,7 +84,7 @@ def open_png(content: bytes) -> Png:
 
 
 def _turns(text: memoryview) -> bool:
-    """Whether a text may say how an image is turned, and is short enough to look."""
+    """Whether a text chunk may hold the orientation, and is short enough to read."""
     return len(text) < _LONGEST_TEXT and bytes(text[:80]).split(b"\0")[0] in _TURNING
 
 

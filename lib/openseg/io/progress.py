@@ -1,4 +1,4 @@
-"""Progress bars: on a terminal only, gone when done."""
+"""Progress bars, on terminals only and removed when done."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN: ContextVar[bool] = ContextVar("shown", default=True)
 
 @contextlib.contextmanager
 def show_progress(shown: bool) -> Iterator[None]:
-    """Whether bars are shown, inside the context; not even then unless standard error is a terminal."""
+    """Context that shows or hides progress bars; without a terminal at standard error they are always hidden."""
     token = _SHOWN.set(_SHOWN.get() and shown)
     try:
         yield
@@ -26,7 +26,7 @@ def show_progress(shown: bool) -> Iterator[None]:
 
 
 def progress(items: Iterable[T], total: int, what: str, hidden: bool = False) -> Iterable[T]:
-    """``items`` under a progress bar with rate and time left on a terminal; as they are in a pipe, or ``hidden``."""
+    """Wrap ``items`` in a progress bar with rate and ETA; without a terminal or if ``hidden``, return them as is."""
     disable = True if hidden or not _SHOWN.get() else None
     return tqdm(items, total=total, desc=what, disable=disable, leave=False, dynamic_ncols=True)
 

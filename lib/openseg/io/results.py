@@ -1,4 +1,4 @@
-"""Folders of results: who wrote them, what can be kept, what is replaced."""
+"""Result folders: which command wrote them, which results are reused, which are replaced."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.part(\.\w+)?$")  # of atomic_write
 
 
 class Journal:
-    """What was written into a ``ResultFolder``: size and time of each file and of what it was made of, a line a file.
+    """Journal of a ``ResultFolder``: size and time of each written file and of its sources, one line per file.
 
-    Any process and thread may add lines. A line is added before its file is in place, so that after a crash at any
-    moment every file of ours has one.
+    Any process and thread may append. A line is written before its file is in place, so that every written file has a
+    line after a crash at any moment.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,7 +42,7 @@ class Journal:
 
     @contextlib.contextmanager
     def writing(self, *sources: Path) -> Iterator[None]:
-        """Note the files that are written in here, in this thread; they are made of ``sources``."""
+        """Context that records files written by this thread, with their ``sources``."""
         stamps = [_stamp(each) for each in sources]
 
         def note(path: Path, temporary: Path) -> None:
@@ -58,7 +58,7 @@ class Journal:
             yield
 
     def read(self) -> dict[str, list[tuple[Any, Any]]]:
-        """(stamp, stamps of the sources) by name, the newest last; a line that a crash cut off is none."""
+        """Return (stamp, stamps of the sources) by name, the newest last; incomplete lines are skipped."""
         found: dict[str, list[tuple[Any, Any]]] = {}
         if self.path.is_file():
             for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -75,18 +75,17 @@ class Journal:
 
 
 class ResultFolder:
-    """The place of the results of one command, which a later call with the same settings completes.
+    """Output folder of one command, which a later call with the same settings completes.
 
-    ``made_by`` is whatever decides the results (settings, a checkpoint's hash); it stands in ``made_by.json`` in the
-    folder, and the files that were written in a ``Journal``. Files that an interrupted call with the same ``made_by``
-    left are kept. Only files that the journal has, unchanged since, are ever removed or replaced; nothing is before
-    ``start``, which follows ``is_done`` of every file to come. Until the end of a ``with`` block no other process can
-    claim the folder.
+    ``made_by`` holds everything that determines the results (settings, the checkpoint's hash) and is stored in the
+    folder's ``made_by.json``; written files are listed in a ``Journal``. Files of an interrupted call with the same
+    ``made_by`` are kept. Only unchanged files of the journal are removed or replaced, and only after ``start``, which
+    follows ``is_done`` of all files. Until the end of a ``with`` block, no other process can claim the folder.
 
     Attributes:
         kept: existing results that are skipped, by kind, relative to the kind's folder.
-        was_ours: whether an earlier call made this folder.
-        journal: notes what is written.
+        was_ours: whether an earlier call created this folder.
+        journal: list of written files.
     """
 
     def __init__(
@@ -102,8 +101,8 @@ class ResultFolder:
             made_by: ``what`` in it names what is made, such as offsets; a folder of something else is never touched.
             suffixes: of result files.
             kinds: folders inside it that hold the files; an empty one is the folder itself, ``.`` also what is below.
-            on_conflict: what becomes of files that another ``made_by`` made: ``replace`` removes them first, so that
-                the two never mix; ``refuse`` raises. ``overwrite`` removes those of the same one too.
+            on_conflict: handling of files of another ``made_by``: ``replace`` removes them first, so that the two never
+                mix; ``refuse`` raises. ``overwrite`` also removes those of the same ``made_by``.
 
         Raises:
             DataError: the folder holds files with one of ``suffixes`` but no such call made it, one with another
@@ -121,7 +120,7 @@ class ResultFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let others claim the folder."""
+        """Release the folder."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -153,7 +152,7 @@ class ResultFolder:
         self.kept = {kind: set() for kind in kinds} if replaced else ours
 
     def start(self) -> None:
-        """Remove what is replaced, and record what is made from here on; before, nothing is changed."""
+        """Remove replaced files and start the journal; nothing is changed before."""
         if self._replaced:
             logger.info("%s: existing results are replaced", self.folder)
         for path in (*self._replaced, *self._unfinished):
@@ -161,10 +160,10 @@ class ResultFolder:
         write_json(self.folder / RECORD, self._made_by)
 
     def is_done(self, path: Path, *sources: Path, kind: str = "") -> bool:
-        """Whether ``path`` is kept and made of ``sources`` as they are.
+        """Whether ``path`` exists and is up to date with ``sources``.
 
         Raises:
-            DataError: something else stands there.
+            DataError: another file exists there.
         """
         name = path.relative_to(self.folder / kind).as_posix()
         if name in self._foreign[kind]:
@@ -175,7 +174,7 @@ class ResultFolder:
         return entry is not None and entry[1] == [_stamp(source) for source in sources]
 
     def remove(self, path: Path) -> None:
-        """Remove a file that was written here and is unchanged."""
+        """Remove a file of the journal, if unchanged."""
         if self._entry(path):
             path.unlink(missing_ok=True)
 
@@ -184,19 +183,19 @@ class ResultFolder:
 
     @staticmethod
     def tell_kept(kept: int, total: int) -> None:
-        """Log how many results exist already."""
+        """Log the number of existing results."""
         if kept:
             logger.info("%d of %d already exist and are skipped; --overwrite replaces them", kept, total)
 
 
 def _stamp(path: Path) -> list[int]:
-    """Size and time of a file, by which a change is noticed."""
+    """Size and time of a file, to detect changes."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
 
 
 def _locked(folder: Path) -> int | None:
-    """The open folder, locked until it is closed or the process ends; None where there are no locks.
+    """Open and lock the folder until it is closed or the process ends; None on file systems without locks.
 
     Raises:
         DataError: another process holds it.
@@ -221,7 +220,7 @@ def _locked(folder: Path) -> int | None:
 
 @contextlib.contextmanager
 def exclusive_folder(folder: Path) -> Iterator[None]:
-    """While this process alone writes below ``folder``; what killed writers left there is removed first.
+    """Context in which only this process writes below ``folder``; leftovers of killed processes are removed first.
 
     Raises:
         DataError: another process is writing there.
@@ -239,7 +238,7 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file may be scores or figures of a command: JSON that is an object, tables, or empty."""
+    """Whether a file may be a score file of a command: a JSON object, a table, or empty."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError):
@@ -253,7 +252,7 @@ def is_result(path: Path) -> bool:
 
 
 def list_given(folder: str | os.PathLike[str], suffixes: tuple[str, ...], also: tuple[str, ...] = ()) -> list[Path]:
-    """As ``list_files``, without what a ``ResultFolder`` below holds, such as refined labels.
+    """List files like ``list_files``, without those of a ``ResultFolder`` below, such as refined labels.
 
     Raises:
         DataError: nothing else is there.
@@ -273,7 +272,7 @@ def list_given(folder: str | os.PathLike[str], suffixes: tuple[str, ...], also: 
 def _made_files(
     folder: Path, suffixes: tuple[str, ...], kinds: Sequence[str]
 ) -> tuple[dict[str, set[str]], list[Path]]:
-    """Finished files by kind, relative to its folder, and those that a killed ``atomic_write`` left."""
+    """Return finished files by kind, relative to its folder, and leftovers of a killed ``atomic_write``."""
     existing: dict[str, set[str]] = {kind: set() for kind in kinds}
     unfinished = []
     for kind in {"", *kinds}:
@@ -288,7 +287,7 @@ def _made_files(
 
 
 def _has_content(path: Path) -> bool:
-    """An empty file is what a loss of power leaves of one that was written."""
+    """Whether a file is not empty; a power loss may leave an empty one."""
     return path.is_file() and path.stat().st_size > 0
 
 

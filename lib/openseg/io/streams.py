@@ -1,4 +1,4 @@
-"""Standard output and error, whatever they are."""
+"""Standard output and error of any encoding or state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["make_streams_safe"]
 
 
 def make_streams_safe() -> None:
-    """What a stream's encoding lacks is escaped; a stream that was closed takes everything and shows nothing."""
+    """Escape characters outside a stream's encoding; replace closed streams by ones that discard output."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

@@ -1,4 +1,4 @@
-"""What Pillow does not say of TIFF files: their channels, and which of their pages are images."""
+"""TIFF metadata that Pillow does not offer: channels, and which pages are images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_PAGES = 10_000
 
 
 def describe_tiff(path: Path) -> str:
-    """The channels of a TIFF that cannot be read, in words; empty for whatever is no TIFF."""
+    """Describe the channels of an unsupported TIFF; empty if the file is not a TIFF."""
     with contextlib.suppress(Exception), warnings.catch_warnings(), path.open("rb") as file:
         warnings.simplefilter("ignore")
         header = file.read(8)
@@ -38,7 +38,7 @@ def describe_tiff(path: Path) -> str:
 
 
 def count_pictures(image: Image.Image) -> int:
-    """The pages of a TIFF that are images of their own: neither the same in a lower resolution, nor a mask."""
+    """Count the pages of a TIFF that are neither reduced-resolution copies nor masks."""
     count = 0
     for page in range(min(getattr(image, "n_frames", 1), _MOST_PAGES)):
         image.seek(page)
@@ -49,7 +49,7 @@ def count_pictures(image: Image.Image) -> int:
 
 
 def unnamed_band(image: Image.Image) -> bool:
-    """Whether a TIFF of colors has a further channel that is no transparency, as near infrared."""
+    """Whether a color TIFF has an additional channel that is not alpha, such as near infrared."""
     tags = getattr(image, "tag_v2", None)
     if tags is None or int(tags.get(_CHANNELS, 1)) <= 3:
         return False

@@ -1,4 +1,4 @@
-"""Cross-entropy, plain and of the hard pixels only."""
+"""Cross-entropy, plain and with online hard example mining."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NEVER = 2.0  # larger than any probability
 
 
 class PixelScope(Protocol):
-    """The processes whose pixels a mean is over."""
+    """Processes whose pixels are averaged together."""
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of all processes' values."""
@@ -28,7 +28,7 @@ class PixelScope(Protocol):
 
 
 class SingleProcess:
-    """One process by itself."""
+    """A single process."""
 
     def mean(self, value: Tensor) -> Tensor:
         return value
@@ -38,7 +38,7 @@ class SingleProcess:
 
 
 def pixel_count(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Number of pixels that count in ``labels[B, H, W]``, or the sum of their class weights: ``float[]``."""
+    """Number of valid pixels in ``labels[B, H, W]``, or the sum of their class weights, ``float[]``."""
     valid = labels != IGNORE_INDEX
     if class_weights is None:
         return valid.sum().float()
@@ -48,13 +48,13 @@ def pixel_count(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
 def cross_entropy(
     logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, count: Tensor | None = None
 ) -> Tensor:
-    """Mean cross-entropy over the pixels that count (divided by the sum of their class weights).
+    """Mean cross-entropy over valid pixels (divided by the sum of their class weights).
 
     Args:
         logits: ``float[B, K, H, W]``.
         labels: ``[B, H, W]``.
         class_weights: ``float[K]`` or None.
-        count: what the sum is divided by instead of the ``pixel_count`` of ``labels``.
+        count: divisor of the sum, instead of the ``pixel_count`` of ``labels``.
     """
     losses = F.cross_entropy(logits.float(), labels.long(), class_weights, ignore_index=IGNORE_INDEX, reduction="sum")
     return losses / (pixel_count(labels, class_weights) if count is None else count).clamp_min(_TINY)
@@ -73,8 +73,8 @@ def ohem_cross_entropy(
 
     A pixel is hard when the probability of its true class is strictly below ``max(threshold, p)``, p being the
     ``min_kept``-th smallest such probability; the mean is over the number of hard pixels, also with class weights.
-    ``count_first_pixel`` counts the batch's first pixel among those that count even if it is ignored, with a loss of 0.
-    ``scope``: the processes whose pixels are compared and counted, by default this one.
+    With ``count_first_pixel``, the batch's first pixel counts as valid even if ignored, with a loss of 0. ``scope``:
+    processes whose pixels are compared and counted, by default this one.
     """
     scope = scope or SingleProcess()
     logits = logits.float()

@@ -1,7 +1,7 @@
-"""The weighted sum of losses that a config asks for.
+"""Weighted sum of the configured losses.
 
-Logits come at the head's stride and are resized here to the label's size. When no pixel counts, a loss is a zero that
-is still connected to the network, never NaN. Nothing here waits for a GPU.
+Logits have the head's stride and are resized to the label's size here. Without valid pixels, a loss is zero and still
+connected to the network, never NaN. Nothing here synchronizes with the GPU.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = ["SegmentationLoss", "build_loss"]
 
 
 class SegmentationLoss:
-    """The sum of ``weight`` times each loss of the main logits, and ``aux_weight`` times those of the auxiliary ones.
+    """Sum of main losses times ``weight`` and auxiliary losses times ``aux_weight``.
 
-    With a ``scope``, means are over the pixels of its processes and of all parts of a batch, so that the mean of what
-    processes and parts give is the loss of the whole.
+    With a ``scope``, means are over the pixels of all processes and accumulation steps, so that the mean over those is
+    the loss of the whole batch.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Pieces that the backbones and heads share."""
+"""Layers shared by backbones and heads."""
 
 from __future__ import annotations
 

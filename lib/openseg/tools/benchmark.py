@@ -1,4 +1,4 @@
-"""Where the time of training and of prediction goes: the real code, with a clock between its parts."""
+"""Timing of the parts of training and prediction."""
 
 from __future__ import annotations
 

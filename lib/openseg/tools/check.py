@@ -27,11 +27,11 @@ logger = logging.getLogger("openseg")
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What was found in a dataset.
+    """Findings in a dataset.
 
     Attributes:
-        name: of the dataset.
-        splits: a report of each split, with its ``errors`` and ``warnings``.
+        name: name of the dataset.
+        splits: report per split, with ``errors`` and ``warnings``.
         warnings: about several splits together.
     """
 
@@ -65,7 +65,7 @@ def check(
     workers: int | None = None,
     progress: bool = True,
 ) -> CheckResult:
-    """Read a whole dataset and say what is wrong with it; nothing is changed, nothing that its files cause is raised.
+    """Read a whole dataset and collect its problems; nothing is changed, and errors of its files are not raised.
 
     Args:
         config: config, or path of its YAML file; its training and validation splits are checked.

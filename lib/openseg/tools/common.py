@@ -14,7 +14,7 @@ __all__ = ["as_config", "checkpoint_of"]
 
 
 def as_config(config: PathLike | Config, overrides: Sequence[str] = ()) -> Config:
-    """A config that is given as such, or as its YAML file.
+    """Return a config given as ``Config`` or as YAML file.
 
     Raises:
         ConfigError: the file is invalid, or a complete config is to be overridden.
@@ -27,7 +27,7 @@ def as_config(config: PathLike | Config, overrides: Sequence[str] = ()) -> Confi
 
 
 def checkpoint_of(config: Config, checkpoint: PathLike | None, checkpoints: PathLike) -> Path:
-    """The checkpoint that is named, or the config's below the folder ``checkpoints``.
+    """Return the given checkpoint, or the config's latest below the folder ``checkpoints``.
 
     Raises:
         CheckpointError: there is none.

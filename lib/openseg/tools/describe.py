@@ -1,4 +1,4 @@
-"""``openseg.describe_labels``: what is in a label file; needs no torch."""
+"""``openseg.describe_labels``: content of label files; needs no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``openseg.inspect``: what is in a config and in a checkpoint."""
+"""``openseg.inspect``: content of configs and checkpoints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def inspect(
     checkpoint: PathLike | None = None,
     size: tuple[int, int] = (512, 1024),
 ) -> dict[str, Any]:
-    """Parameters, FLOPs and memory of a network, and what a checkpoint holds and whether it fits.
+    """Return parameters, FLOPs and memory of a network, and the content of a checkpoint.
 
     Args:
         config: None is the one that the checkpoint is of.

@@ -1,4 +1,4 @@
-"""Where the offsets of a split are, if nobody says."""
+"""Default locations of a split's offsets."""
 
 from __future__ import annotations
 

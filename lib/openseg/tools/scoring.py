@@ -44,7 +44,7 @@ Scores = TypeVar("Scores", LabelScores, InstanceScores)
 
 
 class ScoredPair(NamedTuple):
-    """A prediction, its ground truth, and for Cityscapes' iIoU the ground truth's instance map."""
+    """A prediction, its ground truth, and the instance map for Cityscapes' iIoU."""
 
     prediction: Path
     truth: Path
@@ -52,14 +52,14 @@ class ScoredPair(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """Pairs of a prediction and its ground truth, by key, and what has no partner, in words."""
+    """Pairs of prediction and ground truth by key, and messages about unmatched files."""
 
     pairs: dict[str, tuple[Path, Path]]
     problems: list[str]
 
 
 def match_predictions(folder: str | os.PathLike, truths: Mapping[str, Path], suffixes: tuple[str, ...]) -> Matched:
-    """The predictions in a folder and the ground truth files of the same names; a suffix ``_pred`` is ignored.
+    """Match the predictions in a folder with ground truth files of the same name; ``_pred`` is ignored.
 
     Raises:
         DataError: no folder, no prediction in it, or two of one name.
@@ -139,13 +139,13 @@ def _add(
 
 
 def require_none(problems: Sequence[str], fix: str = "") -> None:
-    """Raises DataError that names the first few of ``problems``; ``fix`` says what else can be done."""
+    """Raise DataError with the first few of ``problems``; ``fix`` is the remedy."""
     if problems:
         raise DataError(f"{len(problems)} predictions are missing, unmatched or invalid: {first_of(problems)}{fix}")
 
 
 def first_of(problems: Sequence[str]) -> str:
-    """The first few problems, and how many there are beside them."""
+    """Return the first few problems and the number of others."""
     more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
     return f"{'; '.join(problems[:_NAMED])}{more}"
 

@@ -1,4 +1,4 @@
-"""Checkpoint files: where they lie, which are kept and found.
+"""Checkpoint files: locations, retention and look-up.
 
 ``<root>/<dataset>/<name>_latest.pth`` and ``_best.pth``, and earlier states as ``_iter<N>.pth``; written to a temporary
 file, fsynced and renamed. The archive inside has a checksum of every tensor, which reading compares. Look-up is in
@@ -63,12 +63,12 @@ def _earlier_states(latest: Path) -> list[Path]:
 
 
 def saved_states(latest: Path) -> list[Path]:
-    """What a training can continue from, the newest first."""
+    """Return the states that training can resume from, the newest first."""
     return [*([latest] if latest.is_file() else []), *_earlier_states(latest)]
 
 
 def keep_latest(latest: Path, iteration: int) -> None:
-    """Give ``latest``, which is of ``iteration`` and about to be replaced, a second name that stays."""
+    """Hard-link ``latest`` (of ``iteration``, about to be replaced) to a permanent name."""
     try:
         os.link(latest, _earlier_path(latest, iteration))
     except (FileExistsError, FileNotFoundError):
@@ -78,13 +78,13 @@ def keep_latest(latest: Path, iteration: int) -> None:
 
 
 def remove_earlier(latest: Path, keep: int) -> None:
-    """Remove all but the ``keep`` newest of the earlier states."""
+    """Remove all but the ``keep`` newest earlier states."""
     for path in _earlier_states(latest)[keep:]:
         path.unlink(missing_ok=True)
 
 
 def newest_readable(latest: Path) -> Checkpoint:
-    """The newest state of a training that can be read; damaged ones are set aside as ``.damaged``.
+    """Return the newest readable state; damaged files are renamed to ``.damaged``.
 
     Raises:
         CheckpointError: there is none.
@@ -110,10 +110,10 @@ def newest_readable(latest: Path) -> Checkpoint:
 
 @contextlib.contextmanager
 def exclusive(latest: Path, patience: float = PATIENCE) -> Iterator[None]:
-    """Keep a second training from writing the same files; the lock ends with the process, however that ends.
+    """Lock the checkpoint files against a second training; the lock ends with the process.
 
     Raises:
-        CheckpointError: somebody else is writing them, still after ``patience`` seconds.
+        CheckpointError: another process still holds the lock after ``patience`` seconds.
     """
     if fcntl is None:
         yield
@@ -131,7 +131,7 @@ def exclusive(latest: Path, patience: float = PATIENCE) -> Iterator[None]:
 
 
 def _lock(path: Path) -> IO | None:
-    """The open file, locked; None if somebody else has the lock."""
+    """Return the open, locked file; None if another process holds the lock."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("w")
@@ -150,17 +150,17 @@ def _lock(path: Path) -> IO | None:
 
 
 def remove_unfinished(*paths: Path) -> None:
-    """Remove what killed writers of these files left, see ``atomic_write``."""
+    """Remove temporary files of killed processes, see ``atomic_write``."""
     for path in paths:
         for unfinished in path.parent.glob(f".{short_stem(path)}.????????.part{path.suffix}"):
             unfinished.unlink(missing_ok=True)
 
 
 def find_checkpoint(config: Config, root: Path) -> Path:
-    """The latest checkpoint of a config.
+    """Return the latest checkpoint of a config.
 
     Raises:
-        CheckpointError: there is none; the message says what to put where.
+        CheckpointError: not found; the message names the expected paths.
     """
     roots = [root]
     with contextlib.suppress(RuntimeError):  # no HOME, and a user that the system does not know

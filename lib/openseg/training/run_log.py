@@ -1,4 +1,4 @@
-"""What a training tells: lines on the console, TensorBoard events, and files in the run's folder.
+"""Training logs: console, TensorBoard events, and files in the run's folder.
 
 ``metrics.jsonl`` has a line for every ``train.log_interval`` and every validation, ``config.yaml`` is the resolved
 config, ``starts.jsonl`` has for each start or continuation its time, command, versions, state of the code and places
@@ -97,7 +97,7 @@ class RunLog:
             temporary.write_text("".join(kept), encoding="utf-8")
 
     def progress(self, iteration: int, values: dict[str, float], line: bool) -> None:
-        """Values of an update by name; ``line``: also on the console."""
+        """Log values of an update by name; ``line``: also on the console."""
         if line:
             shown = {name: value for name, value in values.items() if "lr" not in name}
             text = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
@@ -106,7 +106,7 @@ class RunLog:
         self._scalars("train", values, iteration)
 
     def validation(self, iteration: int, found: Validation) -> None:
-        """Scores of a validation."""
+        """Log the scores of a validation."""
         text = "  ".join(f"{name} {value:.4f}" for name, value in found.scores.items())
         logger.info("%s  validation at %d:  %s", self.config.name, iteration, text)
         self._write({"iteration": iteration, "val": found.scores, "class IoU": found.class_iou})
@@ -127,7 +127,7 @@ class RunLog:
 
     @contextlib.contextmanager
     def _going_on(self) -> Iterator[None]:
-        """A full disk of reports is no reason to stop a training."""
+        """Context that ignores write errors of logs; a full disk there must not stop training."""
         try:
             yield
         except OSError as error:
@@ -137,7 +137,7 @@ class RunLog:
 
     @torch.inference_mode()
     def panels(self, iteration: int, model: torch.nn.Module, pairs: Sequence[Pair], device: torch.device) -> None:
-        """A few validation images with their ground truth and prediction, side by side, in TensorBoard."""
+        """Show a few validation images with ground truth and prediction in TensorBoard."""
         if self._writer is None or not self.config.predicts_labels:
             return
         info = self.config.dataset_info
@@ -153,7 +153,7 @@ class RunLog:
                 self._writer.add_image(f"val/{item['pair'].key}", row, iteration)
 
     def dump(self, name: str, value: Any) -> Path | None:
-        """Write a JSON file into the folder, if there is one."""
+        """Write a JSON file into the run's folder, if enabled."""
         if self.folder is None:
             return None
         try:
@@ -178,7 +178,7 @@ def _circumstances() -> dict[str, Any]:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit of the code, and whether it was changed since; None where it is no clone."""
+    """Return the commit of the code and whether it has local changes; None outside a clone."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]

@@ -1,4 +1,4 @@
-"""Learning rates: how they fall, and which parameters have which."""
+"""Learning rate schedules and optimizer parameter groups."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["build_optimizer", "lr_factor", "set_lr"]
 
 
 def lr_factor(iteration: int, config: TrainConfig) -> float:
-    """Factor of the base learning rate at an iteration, counted from 0, with a linear warm-up."""
+    """Return the factor of the base learning rate at an iteration (from 0), with linear warm-up."""
     done = iteration / config.max_iters
     factor = min((iteration + 1) / config.warmup_iters, 1.0) if config.warmup_iters else 1.0
     if config.schedule == "poly":
@@ -30,7 +30,7 @@ def set_lr(optimizer: torch.optim.Optimizer, iteration: int, config: TrainConfig
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW over the backbone's parameters, the head's, and where they do not decay those of norms."""
+    """Return SGD or AdamW with parameter groups for backbone, head and, without weight decay, norms."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         decays = config.decay_norms or parameter.ndim > 1  # biases and the affine maps of norms are vectors

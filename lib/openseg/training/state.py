@@ -1,4 +1,4 @@
-"""What a training run consists of, and how it is written and continued."""
+"""State of a training run: saving, restoring and resuming."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ logger = logging.getLogger("openseg")
 
 @dataclass
 class Training:
-    """A run's state; ``iteration`` counts the updates that were made, ``validated`` is the last one validated.
+    """State of a run; ``iteration`` is the number of updates, ``validated`` the last validated iteration.
 
-    ``ema`` is the moving average of the weights, where one is kept; ``saved`` the iteration of ``<name>_latest.pth``.
+    ``ema`` is the moving average of the weights, if enabled; ``saved`` is the iteration of ``<name>_latest.pth``.
     """
 
     config: Config
@@ -47,13 +47,13 @@ class Training:
 
     @property
     def result(self) -> nn.Module:
-        """The network that is validated and that others use: the averaged one where there is one."""
+        """The network to validate and to publish: the moving average if enabled."""
         return self.model if self.ema is None else self.ema.module
 
     def content(self) -> dict[str, Any]:
-        """Everything that a resumed run needs to go on as if it had not stopped.
+        """Everything required for an exact resume.
 
-        Random numbers are not in it: those of an update depend on its number, see step.py and loaders.py.
+        Random states are not included: random numbers depend on the iteration, see step.py and loaders.py.
         """
         content = {
             "weights": self.result.state_dict(),
@@ -76,17 +76,17 @@ class Training:
 
     @property
     def validation_due(self) -> bool:
-        """Whether this iteration is one to validate at, and that was not done yet."""
+        """Whether this iteration is to be validated and was not yet."""
         if self.config.data.val_split is None:
             return False
         due = self.finished or self.iteration % self.config.train.val_interval == 0
         return due and self.iteration > self.validated
 
     def save(self) -> None:
-        """Write ``<name>_latest.pth``; the one before is kept under another name, see ``train.keep``.
+        """Write ``<name>_latest.pth``; previous states are kept under other names, see ``train.keep``.
 
         Raises:
-            OpensegError: the weights are not finite (the file is left as it was), or the disk is full.
+            OpensegError: non-finite weights (the file is unchanged), or a full disk.
         """
         latest, keep = latest_path(self.config, self.checkpoint_root), self.config.train.keep
         values = self.model.state_dict().values()
@@ -105,7 +105,7 @@ class Training:
         write_checkpoint(best_path(self.config, self.checkpoint_root), self.content())
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint of the same config."""
+        """Restore the state from a checkpoint of the same config."""
         content = checkpoint.content
         load_weights(self.result, checkpoint)
         if self.ema is not None:
@@ -118,7 +118,7 @@ class Training:
         self.validated, self.saved = content["validated"], self.iteration
 
     def _restore_optimizer(self, state: dict[str, Any]) -> None:
-        """The state of the parameters; the settings stay those of the config, which may have changed."""
+        """Restore parameter states; settings are those of the config, which may have changed."""
         settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         fused = [group | {"fused": True} for group in state["param_groups"]]  # or steps would stay on the CPU
         self.optimizer.load_state_dict(state | {"param_groups": fused})
@@ -250,7 +250,7 @@ def _recompute_activations(model: nn.Module) -> None:
 
 
 def build_training(config: Config, device: torch.device, checkpoint_root: Path, group: Group | None = None) -> Training:
-    """A run before its first update; the weights are a function of ``train.seed``."""
+    """Create a run before its first update; weights are a function of ``train.seed``."""
     group = group or Group()
     train = config.train
     set_precision(device, train.precision)

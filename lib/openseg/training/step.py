@@ -1,4 +1,4 @@
-"""One update: a batch through the network, the loss, the gradient, the optimizer. Nothing in it waits for a GPU."""
+"""One training step: forward, loss, backward, optimizer; nothing in it synchronizes with the GPU."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _WINDOW = "window"  # of a batch: read on the CPU, where reading it waits for no
 
 
 def local_batch_size(config: Config, group: Group) -> int:
-    """Samples of an update that one process computes.
+    """Return the number of samples per process and update.
 
     Raises:
-        ConfigError: the batch cannot be shared equally.
+        ConfigError: the batch cannot be split equally.
     """
     train = config.train
     if train.batch_size % (group.world * train.accumulate):
@@ -43,9 +43,9 @@ def local_batch_size(config: Config, group: Group) -> int:
 
 
 def require_norm_values(config: Config, group: Group) -> None:
-    """Raises ConfigError where a batch norm would see a single value of a channel, whose deviation is none.
+    """Raise ConfigError where a batch norm would get a single value per channel, which has no variance.
 
-    That is so for a single sample whose crop shrinks to one pixel, or whose classes' vectors are one.
+    This happens for a single sample if a feature map has one pixel, or OCR has one class.
     """
     samples = local_batch_size(config, group) // config.train.accumulate
     if samples > 1 or config.train.freeze_bn:
@@ -68,7 +68,7 @@ def require_norm_values(config: Config, group: Group) -> None:
 
 
 def to_device(batches: Iterator[dict[str, Tensor]], device: torch.device) -> Iterator[dict[str, Tensor]]:
-    """Batches on ``device``; those for a GPU are copied beside the computation of the one before."""
+    """Yield batches on ``device``; copies to a GPU overlap with the computation of the previous batch."""
     if device.type != "cuda":
         yield from batches
         return
@@ -94,11 +94,11 @@ def _no_mark(_: str) -> None:
 
 
 class Step:
-    """``step(batch)`` makes one update of a training and gives the terms of its loss, on the device.
+    """``step(batch)`` performs one update and returns the loss terms, on the device.
 
     Attributes:
-        grad_norm: length of the last gradient, before it was clipped, ``float32[]``.
-        skipped: updates in a row, up to the last one, whose gradient was not finite and which were not made.
+        grad_norm: norm of the last gradient before clipping, ``float32[]``.
+        skipped: number of consecutive skipped updates (non-finite gradients) up to the last one.
     """
 
     def __init__(self, training: Training, group: Group) -> None:
@@ -127,7 +127,7 @@ class Step:
         return torch.compile(network) if config.train.compile else network
 
     def __call__(self, batch: dict[str, Tensor], mark: Callable[[str], None] = _no_mark) -> dict[str, Tensor]:
-        """``mark(name)`` is called after each part of the work, for measurements."""
+        """Run one update; ``mark(name)`` is called after each part, for measurements."""
         training, config = self.training, self.training.config
         train = config.train
         training.model.train()
@@ -151,7 +151,7 @@ class Step:
         return terms
 
     def forward(self, part: dict[str, Tensor], whole: dict[str, Tensor], mark: Callable) -> dict[str, Tensor]:
-        """The losses of a part of the batch ``whole``."""
+        """Return the losses of ``batch``, a part of the batch ``whole``."""
         config, device = self.training.config, self.training.device
         train = config.train
         images = normalize(part["image"], config.normalization, part[_WINDOW])
@@ -167,13 +167,13 @@ class Step:
         return found
 
     def _keep_gradients(self, more: bool) -> contextlib.AbstractContextManager:
-        """Processes exchange gradients after the last part only."""
+        """Return a context without gradient exchange, except for the last accumulation step."""
         return self.network.no_sync() if more and self.group.world > 1 else contextlib.nullcontext()
 
     def _update(self, statistics: Tensor) -> None:
-        """Apply the gradient if it is finite; else leave everything as it was, batch norms with ``statistics``.
+        """Apply the gradient if finite; otherwise change nothing and restore batch norms from ``statistics``.
 
-        Only the moving average counts it, as an update that changed nothing: not to would take a copy or a wait.
+        Only the moving average counts a skipped update; avoiding that would take a copy or a synchronization.
         """
         training, train = self.training, self.training.config.train
         optimizer = training.optimizer

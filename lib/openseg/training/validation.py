@@ -1,4 +1,4 @@
-"""Validation while training: semantic networks by their labels, SegFix by its mask and directions."""
+"""Validation during training: semantic networks by labels, SegFix by mask and directions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ALONE = Group()
 
 
 class Validation(NamedTuple):
-    """What a validation found; ``class_iou`` is empty for SegFix."""
+    """Validation scores; ``class_iou`` is empty for SegFix."""
 
     scores: dict[str, float]
     criterion: float
@@ -44,7 +44,7 @@ def _on(device: torch.device, image: torch.Tensor) -> torch.Tensor:
 
 
 def _items(config: Config, pairs: Sequence[Pair], device: torch.device, group: Group) -> Iterable:
-    """What one process has to validate of the pairs."""
+    """One process's share of the pairs."""
     mine = group.share_of(range(len(pairs)))
     items = iterate_images(Subset(ValSet(config, pairs), mine), config.data.workers, device.type == "cuda")
     return progress(items, len(mine), "validate", hidden=not group.first)
@@ -61,9 +61,9 @@ def _sum(scores: list[LabelScores]) -> LabelScores:
 def evaluate_semantic(
     model: nn.Module, config: Config, pairs: Sequence[Pair], device: torch.device, group: Group = _ALONE
 ) -> LabelScores:
-    """Predict every image in mode ``ss`` and score it at its own size; one image is in memory at a time.
+    """Predict every image in mode ``ss`` and score it at its original size; one image is in memory at a time.
 
-    Every process does its share, and has the scores of all.
+    Each process predicts its share; all receive the total scores.
     """
     model.eval()
     scores = LabelScores(config.dataset_info, distances=(), metrics=config.metrics)
@@ -80,9 +80,9 @@ def evaluate_segfix(
 ) -> dict[str, float]:
     """Score a SegFix network on one fixed crop of each image.
 
-    ``mask F`` is the F-score of the boundary mask, ``direction accuracy`` the share of the true boundary's pixels with
-    the true direction. ``F before`` and ``F after`` are the boundary F-scores, at 1 and 3 pixels on average, of labels
-    whose boundaries are a few pixels off, and of the same refined by 1 pixel.
+    ``mask F`` is the F-score of the boundary mask, ``direction accuracy`` the fraction of true boundary pixels with the
+    correct direction. ``F before`` and ``F after`` are boundary F-scores (mean over 1 and 3 pixels) of labels with
+    displaced boundaries, and of the same labels refined with scale 1.
     """
     model.eval()
     counts = dict.fromkeys(("hit", "predicted", "true", "right"), 0)
@@ -116,7 +116,7 @@ def _mean_boundary(scores: LabelScores) -> float:
 
 
 def _displaced(labels: np.ndarray, pixels: float) -> np.ndarray:
-    """Labels with boundaries moved by about ``pixels``, by a fixed smooth flow: errors similar to those of networks."""
+    """Displace boundaries by about ``pixels`` with a fixed smooth flow, similar to errors of networks."""
     height, width = labels.shape
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -128,7 +128,7 @@ def _displaced(labels: np.ndarray, pixels: float) -> np.ndarray:
 def evaluate_network(
     model: nn.Module, config: Config, pairs: Sequence[Pair], device: torch.device, group: Group = _ALONE
 ) -> Validation:
-    """Scores of a network by name, and the one by which the best checkpoint is chosen."""
+    """Return the scores of a network by name, and the score that selects the best checkpoint."""
     if config.needs_targets:
         scores = evaluate_segfix(model, config, pairs, device, group)
         return Validation(scores, scores["F after"], {})

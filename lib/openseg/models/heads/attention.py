@@ -1,4 +1,4 @@
-"""What the attention heads share."""
+"""Shared parts of the attention heads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ContextHead", "attend", "project_twice"]
 
 
 def project_twice(in_channels: int, channels: int, act: str, bias: bool = True) -> nn.Sequential:
-    """Two 1x1 convolutions with norm and activation: how the family makes queries and keys."""
+    """Two 1x1 convolutions with norm and activation, for queries and keys."""
     return nn.Sequential(
         *conv_bn_act(in_channels, channels, 1, act, bias), *conv_bn_act(channels, channels, 1, act, bias)
     )
@@ -29,7 +29,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 class ContextHead(nn.Module):
     """A head of the OCNet family: an auxiliary classifier, a main one, and in ``_build`` what is between.
 
-    Its layers start as PyTorch makes them, as in the published trainings: uniform within ``fan_in ** -0.5``.
+    Layers have PyTorch's default initialization, as in the published training: uniform within ``fan_in ** -0.5``.
 
     ``forward(features: list of float[B, C_i, h_i, w_i])`` gives ``(logits, aux_logits)``, both ``float[B, K, h, w]``;
     auxiliary logits that only serve training are None unless ``aux``.

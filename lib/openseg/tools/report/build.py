@@ -1,4 +1,4 @@
-"""``openseg.report``: an HTML report to look at labels with; needs no torch."""
+"""``openseg.report``: HTML report about label maps; needs no torch."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def _find(
     split: str | None,
     ground_truth: PathLike | None,
 ) -> _Input:
-    """What the folder means."""
+    """Detect the kind of input folder."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of labels, results or a training")
     other, target = Path(compare) if compare else None, Path(out) if out else None

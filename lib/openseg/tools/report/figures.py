@@ -1,4 +1,4 @@
-"""Images of what SegFix changed: image, ground truth, before and after, with a window enlarged."""
+"""Figures of refinement: image, ground truth, before and after, with an enlarged window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report that a browser shows: one folder of static files, opened from a disk without a server."""
+"""HTML report: a folder of static files, which opens in a browser without a server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SCRIPTS = ("common", "scores", "gallery", "viewer", "start")
 
 
 class Report:
-    """One or two results of the same images: their scores, and a page about them."""
+    """Scores and HTML report of one or two results of the same images."""
 
     def __init__(
         self,
@@ -253,7 +253,7 @@ def curves_of(metrics: Path) -> list[dict[str, Any]]:
 
 
 def _write_page(path: Path, title: str, content: dict[str, Any]) -> None:
-    """The page with its style, script and data inside."""
+    """Write the HTML file with embedded style, script and data."""
     page = files("openseg.tools.report") / "page"
     text = (page / PAGE).read_text(encoding="utf-8")
     data = json.dumps(without_nan(content), separators=(",", ":")).replace("<", "\\u003c")  # or it might end the script
