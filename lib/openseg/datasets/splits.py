@@ -1,4 +1,4 @@
-"""Image and label files of a split: ``<data root>/<dataset>/<split>/{image,label}``, or where its YAML says."""
+"""Image and label files of a split: ``<data root>/<dataset>/<split>/{image,label}``, or as its YAML file states."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class SplitPaths:
-    """Where a split lies; ``folder`` holds what is made of it, such as SegFix ground truth.
+    """Paths of a split; ``folder`` holds derived files, such as SegFix ground truth.
 
-    ``named`` is whether the dataset's file names the ``image`` folder; affixes are (prefix, suffix) of names.
+    ``named``: the dataset file names the ``image`` folder; affixes are (prefix, suffix) of names.
     """
 
     folder: Path
@@ -80,10 +80,10 @@ class SplitPaths:
 
 
 def split_paths(info: DatasetInfo, data_dir: Path, split: str) -> SplitPaths:
-    """Where ``split`` of a dataset lies.
+    """Return the paths of ``split``.
 
     Raises:
-        DataError: the dataset's file lists its splits, and this is none of them.
+        DataError: the dataset file lists its splits, and this is not one of them.
     """
     if info.splits and split not in info.splits:
         raise DataError(f"{info.name} has no split '{split}'; {nearest_names(split, info.splits)}")
@@ -201,7 +201,7 @@ def _listed_paths(path: Path, data_dir: Path, columns: int) -> list[list[Path]]:
 
 
 def list_images(paths: SplitPaths | str | os.PathLike) -> list[Path]:
-    """The images of a split, or of a folder of images, also below it.
+    """List the images of a split, or of a folder including subfolders.
 
     Raises:
         DataError: no folder, no images, two of one name, or a split that has labels but no ``image`` folder.
@@ -220,7 +220,7 @@ def list_images(paths: SplitPaths | str | os.PathLike) -> list[Path]:
 
 
 def list_labels(paths: SplitPaths) -> list[Path]:
-    """The label files of a split, with or without images.
+    """List the label files of a split, with or without images.
 
     Raises:
         DataError: none, or two of one name.
@@ -234,7 +234,7 @@ def list_labels(paths: SplitPaths) -> list[Path]:
 
 
 def list_pairs(paths: SplitPaths) -> list[Pair]:
-    """All samples of a split, sorted by name, or in the order of its list.
+    """List all samples of a split, sorted by name, or in the order of its list.
 
     Raises:
         DataError: a folder is missing or empty, or an image has no label.
@@ -261,7 +261,7 @@ def list_pairs(paths: SplitPaths) -> list[Pair]:
 
 
 def unmatched(paths: SplitPaths) -> tuple[list[Pair], dict[str, str], dict[str, str]]:
-    """The pairs of a split, and its files without a partner: images and labels, each with the nearest name.
+    """Return the pairs of a split, and unmatched images and labels with the nearest name.
 
     Raises:
         DataError: a folder or a list cannot be read.
@@ -319,10 +319,10 @@ def _explain_missing(wanted: Mapping[str, Path], others: Mapping[str, Path], wha
 
 
 def pair_files(wanted: Iterable[Path], others: Iterable[Path], what: str) -> dict[str, tuple[Path, Path]]:
-    """Each file of ``wanted`` with the one of ``others`` that shares its key.
+    """Pair each file of ``wanted`` with the file of ``others`` of the same key.
 
     Raises:
-        DataError: a file has no partner; ``what`` names what is missing.
+        DataError: an unmatched file; ``what`` names the missing kind.
     """
     others = list(others)
     wanted_index, index = index_files(wanted), index_files(others)
@@ -337,7 +337,7 @@ def require_partners(wanted: Mapping[str, Path], others: Mapping[str, Path], wha
 
 
 def list_truths(split: SplitPaths) -> dict[str, Path]:
-    """The labels of a split by the key that predictions have: that of the image, or of the label where there is none.
+    """Return the labels of a split by the key of predictions: that of the image, or of the label without images.
 
     Raises:
         DataError: the split has no labels.
@@ -350,7 +350,7 @@ def list_truths(split: SplitPaths) -> dict[str, Path]:
 
 
 def match_labels(predictions: Sequence[Path], split: SplitPaths) -> dict[Path, Path]:
-    """The true label of each predicted label map.
+    """Return the ground truth of each predicted label map.
 
     Raises:
         DataError: a prediction has no ground truth, or the split has none.
@@ -361,10 +361,10 @@ def match_labels(predictions: Sequence[Path], split: SplitPaths) -> dict[Path, P
 
 
 def list_split(config: Config, split: str) -> list[Pair]:
-    """The samples that a config reads of ``split``, or of several joined by ``+``; see ``list_pairs``.
+    """List the samples of ``split`` for a config, or of several splits joined by ``+``, see ``list_pairs``.
 
     Raises:
-        DataError: also where SegFix ground truth is missing; the message says how to make it.
+        DataError: as ``list_pairs``, or missing SegFix ground truth (the message names the command to create it).
     """
     pairs: list[Pair] = []
     for name in split.split("+"):

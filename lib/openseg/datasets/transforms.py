@@ -1,7 +1,7 @@
-"""Random changes of a training sample: resize, crop (with padding), flip, brightness, as the original made them.
+"""Built-in augmentation of training samples: resize, crop (with padding), flip, brightness, as in the original.
 
-Everything stays ``uint8`` on the CPU; ``normalize`` runs on the training device. What was padded is exactly zero after
-normalization, which no gray value could express, so each sample carries the window that its image fills.
+Samples stay ``uint8`` on the CPU; ``normalize`` runs on the training device. Padding is exactly zero after
+normalization, which no gray value could express, so each sample carries the window of its image.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def fit_image(image: np.ndarray, config: DataConfig) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Draw:
-    """The random choices for one sample; all are made before a pixel is touched."""
+    """Random choices of one sample, all drawn before pixels are processed."""
 
     mirror_first: bool
     sizes: list[tuple[int, int]]
@@ -83,7 +83,7 @@ def augment(
     fit: DataConfig | None = None,
     flipped_classes: np.ndarray | None = None,
 ) -> Sample:
-    """One random variant of a sample, of size ``config.crop_size``; a pure function of its inputs and ``seeds``.
+    """Return an augmented sample of size ``config.crop_size``; a pure function of its inputs and ``seeds``.
 
     The crop is chosen first, so that nothing below or to the right of it is resized, or read of a memory-mapped array.
 
@@ -91,8 +91,8 @@ def augment(
     follow them, has a stream of its own (see ``augmentations``).
 
     Args:
-        fit: what every image is resized to before the random changes.
-        flipped_classes: ``uint8[256]``, the class that each one becomes in a mirrored image.
+        fit: fixed resize before augmentation.
+        flipped_classes: ``uint8[256]``, class of each class in a mirrored image.
     """
     draw = _draw(image.shape[:2], config, np.random.default_rng(list(seeds)), fit)
     kept = _cropped(image, draw, cv2.INTER_CUBIC)
@@ -138,7 +138,7 @@ def mirror(
 
 
 def recode_mirrored(kind: str, values: np.ndarray, flipped_classes: np.ndarray | None) -> np.ndarray:
-    """What the values of a map mean in a mirrored image; padding keeps its value."""
+    """Recode the values of a map for a mirrored image; padding keeps its value."""
     if kind == "angle_code":
         return flip_codes(values)
     if kind == "label" and flipped_classes is not None:

@@ -1,4 +1,4 @@
-"""Labels of many images into a folder: continued where it stopped, shared by the processes of torchrun."""
+"""Prediction of many images into a result folder; resumable, and shared by the processes of torchrun."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SCORE_FILES = {"json": "scores.json", "markdown": "scores.md", "confusion": "con
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where results go, and of which ``kinds`` besides ``label``; ``on_conflict`` as of ``ResultFolder``."""
+    """Output folder and ``kinds`` of outputs besides ``label``; ``on_conflict`` as in ``ResultFolder``."""
 
     folder: Path
     kinds: tuple[str, ...] = ("vis",)
@@ -46,12 +46,12 @@ class Outputs:
 
     @property
     def scores(self) -> dict[str, Path]:
-        """Files of scores that ``val`` writes, by kind."""
+        """Score files that ``val`` writes, by kind."""
         return {kind: self.folder / name for kind, name in SCORE_FILES.items()}
 
     @property
     def report(self) -> Path:
-        """The folder of the page that ``val`` writes."""
+        """Folder of the HTML report that ``val`` writes."""
         return self.folder / "report"
 
     def path(self, kind: str, name: str) -> Path:
@@ -59,12 +59,12 @@ class Outputs:
         return self.folder / kind / f"{name}{KINDS[kind]}"
 
     def claim(self, made_by: dict[str, Any]) -> ResultFolder:
-        """The folder as this command's, see ``ResultFolder``."""
+        """Claim the folder, see ``ResultFolder``."""
         made_by = {"what": "predictions", **made_by}
         return ResultFolder(self.folder, made_by, tuple(KINDS.values()), tuple(KINDS), self.on_conflict)
 
     def is_done(self, claimed: ResultFolder, name: str, image: Path) -> bool:
-        """Whether an image has all its files, made of it as it is; the label is written last."""
+        """Whether all files of an image exist and are up to date; the label is written last."""
         done = [claimed.is_done(self.path(kind, name), image, kind=kind) for kind in ("label", *self.kinds)]
         return all(done)  # after all were looked at, for files of others
 
@@ -78,16 +78,16 @@ def predict_images(
     group: Group,
     broken: list[OpensegError] | None = None,
 ) -> None:
-    """Write the labels of images, and what else ``outputs`` names; files that already exist are kept.
+    """Predict and write labels and other ``outputs`` of images; existing results are skipped.
 
     Args:
-        images: by the names of their results.
-        made_by: whatever decides the result besides the config, such as the checkpoint's hash.
+        images: image files by result name.
+        made_by: what determines the results besides the config, such as the checkpoint's hash.
         broken: takes the errors of images that cannot be read; None raises the first one.
 
     Raises:
-        DataError: the folder holds files that no such call wrote.
-        ConfigError: logits are wanted of a config that averages probabilities.
+        DataError: the folder holds files of other origin.
+        ConfigError: logits requested from a config that averages probabilities.
     """
     config = predictor.config
     if "logits" in outputs.kinds and config.test.average == "probabilities":
@@ -123,7 +123,7 @@ def _predict(
 
 
 def result_settings(predictor: Predictor) -> dict[str, Any]:
-    """What decides the files of a semantic prediction, beside weights and images."""
+    """Settings that determine the files of a semantic prediction, besides weights and images."""
     config = predictor.config
     return {
         "mode": predictor.mode,
@@ -136,12 +136,12 @@ def result_settings(predictor: Predictor) -> dict[str, Any]:
 
 
 def model_settings(config: Config) -> dict[str, Any]:
-    """What decides a network, beside its weights."""
+    """Settings that determine a network, besides its weights."""
     return config.model.model_dump(mode="json", exclude={"pretrained"})
 
 
 def _remaining(outputs: Outputs, claimed: ResultFolder, images: Mapping[str, Path]) -> list[str]:
-    """Names of the images that are still to do."""
+    """Names of the remaining images."""
     todo = [name for name, path in images.items() if not outputs.is_done(claimed, name, path)]
     claimed.start()
     claimed.tell_kept(len(images) - len(todo), len(images))

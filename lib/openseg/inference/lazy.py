@@ -1,8 +1,8 @@
-"""Maps of logits that exist a few rows at a time.
+"""Lazy logits, computed a few rows at a time.
 
-A prediction at full size is large: 19 classes of 1024x2048 pixels are 160 MB, and a sum over scales holds several. Here
-a map is a recipe that makes any of its rows when asked. Only the networks' own small logits are held, which at a stride
-of 4 are a sixteenth of it, times the sum of the squared scales.
+Logits at full size are large: 19 classes at 1024x2048 are 160 MB, and a sum over scales holds several such maps. A lazy
+map computes its rows on demand. Only the networks' outputs are in memory, which at stride 4 are a sixteenth of the full
+size, times the sum of the squared scales.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CUBIC = -0.75  # OpenCV's parameter of cubic interpolation
 
 
 class LazyLogits(NamedTuple):
-    """A map ``float[B, K, H, W]``; ``read(top, bottom)`` makes its rows ``top`` to ``bottom - 1``."""
+    """Lazy map ``float[B, K, H, W]``; ``read(top, bottom)`` computes rows ``top`` to ``bottom - 1``."""
 
     classes: int
     size: tuple[int, int]
@@ -41,7 +41,7 @@ class Window(NamedTuple):
 
 
 def from_tensor(logits: Tensor) -> LazyLogits:
-    """A map that already exists."""
+    """Wrap a tensor."""
     size = logits.shape[-2], logits.shape[-1]
     return LazyLogits(logits.shape[1], size, lambda top, bottom: logits[:, :, top:bottom])
 
@@ -96,14 +96,14 @@ def _cubic_weights(t: Tensor) -> Tensor:
 
 
 def cropped(source: LazyLogits, size: tuple[int, int]) -> LazyLogits:
-    """The upper left part of a map."""
+    """Crop to the upper left part of a map."""
     return LazyLogits(source.classes, size, lambda top, bottom: source.read(top, bottom)[..., : size[1]])
 
 
 def mosaic(
     windows: Sequence[Window], window: tuple[int, int], size: tuple[int, int], device: torch.device
 ) -> LazyLogits:
-    """The mean of windows on a grid, each resized to ``window``, where they overlap; rows are made on ``device``."""
+    """Resize windows to ``window`` and average them where they overlap; rows are computed on ``device``."""
     tops, lefts = ({getattr(each, name) for each in windows} for name in ("top", "left"))
     row_counts, column_counts = _cover(tops, window[0], size[0]), _cover(lefts, window[1], size[1])
     maps = [(each.top, each.left, resized(from_tensor(each.logits), window)) for each in windows]
@@ -122,7 +122,7 @@ def mosaic(
 
 
 def _cover(starts: set[int], window: int, length: int) -> Tensor:
-    """How many windows cover each position along one side."""
+    """Count the windows that cover each position along one side."""
     counts = torch.zeros(length)
     for start in starts:
         counts[start : start + window] += 1
@@ -130,7 +130,7 @@ def _cover(starts: set[int], window: int, length: int) -> Tensor:
 
 
 def summed(terms: Sequence[tuple[LazyLogits, float]], probabilities: bool = False) -> LazyLogits:
-    """The weighted sum of maps of one size, or of their softmax over the classes."""
+    """Weighted sum of maps of equal size, or of their softmax over classes."""
 
     def read(top: int, bottom: int) -> Tensor:
         total: Tensor | None = None
@@ -146,7 +146,7 @@ def summed(terms: Sequence[tuple[LazyLogits, float]], probabilities: bool = Fals
 
 
 def bands(source: LazyLogits, batch: int = 1, most_values: int = BAND_VALUES) -> Iterator[tuple[int, Tensor]]:
-    """All rows, a few at a time: (first row, ``float[B, K, rows, W]``), each of at most ``most_values`` values."""
+    """Yield all rows in bands (first row, ``float[B, K, rows, W]``) of at most ``most_values`` values."""
     height, width = source.size
     step = max(most_values // (batch * source.classes * width), 1)
     for top in range(0, height, step):

@@ -1,8 +1,8 @@
-"""From images to labels.
+"""Inference of logits and labels.
 
-Semantics are the original's: logits are resized with aligned corners; the logits of scales and mirrored images are
-summed; windows overlap, the last one is flush with the border, and what overlaps is averaged; logits are brought to an
-image's own size by OpenCV's cubic resize.
+As in the original, logits are resized with aligned corners; logits of scales and flipped images are summed; the last
+window is flush with the border, and overlaps are averaged; logits are resized to the image's original size by OpenCV's
+cubic resize.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def predict_logits(
     flipped_classes: Tensor | None = None,
     limit: tuple[int, int] | None = None,
 ) -> LazyLogits:
-    """Logits ``float[B, K, H, W]`` at the size of ``inputs``: the sum over scales, mirrored and not.
+    """Return logits ``float[B, K, H, W]`` at the size of ``inputs``, summed over scales and flips.
 
-    With ``test.average: probabilities`` the mean of the softmax of each instead.
+    With ``test.average: probabilities``, the mean of their softmax instead.
 
     Args:
         inputs: normalized images ``float[B, 3, H, W]``.
@@ -79,9 +79,9 @@ def _views(
     flipped_classes: Tensor | None,
     wait: str | torch.device,
 ) -> list[Tensor | LazyLogits]:
-    """Logits of images and, with ``flip``, of their mirror images turned back: whole, or of windows.
+    """Return logits of images and, with ``flip``, of flipped images (flipped back), whole or in windows.
 
-    ``wait`` is the device on which the logits of windows wait until their rows are wanted.
+    ``wait`` is the device that stores logits of windows.
     """
     views: list[Tensor | LazyLogits] = []
     for mirrored in (False, True) if flip else (False,):
@@ -91,7 +91,7 @@ def _views(
 
 
 def _forward(model: Network, mirrored: bool, flipped_classes: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """Logits of images, or those of their mirror images turned back."""
+    """Return logits of images, or of flipped images (flipped back)."""
 
     def forward(images: Tensor) -> Tensor:
         if not mirrored:
@@ -120,10 +120,10 @@ def predict_scores(
     size: tuple[int, int],
     limit: tuple[int, int] | None = None,
 ) -> LazyLogits:
-    """Logits, or with ``test.average: probabilities`` these, of ``images: uint8[B, 3, H, W]`` at ``size``.
+    """Return logits of ``images: uint8[B, 3, H, W]`` at ``size``; probabilities with ``test.average: probabilities``.
 
-    Logits are made at the images' size, and brought to ``size`` by a cubic resize where it is another one.
-    ``limit`` as of ``predict_logits``.
+    They are computed at the images' size, then resized to ``size`` (cubic) if different. ``limit`` as in
+    ``predict_logits``.
     """
     how = config.test.ms if mode == "ms" else config.test.ss
     inputs = normalize(images, config.normalization)
@@ -139,5 +139,5 @@ def predict_scores(
 def predict_labels(
     model: Network, images: Tensor, config: Config, mode: Literal["ss", "ms"], size: tuple[int, int]
 ) -> Tensor:
-    """Train IDs ``uint8[B, *size]`` of ``images: uint8[B, 3, H, W]``, see ``predict_scores``."""
+    """Return train IDs ``uint8[B, *size]`` of ``images: uint8[B, 3, H, W]``, see ``predict_scores``."""
     return argmax(predict_scores(model, images, config, mode, size), len(images))

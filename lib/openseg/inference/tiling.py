@@ -1,4 +1,4 @@
-"""Sliding windows: where they lie, and what a network gives in them, as one map."""
+"""Sliding windows: positions, and outputs combined into one map."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Size = tuple[int, int]
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Where windows begin along one side: every ``stride`` pixels, the last one flush with the end."""
+    """Return window positions along one side: every ``stride`` pixels, the last one flush with the end."""
     if length <= window:
         return [0]
     last = length - window
@@ -30,14 +30,14 @@ def predict_windows(
     mirrored: bool = False,
     wait: str | torch.device | None = None,
 ) -> LazyLogits:
-    """The mean of what ``forward`` gives in windows, each brought to the window's size with aligned corners.
+    """Average the outputs of ``forward`` over windows, resized to the window's size with aligned corners.
 
     Args:
         forward: ``float[B, 3, h, w] -> float[B, K, h', w']``.
         images: ``float[B, 3, H, W]``; what is smaller than the window is one window.
         stride: None is a third of the window, as it is cut to the image.
-        mirrored: windows lie mirrored, as of a mirrored image.
-        wait: the device on which the outputs wait until their rows are wanted; None is that of the images.
+        mirrored: mirror the window positions, as for a flipped image.
+        wait: device that stores the outputs; None is that of the images.
     """
     size = images.shape[-2], images.shape[-1]
     window = min(window[0], size[0]), min(window[1], size[1])

@@ -1,4 +1,4 @@
-"""Prediction of a video: the IDs of every frame, and their colors as videos."""
+"""Prediction of videos: label maps of all frames, and videos of their colors."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _FRAMES_A_SECOND = 25.0  # of a video that does not say
 
 
 def predict_video(predictor: Predictor, source: Path, outputs: Outputs, made_by: dict[str, Any], group: Group) -> int:
-    """Write ``label/<frame>.png`` of every frame, and ``vis.mp4`` and ``overlay.mp4``; returns their number.
+    """Write ``label/<frame>.png`` of every frame, ``vis.mp4`` and ``overlay.mp4``; return the number of frames.
 
-    Frames that an interrupted call has predicted are kept; the videos are written anew.
+    Existing label maps are kept; videos are rewritten.
 
     Raises:
-        DataError: not a video, or none of its frames can be read; or see ``ResultFolder``.
-        ConfigError: arrays of the frames are wanted, or several processes were started.
+        DataError: not a video, no readable frame, or see ``ResultFolder``.
+        ConfigError: arrays requested for frames, or several processes.
     """
     if group.world > 1:
         raise ConfigError("a video is predicted by one process; start without torchrun")

@@ -1,4 +1,4 @@
-"""How far each pixel is from the boundary of its region, and where its inside lies: all regions in one pass.
+"""Exact distance to region boundaries and its gradient, for all regions in one pass.
 
 The distance transform is that of Meijster, Roerdink and Hesselink (2000): down and up each column, then along each row
 the lower envelope of parabolas. Taken within runs of one value, with a parabola of height 0 at either end, it is exact
@@ -19,9 +19,9 @@ _RADIUS = 2
 
 
 def boundary_distances(regions: np.ndarray, far: float) -> np.ndarray:
-    """Euclidean distance of each pixel to the nearest one of another value, ``float64[H, W]``, exact.
+    """Return the exact Euclidean distance to the nearest pixel of another value, ``float64[H, W]``.
 
-    The border of the map is no boundary; ``far`` is the distance where all of the map has one value.
+    The image border is not a boundary; ``far`` is the distance in a map of a single value.
     """
     distances = np.empty(regions.shape, np.float64)
     if not regions.size:
@@ -96,10 +96,10 @@ def _row_distances(regions: np.ndarray, vertical: np.ndarray, far: float, distan
 
 
 def inside_gradients(regions: np.ndarray, distances: np.ndarray, repeat_border: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient (down, right) of each pixel's distance within its region, ``float64[H, W]`` each.
+    """Return the gradient (down, right) of each pixel's distance within its region, ``float64[H, W]`` each.
 
-    It is the sum over a 5x5 neighborhood of offset / squared length times the distance there; pixels of other regions
-    count as 0, and so does what lies outside of the map unless ``repeat_border``.
+    It is the sum over a 5x5 neighborhood of offset / squared length times distance; pixels of other regions count as 0,
+    and so do pixels outside the map unless ``repeat_border``.
     """
     padded = np.pad(distances, _RADIUS, mode="edge" if repeat_border else "constant")  # type: ignore[call-overload]
     # Outside of the map the values of its border: there the distances alone decide.

@@ -1,6 +1,6 @@
-"""Offset files: what the SegFix network predicts for an image.
+"""Offset files: SegFix predictions of an image.
 
-Two formats, told apart by their suffix; label ``a.png`` belongs to ``a.png`` or ``a.mat`` of the offset folder.
+Two formats, identified by suffix; label ``a.png`` is matched with ``a.png`` or ``a.mat`` of the offset folder.
 
 ``.png``  ours: the codes of ``OffsetMap`` as 8-bit gray, marked by the text entry ``openseg: offsets 2`` so that a
           folder of label maps given by mistake is noticed.
@@ -62,9 +62,9 @@ OffsetFile = Path | ZipMember
 def write_offsets(
     path: str | os.PathLike, offsets: OffsetMap | np.ndarray, dtype: Literal["int8", "int32"] = "int8"
 ) -> None:
-    """Write a map, or ``[H, W, 2]`` in {-1, 0, 1}, in the format that the suffix names, atomically.
+    """Write an offset map, or offsets ``[H, W, 2]`` in {-1, 0, 1}, in the format of the suffix, atomically.
 
-    ``dtype`` is of the array in a ``.mat``; the original wrote ``int32``.
+    ``dtype`` of the array in a ``.mat``; the original wrote ``int32``.
 
     Raises:
         DataError: the suffix is neither ``.png`` nor ``.mat``, or other values.
@@ -83,12 +83,12 @@ def write_offsets(
 
 
 def read_offsets(path: str | os.PathLike) -> np.ndarray:
-    """The offsets of a file of either format, ``int8[H, W, 2]``; raises as ``read_offset_map``."""
+    """Read offsets of either format as ``int8[H, W, 2]``; errors as in ``read_offset_map``."""
     return read_offset_map(Path(path)).offsets
 
 
 def read_offset_map(place: str | os.PathLike | ZipMember) -> OffsetMap:
-    """Read an offset file of either format; of a file without confidences, all directions are sure.
+    """Read an offset file of either format; without confidences in the file, all are 1.
 
     Raises:
         DataError: missing, damaged, or not an offset file.
@@ -153,7 +153,7 @@ def _from_mat(content: bytes) -> OffsetMap:
 
 
 def archive_names(archive: Path) -> list[str]:
-    """The offset files in a zip archive; what macOS adds is left out.
+    """List the offset files in a zip archive, without files added by macOS.
 
     Raises:
         DataError: it is damaged.
@@ -171,10 +171,10 @@ def archive_names(archive: Path) -> list[str]:
 
 
 def list_offsets(place: str | os.PathLike) -> dict[str, OffsetFile]:
-    """The offset files in a folder, a zip archive, or a folder inside of one, by their path in it.
+    """List the offset files in a folder, a zip archive, or a folder inside an archive, by path.
 
     Raises:
-        DataError: no folder, or no offset file.
+        DataError: not a folder, or no offset files.
     """
     place = Path(place)
     archive = next((each for each in (place, *place.parents) if each.suffix.lower() == ".zip" and each.is_file()), None)

@@ -25,7 +25,7 @@ _DEPTHS = 31
 
 
 def write_targets(path: str | os.PathLike, targets: Targets) -> None:
-    """Write targets in the format that the suffix names, atomically.
+    """Write targets in the format of the suffix, atomically.
 
     ``.png``: 8-bit gray, ``31 * direction + min(depth, 30)``, and a text entry that says so; what training needs.
     ``.mat``: the original's layout, ``depth``, ``dir_deg`` and ``deg_reduce``.
@@ -62,7 +62,7 @@ def _from_mat(content: dict[str, np.ndarray]) -> Targets:
 def read_targets(path: str | os.PathLike, max_distance: int = 0) -> Targets:
     """Read targets that ``write_targets`` or the original wrote.
 
-    Of a PNG the depths are right up to 29 pixels, and the angles are those of the 8 directions.
+    PNG files store depths up to 29 pixels exactly, and the 8 directions as angles.
 
     Raises:
         DataError: missing or damaged, not SegFix ground truth, or too coarse for a boundary of ``max_distance`` pixels.

@@ -1,4 +1,4 @@
-"""``openseg.convert``: a checkpoint of any known layout -> ours."""
+"""``openseg.convert``: conversion of checkpoints of any known layout."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger("openseg")
 
 @dataclass(frozen=True)
 class Conversion:
-    """A converted checkpoint: the file, the layout that it had, its config, and what happened to its keys."""
+    """A converted checkpoint: file, source layout, config, and renamed and filled keys."""
 
     path: Path
     layout: str

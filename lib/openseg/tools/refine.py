@@ -43,16 +43,16 @@ _WRITTEN = (".png",)
 
 @dataclass(frozen=True)
 class Refinement:
-    """Refined results.
+    """Refinement results.
 
     Attributes:
-        out: where they are.
-        total: how many label maps, images of masks, or masks were given.
-        refined: how many of them are refined.
-        left_out: what could not be refined, and why; all of it is in ``left_out_file``.
-        scores: ``before`` and ``after``, where the ground truth is known.
+        out: output folder.
+        total: number of label maps, images or masks in the input.
+        refined: number of refined ones.
+        left_out: what could not be refined, with the reason; complete in ``left_out_file``.
+        scores: ``before`` and ``after``, with ground truth.
         not_scored: why there are no scores.
-        files: what else was written: the scores, the report, figures.
+        files: other written files: scores, report, figures.
     """
 
     out: Path

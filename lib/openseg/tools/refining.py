@@ -1,4 +1,4 @@
-"""Label files refined with offsets; needs no torch."""
+"""Refinement of label files with offsets; needs no torch."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _MOST_PIXELS = 1000
 
 @dataclass(frozen=True)
 class RefineSettings:
-    """How labels are refined.
+    """Refinement settings.
 
-    ``scale`` None is a pixel for each 512 of an image's shorter side, 2 for 1024x2048. ``eval_ids_only``: ids outside
-    the dataset's classes become 255, as the original did.
+    ``scale`` None: the image's shorter side divided by 512 (2 for 1024x2048). ``eval_ids_only``: IDs outside the
+    dataset's classes become 255, as in the original.
     """
 
     dataset: str
@@ -57,7 +57,7 @@ class RefineSettings:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the results, beside labels and offsets."""
+        """Settings that determine the results, besides labels and offsets."""
         values: dict[str, Any] = {"scale": self.scale, "min_confidence": self.min_confidence}
         values["keep_thin"] = self.keep_thin
         info = get_dataset_info(self.dataset)
@@ -78,7 +78,7 @@ class RefineSettings:
 
 
 def sources_of(files: tuple[Path, OffsetFile, Path]) -> tuple[Path, Path]:
-    """The files on disk that a refined one is made of."""
+    """Source files of a refined label."""
     label, offset, _ = files
     return label, offset if isinstance(offset, Path) else offset.archive
 

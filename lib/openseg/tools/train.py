@@ -23,12 +23,12 @@ __all__ = ["TrainingResult", "train"]
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A finished training.
+    """Result of a training run.
 
     Attributes:
         checkpoint: the last state; ``openseg.load_model`` and ``openseg.train(weights=...)`` take it.
         best: the state with the best validation score, None before the first validation.
-        iteration: updates that were made.
+        iteration: number of updates.
         scores: of the last validation, by name.
         run_dir: TensorBoard events, ``metrics.jsonl`` and the resolved config.
     """

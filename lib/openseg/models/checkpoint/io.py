@@ -195,8 +195,8 @@ def match_weights(weights: dict[str, Tensor], model: nn.Module) -> tuple[dict[st
 def load_weights(model: nn.Module, checkpoint: Checkpoint, partial: bool = False) -> KeyReport:
     """Copy ``checkpoint`` into ``model``.
 
-    Strictly: every weight must be there and fit. With ``partial``, what fits is copied and the rest of the network
-    stays as it is, for instance the classifiers when the classes are others.
+    All weights must exist and match. With ``partial``, matching weights are copied and the rest of the network is
+    unchanged, for instance classifiers of other classes.
 
     Raises:
         CheckpointError: keys are missing, unexpected or of another shape, or with ``partial`` less than half of the
@@ -218,10 +218,10 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, partial: bool = False
 
 
 def load_backbone(backbone: nn.Module, path: str | os.PathLike[str]) -> KeyReport:
-    """Copy ImageNet weights into a backbone; the keys of their classification head are left out.
+    """Copy ImageNet weights into a backbone, without their classification head.
 
     Raises:
-        CheckpointError: the file is no checkpoint, or lacks weights of this backbone.
+        CheckpointError: not a checkpoint, or weights of this backbone are missing.
     """
     path = Path(path)
 
@@ -254,10 +254,10 @@ def load_backbone(backbone: nn.Module, path: str | os.PathLike[str]) -> KeyRepor
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write one of our own files atomically: ``weights``, ``config`` and whatever else belongs to them.
+    """Write an openseg checkpoint atomically: ``weights``, ``config`` and further content.
 
     Raises:
-        OpensegError: the disk is full or the folder cannot be written; the previous file is untouched.
+        OpensegError: full disk or unwritable folder; the previous file is unchanged.
     """
     with atomic_write(path) as temporary:
         try:
@@ -269,7 +269,7 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_weights(path: str | Path, model: nn.Module, config: Config) -> None:
-    """Write a network's weights and its config in our layout, as ``.pth`` or ``.safetensors``, atomically."""
+    """Write a network's weights and config as an openseg checkpoint (``.pth`` or ``.safetensors``), atomically."""
     path = Path(path)
     weights = {key: value.contiguous() for key, value in model.state_dict().items()}
     facts = {"config": config.dump(), "dataset": config.dataset_info.meaning}

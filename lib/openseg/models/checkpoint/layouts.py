@@ -1,7 +1,7 @@
-"""Key layouts of other projects' state dicts -> ours.
+"""Conversion of other projects' state dict layouts.
 
 Layouts:
-    weights        our own key names.
+    weights        openseg's key names.
     inplace_abn    the original's files for torch 0.4: BN and activation are one module, ``|weight| + 1e-5`` is the
                    gamma, heads use leaky ReLU (0.01). This is what was released.
     plain_bn       the original's later files: plain BN, heads use ReLU.
@@ -9,9 +9,9 @@ Layouts:
                    auxiliary head, no biases in the attention, ReLU; torch-0.4 files again store ``|weight| + 1e-5``.
     mmseg          OCRNet and ISANet on ResNet of mmsegmentation: stem of 32, 32 and 64 channels (``resnet101_v1c``).
 
-mmsegmentation's HRNet files are refused: its HRNet resizes between branches without aligned corners, which is another
-function of the same weights. Its R-101 files give equal logits; mmsegmentation then resizes those without aligned
-corners, and we with, so labels differ along edges.
+mmsegmentation's HRNet files are refused: its HRNet resizes between branches without aligned corners, so the same
+weights give another function. Its R-101 files give equal logits; mmsegmentation resizes them without aligned corners,
+openseg with, so labels differ along edges.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ INPLACE_ABN_EPS = 1e-5
 _RGB = {"order": "rgb", "scale": 255.0, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 _NORM_LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
-# Their name -> ours, the first prefix that fits.
+# Source prefix -> openseg prefix; the first match applies.
 _ATTENTION = {"f_pixel.": "query.", "f_object.": "key.", "f_down.": "value.", "f_up.": "out."}
 _SELF_ATTENTION = {"f_query.": "query.", "f_key.": "key.", "f_value.": "value.", "W.": "out."}
 _ORIGINAL = {
@@ -123,14 +123,14 @@ _HEADS = (*_ORIGINAL, "mask_head.", "direction_head.", "conv3x3_ocr.", "decode_h
 
 @dataclass
 class Converted:
-    """A state dict in our key names.
+    """A state dict with openseg's keys.
 
     Attributes:
         layout: one of the names in the module docstring.
-        renamed: our names of the keys that had another one.
-        filled: keys that the file does not have because its network has no such bias; they are zero.
-        settings: what ``model`` of a config must say for these weights.
-        normalization: what ``normalization`` must say, or None where the layout does not tell.
+        renamed: new names of renamed keys.
+        filled: zero-filled biases that the source network does not have.
+        settings: ``model`` settings that these weights require.
+        normalization: required ``normalization``, or None if the layout does not determine it.
     """
 
     layout: str
@@ -142,10 +142,10 @@ class Converted:
 
 
 def convert_state(state: dict[str, Tensor]) -> Converted:
-    """Recognize the layout of a whole network's state dict and bring it to ours.
+    """Recognize the layout of a complete network's state dict and convert it.
 
     Raises:
-        CheckpointError: a backbone alone, or a network of mmsegmentation that is another function than ours.
+        CheckpointError: a backbone alone, or an mmsegmentation network with another function.
     """
     if not has_head(state):
         if has_backbone(state):
@@ -165,17 +165,17 @@ def convert_state(state: dict[str, Tensor]) -> Converted:
 
 
 def is_whole_network(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict has a head of a layout that we know and what it stands on, and not a backbone alone."""
+    """Whether a state dict has a known head and a backbone."""
     return has_head(state) and has_backbone(state)
 
 
 def has_head(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict has keys as those of a head here."""
+    """Whether a state dict has keys of a head."""
     return any(key.startswith(_HEADS) for key in state)
 
 
 def has_backbone(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict has keys as those of a backbone here."""
+    """Whether a state dict has keys of a backbone."""
     return any(key.startswith(_BACKBONES) for key in state)
 
 
@@ -250,7 +250,7 @@ def _from_mmseg(state: dict[str, Tensor]) -> Converted:
 
 
 def _fit_isa(weights: dict[str, Tensor]) -> None:
-    """mmsegmentation's ISA as ours: no bias of the values, and the features before the context.
+    """Convert mmsegmentation's ISA: no value bias, and features before context.
 
     Attention weights sum to 1, so a bias of the values only shifts what the next norm sees.
     """

@@ -1,4 +1,4 @@
-"""Networks with the weights of a checkpoint: what the file decides of a config, and whether the two fit."""
+"""Loading networks from checkpoints: settings taken from the file, and checks against the config."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("openseg")
 def load_model(
     config: str | os.PathLike[str], checkpoint: str | os.PathLike[str] | None = None, overrides: Sequence[str] = ()
 ) -> nn.Module:
-    """The network of a config, in eval mode on the CPU.
+    """Load the network of a config, in eval mode on the CPU.
 
     Args:
         config: the config's YAML file.
@@ -46,16 +46,16 @@ def load_model(
 
 
 def fits(checkpoint: Checkpoint, config: Config) -> bool:
-    """Whether the weights are exactly those of the config's network; takes no memory for it."""
+    """Whether the weights exactly match the config's network; allocates no memory."""
     with torch.device("meta"):
         return match_weights(checkpoint.weights, build_model(config))[1].complete
 
 
 def fit_config(config: Config, checkpoint: Checkpoint) -> Config:
-    """The config with the settings that the checkpoint's weights ask for.
+    """Return the config with the settings that the checkpoint's weights require.
 
-    The auxiliary head's shape, a ResNet's stem and an open activation are taken from the file. Another activation,
-    normalization or dilation than it was trained with would load as well and silently cost accuracy: an error.
+    The auxiliary head's shape, a ResNet's stem and an unset activation are taken from the file. Another activation,
+    normalization or dilation than in training would load as well and silently cost accuracy, so it is an error.
 
     Raises:
         CheckpointError: the config has another backbone, activation, normalization or dilation; the message holds
@@ -100,7 +100,7 @@ def fit_config(config: Config, checkpoint: Checkpoint) -> Config:
 
 
 def _dilated(multi_grid: Sequence[int] | None) -> list[int]:
-    """Dilation factors; none is the same as all 1."""
+    """Return dilation factors; none is equivalent to all 1."""
     return [] if multi_grid is None or set(multi_grid) == {1} else list(multi_grid)
 
 
@@ -112,7 +112,7 @@ def _family(backbone: str) -> str:
 def load_network(config: Config, path: str | os.PathLike[str]) -> tuple[nn.Module, KeyReport]:
     """Build the network of a config with the weights of a checkpoint, in eval mode on the CPU.
 
-    The file is read first, since it decides what the config leaves open, see ``fit_config``.
+    The file is read first, since it determines unset settings, see ``fit_config``.
 
     Raises:
         CheckpointError: the file is damaged, belongs to another network, or contradicts the config.
@@ -124,7 +124,7 @@ def load_network(config: Config, path: str | os.PathLike[str]) -> tuple[nn.Modul
 
 
 def compare_classes(config: Config, checkpoint: Checkpoint) -> None:
-    """Raises CheckpointError where the classes are those of the checkpoint in another order; logs other names."""
+    """Raise CheckpointError for the checkpoint's classes in another order; log other names."""
     trained = checkpoint.content.get("dataset", {}).get("classes")
     classes = list(config.dataset_info.classes)
     if not config.predicts_labels or trained is None or trained == classes:
