@@ -37,7 +37,7 @@ usage() {
   echo "  train ID [key=value ...]         train; refuses to overwrite checkpoints/${DATASET}/${NAME}_<ID>_latest.pth"
   echo "  resume ID [key=value ...]        continue an interrupted training"
   if [ "${TASK}" = semantic ]; then
-    echo "  val ID [ss|ms] [key=value ...]   predict and score the validation split (ms: several scales and mirrored)"
+    echo "  val ID [ss|ms] [key=value ...]   predict and score the validation split (ms: multi-scale with flipping)"
     echo "  test ID [ss|ms] [key=value ...]  predict the test split"
     if [ -n "${SEGFIX_SCALE}" ]; then
       echo "  segfix ID [val|test] [...]       refine the labels of val or test with SegFix offsets"
@@ -45,7 +45,7 @@ usage() {
   else
     echo "  segfix_pred_val ID [file] [...]  predict the offsets of the validation split (with another checkpoint file)"
     echo "  segfix_pred_test ID [...]        predict the offsets of the test split"
-    echo "  segfix_simple_pred_val ID [...]  the same, each image in one pass instead of windows"
+    echo "  segfix_simple_pred_val ID [...]  the same, without sliding windows"
     echo "  segfix_simple_pred_test ID [...]"
   fi
   echo "  help                             show this"

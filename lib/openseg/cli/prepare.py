@@ -24,7 +24,7 @@ def prepare_release(name: str, argv: Sequence[str] | None = None) -> int:
         *(flag(f"--{key}", text, **own, const=key) for key, text in release.options.items()),
         DEBUG,
     ]
-    description = f"Prepare {release.description}, of {release.layout}."
+    description = f"Prepare {release.description}.\n\nInput: {release.layout}"
     parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
     arguments = add_options(parser, options).parse_args(argv)
 

@@ -30,8 +30,8 @@ A label a.png is matched with the offset file a.png or a.mat (Cityscapes names b
 same subfolders. Labels may have any ID space, 8 or 16 bits, a palette or RGB colors; refinement copies values and never
 creates new ones. Without --offset, these folders are searched: <data root>/<dataset>/val/offset_pred/semantic/
 offset_* (test: <data root>/<dataset>/test_offset/semantic/offset_*), <data root>/<dataset>/offset_semantic.zip and
-offset_pred/<split>/semantic/<dataset>/offset_*. With --split val, scores are
-computed before and after if every label has ground truth in <data root>/<dataset>/val/label.
+offset_pred/<split>/semantic/<dataset>/offset_*. With --split val, scores are computed before and after if every label
+has ground truth in <data root>/<dataset>/val/label.
 
 Existing results are skipped, so an interrupted command can be resumed. Unreadable files are skipped and listed at the
 end. Exit codes: 0 success, 1 some files skipped, 2 error, 130 interrupted.

@@ -95,7 +95,7 @@ def refine(
 
     Args:
         labels: folder of label maps: any ID space, 8 or 16 bits, palette or RGB colors.
-        offsets: folder or zip archive of offset files; None searches the default locations.
+        offsets: folder or zip archive of offset files; None is a search of the default locations.
         images: folder of the images, with ``checkpoint``.
         checkpoint: SegFix checkpoint, instead of ``offsets``.
         config: config of the checkpoint; None is the one it names, or the shipped one it fits.

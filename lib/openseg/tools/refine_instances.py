@@ -53,14 +53,14 @@ def refine_instances(
     workers: int | None = None,
     progress: bool = True,
 ) -> Refinement:
-    """Refine the masks of objects; they keep their names, classes and confidences.
+    """Refine instance masks; names, classes and confidences are unchanged.
 
     Args:
-        masks: a folder as the Cityscapes benchmark takes it (one ``<name>_pred.txt`` an image, whose lines are a mask's
-            path, the ID of its class and a confidence), or a JSON file of COCO's results (RLE or polygons).
-        offsets: folder or zip archive of offset files; None searches the default locations.
+        masks: folder in the format of the Cityscapes benchmark (one ``<name>_pred.txt`` per image), or a JSON file of COCO
+            results (RLE or polygons).
+        offsets: folder or zip archive of offset files; None is a search of the default locations.
         annotations: COCO annotations: image file names and ground truth.
-        dataset: whose class IDs the masks have.
+        dataset: built-in dataset name, or YAML file of your own dataset; defines the class IDs.
         split: val: compute scores if every image has ground truth; test: no scores.
         data_root: root folder of the datasets, with their ground truth.
         dataset_dir: folder of the dataset itself, instead of ``data_root``.

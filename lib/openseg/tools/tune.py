@@ -77,10 +77,10 @@ def tune(
     Use images that neither SegFix nor the model was trained on, and others than those whose scores you will report.
 
     Args:
-        labels: folder of a model's label maps.
-        ground_truth: folder of the true labels.
+        labels: folder of the model's label maps.
+        ground_truth: folder of ground truth label maps.
         offsets: folder or zip archive of the images' offsets.
-        dataset: whose class IDs the labels hold.
+        dataset: built-in dataset name, or YAML file of your own dataset; defines the label IDs.
         scales: step lengths to try, in pixels.
         confidences: minimum confidences to try, from 0 to 1.
         keep_thin: widths to try, in pixels.

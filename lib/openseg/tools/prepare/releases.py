@@ -285,7 +285,7 @@ def prepare(
         data_root: where the datasets go.
         options: what else is wanted, see ``Release.options``.
         link: hard-link unpacked files instead of copying them.
-        limit: only the first samples of each split, for a trial.
+        limit: prepare only the first samples of each split, for a trial.
 
     Raises:
         ConfigError: an unknown release, or a limit below 1.

@@ -52,15 +52,16 @@ def make_segfix_targets(
     """Make SegFix ground truth from label or instance maps; existing files of the same settings are skipped.
 
     Args:
-        dataset: whose IDs the labels hold: a built-in name, or a YAML file; None is the name of ``datadir``.
+        dataset: built-in dataset name, or YAML file of your own dataset; defines the label IDs; None is the name of
+            ``datadir``.
         datadir: the dataset's folder; None is that of ``dataset`` below ``data_root``, or where its file says.
         data_root: root folder of all datasets.
-        splits: which of the dataset's.
+        splits: splits to process.
         instances: from instance maps, every object being a region.
-        rule: original: as the original's, defects included; clean: small regions count, the image border bends no
-            angles, middle lines of thin objects stay.
+        rule: original: identical to the original; clean: small regions count, the image border does not distort
+            angles, and center lines of thin objects get no offset.
         outname: folder inside the split; None is ``offset_gt/dt_offset``, with ``_inst_w_stuff`` and ``_clean``.
-        format: png: ours; mat: the original's; None is that of existing files, or png.
+        format: png: compact; mat: the original's layout; None is that of existing files, or png.
         workers: number of processes; None is one for each core.
         progress: show progress bars on a terminal.
 
