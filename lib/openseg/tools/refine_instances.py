@@ -56,8 +56,8 @@ def refine_instances(
     """Refine instance masks; names, classes and confidences are unchanged.
 
     Args:
-        masks: folder in the format of the Cityscapes benchmark (one ``<name>_pred.txt`` per image), or a JSON file of COCO
-            results (RLE or polygons).
+        masks: folder in the format of the Cityscapes benchmark (one ``<name>_pred.txt`` per image), or a JSON file of
+            COCO results (RLE or polygons).
         offsets: folder or zip archive of offset files; None is a search of the default locations.
         annotations: COCO annotations: image file names and ground truth.
         dataset: built-in dataset name, or YAML file of your own dataset; defines the class IDs.
