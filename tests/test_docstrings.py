@@ -9,6 +9,7 @@ import re
 import pytest
 
 import openseg
+from openseg.cli.options import _texts
 
 PUBLIC = {name: getattr(openseg, name) for name in openseg.__all__}
 FUNCTIONS = sorted(name for name, value in PUBLIC.items() if inspect.isfunction(value))
@@ -18,12 +19,9 @@ SAME_AS = re.compile(r"arguments and errors are those of ``(\w+)``")
 
 
 def explained(name):
-    """Names of the parameters in ``Args`` of a function, or of the function that it refers to."""
-    text = inspect.getdoc(PUBLIC[name])
-    section = re.search(r"^Args:\n((?:(?: .*)?\n)*)", text + "\n", re.M)
-    names = set(re.findall(r"^    ([\w, *]+):", section[1], re.M)) if section else set()
-    names = {each.strip("* ") for group in names for each in group.split(",")}
-    return names | (explained(other[1]) if (other := SAME_AS.search(text)) else set())
+    """Names of the parameters in ``Args`` of a function, or of the function that it refers to; as in ``--help``."""
+    other = SAME_AS.search(inspect.getdoc(PUBLIC[name]))
+    return {*_texts(PUBLIC[name])} | (explained(other[1]) if other else set())
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -34,27 +32,16 @@ def test_public_functions_are_explained(name):
     assert summary.endswith(".") and "\n" not in summary, summary
     parameters = set(inspect.signature(function).parameters)
     assert not parameters - explained(name), f"parameters without a text: {sorted(parameters - explained(name))}"
-    returns_nothing = inspect.signature(function).return_annotation in (None, "None")
-    assert returns_nothing or re.search(r"^Returns:\n    \S", text, re.M), "says nothing of what it returns"
+    assert re.search(r"^Returns:\n    \S", text, re.M), "says nothing of what it returns"
     assert re.search(r"^Raises:\n    \S", text, re.M) or SAME_AS.search(text), "says nothing of its errors"
 
 
-@pytest.fixture(scope="module")
-def examples():
-    finder = doctest.DocTestFinder(exclude_empty=True)
-    found = {}
-    for name in MODULES:
-        for test in finder.find(importlib.import_module(name), name):
-            if test.examples:
-                found[test.name] = test
-    return found
-
-
-def test_examples_run(examples, capsys):
-    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
-    for test in examples.values():
-        runner.run(test)
+def test_examples_run(capsys):
+    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    ran = set()
+    for module in MODULES:
+        for test in finder.find(importlib.import_module(module), module):
+            runner.run(test)
+            ran |= {test.name} if test.examples else set()
     assert runner.summarize(verbose=False).failed == 0, capsys.readouterr().out
-    assert {"openseg.models.factory.create_model", "openseg.segfix", "openseg.losses.registry.register_loss"} <= set(
-        examples
-    )
+    assert {"openseg.models.factory.create_model", "openseg.segfix", "openseg.losses.registry.register_loss"} <= ran

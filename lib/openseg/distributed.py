@@ -1,6 +1,6 @@
 """Distributed execution under ``torchrun``; without it, a group of one process.
 
-torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK) are read here only.
+torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK) are read here alone.
 """
 
 from __future__ import annotations

@@ -145,8 +145,7 @@ def options_of(function: Callable[..., Any], leave: Iterable[str] = ()) -> Itera
     hints, texts = get_type_hints(function), _texts(function)
     for name, parameter in parameters.items():
         if name not in _NOT_OPTIONS | {*leave}:
-            text = texts.get(name, "as of ...")
-            text = _text_elsewhere(name) if text.startswith("as of ") else text
+            text = texts.get(name) or _text_elsewhere(name)
             yield _option(parameter, hints[name], _shown(text, parameters))
 
 

@@ -23,7 +23,7 @@ _REFINE = """Refine label maps of any model with SegFix offsets.
   python segfix.py --input results/label --offset offset_pred/val/semantic/cityscapes/offset_hrnet48
   python segfix.py --input results/label --split val          # finds the offsets, scores before and after
   python segfix.py --input labels --images images --checkpoint segfix.pth     # without offset files
-  python segfix.py tune --input labels --gt gtFine --offset offsets           # which --scale, which --min-confidence
+  python segfix.py tune --input labels --gt labels_gt --offset offsets        # which --scale, which --min-confidence
   python segfix.py instances --input results --offset offsets                 # masks, or COCO's JSON
 
 A label a.png is matched with the offset file a.png or a.mat (Cityscapes names by city, sequence and frame), with the

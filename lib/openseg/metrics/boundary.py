@@ -22,7 +22,7 @@ DISTANCES = (1, 3, 5, 9, 12)
 
 
 def _valid_only(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return both maps with ``NOTHING`` where either has no class."""
+    """Return both maps with ``NOTHING`` outside the classes, the prediction also where the ground truth is."""
     require_same_shape(prediction, truth)
     prediction, truth = (to_bytes(each, num_classes) for each in (prediction, truth))
     valid = truth < num_classes
@@ -60,8 +60,7 @@ class BoundaryCounts:
     DAVIS'): so the boundary along an ignored area counts in both, and matches itself. ``along_ignored=False`` leaves
     out what touches an ignored pixel.
 
-    ``counts: int64[D, K, 4]``: matched and all boundary pixels of the prediction, then of the
-    ground truth.
+    ``counts: int64[D, K, 4]``: matched and all boundary pixels of the prediction, then of the ground truth.
     """
 
     def __init__(self, num_classes: int, distances: Sequence[int] = DISTANCES, along_ignored: bool = True) -> None:

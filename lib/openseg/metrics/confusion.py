@@ -105,7 +105,7 @@ def require_same_shape(prediction: np.ndarray, truth: np.ndarray) -> None:
 
 
 def to_bytes(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Convert train IDs of any integer type to ``uint8``; values outside ``0..K-1`` become ``K``."""
+    """Convert train IDs of any integer type to ``uint8``; values outside ``0..K-1`` stay outside."""
     if labels.dtype == np.uint8:
         return labels
     return np.where((labels >= 0) & (labels < num_classes), labels, num_classes).astype(np.uint8)

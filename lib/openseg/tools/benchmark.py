@@ -49,11 +49,11 @@ def benchmark(
     What is read ahead by workers is not counted, since it would hide how slowly they read.
 
     Args:
+        config: config, or path of its YAML file.
+        overrides: config values to override, as ``key.sub=value``.
         iterations: number of measured iterations.
         warm_up: number of warm-up iterations, not measured.
         random_data: use random images and labels instead of the dataset.
-        config: config, or path of its YAML file.
-        overrides: config values to override, as ``key.sub=value``.
         device: auto (a GPU if available), cpu, cuda, cuda:1, ...
         progress: show progress bars on a terminal.
 

@@ -69,11 +69,11 @@ def check(
 
     Args:
         config: config, or path of its YAML file; its training and validation splits are checked.
+        overrides: config values to override, as ``key.sub=value``.
         dataset: instead of ``config``: a built-in dataset, or the YAML file of your own, below ``data_root``.
         data_root: root folder of all datasets, with ``dataset``.
         splits: None is those of the config, or train and val.
         workers: number of processes; None is one for each core.
-        overrides: config values to override, as ``key.sub=value``.
         progress: show progress bars on a terminal.
 
     Returns:
@@ -150,9 +150,9 @@ def fill_cache(
     """Decode the training and validation samples of a config into its cache.
 
     Args:
-        cache_gb: at most so many GB (1e9 bytes); None is ``data.cache_gb``.
         config: config, or path of its YAML file.
         overrides: config values to override, as ``key.sub=value``.
+        cache_gb: at most so many GB (1e9 bytes); None is ``data.cache_gb``.
         workers: number of processes; None is one for each core.
         progress: show progress bars on a terminal.
 

@@ -48,8 +48,8 @@ def convert(
         source: checkpoint of a complete network.
         target: file to create, ``.pth`` or ``.safetensors``.
         config: its config; None is the one of ``configs/`` that it fits.
-        entry: key of the network to convert, if the file has several, such as ``state_dict_ema``.
         overrides: config values to override, as ``key.sub=value``.
+        entry: key of the network to convert, if the file has several, such as ``state_dict_ema``.
 
     Returns:
         The written file, its source layout, its config, and renamed and filled keys.

@@ -240,14 +240,14 @@ def export(
 
     Args:
         out: file to create, ``.onnx`` or ``.pt2``.
+        config: config, or path of its YAML file.
+        overrides: config values to override, as ``key.sub=value``.
         checkpoint: None is ``<name>_latest.pth`` below ``checkpoints``.
+        checkpoints: root folder of checkpoints.
         output: logits or labels (semantic), offsets (SegFix); None is logits or offsets.
         size: fixed image height and width; None is any.
         batch: fixed batch size; None is any number.
         opset: ONNX opset version, 13 to 23; None is that of PyTorch's exporter.
-        config: config, or path of its YAML file.
-        overrides: config values to override, as ``key.sub=value``.
-        checkpoints: root folder of checkpoints.
 
     Returns:
         The file, its output, and how far it agrees with PyTorch.

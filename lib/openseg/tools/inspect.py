@@ -27,9 +27,9 @@ def inspect(
 
     Args:
         config: None is the one that the checkpoint is of.
+        overrides: config values to override, as ``key.sub=value``.
         checkpoint: checkpoint to describe.
         size: (height, width) of an image.
-        overrides: config values to override, as ``key.sub=value``.
 
     Returns:
         Plain values: ``network``, ``config``, ``costs`` and perhaps ``checkpoint``, with ``fits``.

@@ -86,12 +86,12 @@ def validate(
         config: config, or path of its YAML file.
         overrides: config values to override, as ``key.sub=value``.
         checkpoint: None is ``<name>_latest.pth`` below ``checkpoints``.
+        checkpoints: root folder of checkpoints.
         mode: ss: single-scale; ms: multi-scale with flipping.
         also: outputs besides label maps: vis, report, logits, probabilities; or none.
         out: None is ``<data root>/seg_result/<dataset>/<name>_val``, or ``_val_ms``.
         overwrite: overwrite existing results.
         device: auto (a GPU if available), cpu, cuda, cuda:1, ...
-        checkpoints: root folder of checkpoints.
         progress: show progress bars on a terminal.
 
     Returns:

@@ -114,8 +114,8 @@ def refine(
         plugins: Python modules to import first, which register metrics.
         overwrite: overwrite existing results.
         fail_fast: stop at the first invalid file instead of skipping it.
-        workers: number of processes; None is one for each core.
         device: auto (a GPU if available), cpu, cuda, cuda:1, ...
+        workers: number of processes; None is one for each core.
         progress: show progress bars on a terminal.
 
     Returns:

@@ -68,7 +68,7 @@ def saved_states(latest: Path) -> list[Path]:
 
 
 def keep_latest(latest: Path, iteration: int) -> None:
-    """Hard-link ``latest`` (of ``iteration``, about to be replaced) to a permanent name."""
+    """Give ``latest`` (of ``iteration``, about to be replaced) a permanent second name, by a hard link if possible."""
     try:
         os.link(latest, _earlier_path(latest, iteration))
     except (FileExistsError, FileNotFoundError):

@@ -94,8 +94,8 @@ def report(
         limit: maximum number of images shown; scores cover all images.
         out: None is ``report`` inside the folder, or beside a folder of labels.
         workers: number of processes; None is one for each core.
-        on_scores: is called with the scores before the report is written, which may fail at a damaged image.
         progress: show progress bars on a terminal.
+        on_scores: is called with the scores before the report is written, which may fail at a damaged image.
 
     Returns:
         The HTML file, the scores by result, and labels that were left out.
