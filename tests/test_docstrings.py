@@ -33,6 +33,7 @@ def test_public_functions_are_explained(name):
     parameters = set(inspect.signature(function).parameters)
     assert not parameters - explained(name), f"parameters without a text: {sorted(parameters - explained(name))}"
     assert re.search(r"^Returns:\n    \S", text, re.M), "says nothing of what it returns"
+    assert not re.search(r"^Example:", text, re.M), "the site shows code only under Examples:"
     assert re.search(r"^Raises:\n    \S", text, re.M) or SAME_AS.search(text), "says nothing of its errors"
 
 

@@ -76,7 +76,7 @@ def register_transform(name: str, function: Callable[..., Sample] | None = None)
     Returns:
         ``function``, or a decorator.
 
-    Example:
+    Examples:
         >>> import openseg
         >>> @openseg.register_transform("invert")
         ... def invert(sample, rng):

@@ -27,7 +27,7 @@ def register_loss(name: str, function: Callable[..., Any] | None = None) -> Any:
     Raises:
         ConfigError: the name is taken.
 
-    Example:
+    Examples:
         >>> import openseg, torch
         >>> @openseg.register_loss("focal")
         ... def focal(logits, labels, gamma: float = 2.0):

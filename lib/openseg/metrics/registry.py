@@ -29,7 +29,7 @@ def register_metric(name: str, builder: Callable[..., Metric] | None = None) -> 
     Raises:
         ConfigError: the name is taken.
 
-    Example:
+    Examples:
         >>> import numpy as np, openseg
         >>> @openseg.register_metric("correct_pixels")
         ... class CorrectPixels:

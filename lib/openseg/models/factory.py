@@ -50,7 +50,7 @@ def register_backbone(name: str, builder: Callable[..., nn.Module] | None = None
     Raises:
         ConfigError: the name is taken.
 
-    Example:
+    Examples:
         >>> import openseg, torch
         >>> @openseg.register_backbone("one_convolution")
         ... class OneConvolution(torch.nn.Module):
@@ -128,7 +128,7 @@ def create_model(
         ConfigError: unknown names or options.
         CheckpointError: ``pretrained`` is damaged or of another backbone.
 
-    Example:
+    Examples:
         >>> import openseg, torch
         >>> model = openseg.create_model("hrnet_tiny", "ocr", num_classes=7, head_channels=32, key_channels=16)
         >>> model.eval()(torch.zeros(1, 3, 64, 96)).logits.shape

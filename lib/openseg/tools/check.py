@@ -82,7 +82,7 @@ def check(
     Raises:
         ConfigError: neither or both are named, or one is invalid.
 
-    Example::
+    For example:
 
         assert not openseg.check(dataset="fruit.yaml").errors
     """

@@ -89,7 +89,7 @@ def evaluate(
         ConfigError: an unknown dataset or metric, or a distance that is not from 1 to 100.
         DataError: a ground truth file cannot be used, or without ``allow_missing`` a prediction is missing or invalid.
 
-    Example::
+    For example:
 
         scores = openseg.evaluate("results/label", dataset="cityscapes", ground_truth="gtFine/val").scores
         print(scores["results/label"].compute()["mIoU"])

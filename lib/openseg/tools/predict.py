@@ -100,7 +100,7 @@ def validate(
     Raises:
         ConfigError, CheckpointError, DataError: the config, the checkpoint or the dataset cannot be used.
 
-    Example::
+    For example:
 
         result = openseg.validate("configs/camvid/hrnet18_ocr.yaml")
         print(result.scores.compute()["mIoU"])

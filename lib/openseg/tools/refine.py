@@ -125,7 +125,7 @@ def refine(
         ConfigError: arguments that contradict each other.
         DataError: nothing can be refined, or the folder of the results belongs to something else.
 
-    Example::
+    For example:
 
         result = openseg.refine("results/label", offsets="offsets", dataset="camvid", scale=1)
         print(result.scores["after"].compute()["mIoU"])

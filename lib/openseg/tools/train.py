@@ -78,7 +78,7 @@ def train(
         Interrupted: a signal came; the state was saved first.
         OpensegError: non-finite gradients again and again, or the disk is full; the last good state is saved.
 
-    Example::
+    For example:
 
         result = openseg.train("configs/camvid/hrnet18_ocr.yaml", overrides=["train.max_iters=1000"])
         model = openseg.load_model("configs/camvid/hrnet18_ocr.yaml", result.best)
