@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -112,3 +113,18 @@ def one_line_error(capsys):
         return error
 
     return check
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install openseg[test] brings Playwright")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    with sync_api.sync_playwright() as playwright:
+        if found is None and not Path(playwright.chromium.executable_path).exists():
+            pytest.skip("no Chromium here: playwright install chromium, or the system's package")
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()

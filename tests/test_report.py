@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,7 +16,6 @@ from openseg_demo.scenes import write_scene
 
 DEMO = get_dataset_info("demo")
 NAMES = ["a", "b", "<b>c & 'd'"]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +46,6 @@ def page_file(folders):
     arguments = ["report", folders / "result", "--dataset", "demo", "--data-root", folders / "data", "--workers", "1"]
     assert main([str(each) for each in arguments]) == 0
     return folders / "result/report/index.html"
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install openseg[test] brings Playwright")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    with sync_api.sync_playwright() as playwright:
-        if found is None and not Path(playwright.chromium.executable_path).exists():
-            pytest.skip("no Chromium here: playwright install chromium, or the system's package")
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from conftest import ROOT
-from test_report import chromium  # noqa: F401
 
 pytest.importorskip("material", reason="pip install openseg[docs]")
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
@@ -63,7 +62,7 @@ def test_every_exported_name_is_in_the_reference(site):
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_pages_fit_and_search_finds(site, chromium, size):  # noqa: F811
+def test_pages_fit_and_search_finds(site, chromium, size):
     page = chromium.new_page(viewport=size)
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))

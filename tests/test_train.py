@@ -349,17 +349,6 @@ def test_schedules():
     assert lr_factor(25, poly) == pytest.approx(0.75**0.9)
 
 
-@pytest.mark.parametrize("what", CONFIGS)
-def test_benchmark_says_where_the_time_goes(what, command, overrides, capsys):
-    options = ["--config", ROOT / CONFIGS[what], *overrides, "--iterations", "2", "--warm-up", "1", "--json", "a.json"]
-    assert command("benchmark", *options, *(["--random-data"] if what == "semantic" else [])) == 0
-    output = capsys.readouterr().out
-    found = json.loads(Path("a.json").read_text())
-    for part in ("load", "forward", "backward", "optimizer", "post"):
-        assert part in output
-    assert found["training"]["backward"] > 0 and found["prediction"]["forward"] > 0
-
-
 def test_a_continued_training_takes_its_new_settings(command, overrides, tmp_path):
     """Also the state of its optimizer is in the memory layout that the network has now."""
     path = ROOT / CONFIGS["semantic"]
