@@ -33,7 +33,11 @@ class PixelLossTerm(LossTerm):
 
     weight: Weight = Field(1.0, description="weight of this loss in the sum")
     aux_weight: Weight = Field(0.0, description="weight of the same loss on the auxiliary logits")
-    class_weights: bool = Field(False, description="use the dataset's class weights, if the loss supports them")
+    class_weights: bool | Literal["inverse_log"] = Field(
+        False,
+        description="use the dataset's class weights, if the loss supports them; inverse_log: 1 / ln(1.1 + frequency) "
+        "in the training split, divided by their mean",
+    )
 
 
 class CrossEntropyTerm(PixelLossTerm):
@@ -41,6 +45,9 @@ class CrossEntropyTerm(PixelLossTerm):
 
     type: Literal["ce"] = Field("ce", description="cross-entropy")
     aux_weight: Weight = Field(0.4, description="weight of the cross-entropy on the auxiliary logits")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="probability that the target gives to all classes equally"
+    )
     mean_over: MeanOver = Field("process", description=_MEAN_OVER)
 
 

@@ -9,9 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from openseg.config.losses import CrossEntropyTerm, LossTerms
-from openseg.config.numbers import NotNegative, Pixels, Positive, Range, Scales, Size, Weights
+from openseg.config.network import ModelConfig, Normalization
+from openseg.config.numbers import Pixels, Positive, Range, Scales, Size, Weights
 from openseg.config.published import Published
 from openseg.config.tasks import TASKS
+from openseg.config.timm_facts import PREFIX, pretrained_normalization
+from openseg.config.training import TrainConfig
 from openseg.config.transforms import TransformTerms
 from openseg.datasets.info import DatasetInfo
 from openseg.datasets.registry import get_dataset_info
@@ -35,24 +38,6 @@ __all__ = [
 _NAME = re.compile(r"\w[\w .+-]*")
 _LONGEST_NAME = 180  # of the 255 bytes of a file's name
 _OWN_ENDING = re.compile(r"_(iter\d+|latest|best)$")
-
-
-_Deviation = Annotated[float, Field(gt=0)]
-
-
-class Normalization(Section):
-    """``(pixel / scale - mean) / std`` on channels in ``order``; part of a checkpoint's exactness.
-
-    The default is what the released HRNet and SegFix files were trained with: the ImageNet statistics of R, G, B
-    applied to channels that are in fact B, G, R.
-    """
-
-    order: Literal["bgr", "rgb"] = Field("bgr", description="channel order of mean and std")
-    scale: Annotated[float, Field(gt=0)] = Field(255.0, description="divisor of the pixel values")
-    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="mean to subtract, per channel")
-    std: tuple[_Deviation, _Deviation, _Deviation] = Field(
-        (0.229, 0.224, 0.225), description="standard deviation per channel"
-    )
 
 
 class DataConfig(Section):
@@ -109,60 +94,13 @@ class AugmentConfig(Section):
     flip: Annotated[float, Field(ge=0, le=1)] = Field(0.5, description="probability of a horizontal flip")
     flip_first: bool = Field(False, description="flip before all other transforms instead of after the crop")
     brightness: Annotated[int, Field(ge=0, le=255)] = Field(10, description="maximum shift of all pixel values")
+    copy_paste: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="probability of pasting the rare classes of another training image into a sample"
+    )
+    progressive_crop: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="crop size at the start, as a fraction of crop_size, which it reaches in four steps"
+    )
     transforms: TransformTerms = Field((), description="further transforms, applied after the built-in ones")
-
-
-class ModelConfig(Section):
-    """The network. The defaults are the released one: OCR on HRNet-W48."""
-
-    backbone: str = Field("hrnet48", description="backbone name, such as hrnet48, resnet101 or hrnext20 (MODEL_ZOO.md)")
-    head: str = Field("ocr", description="head name: fcn, base_oc, isa, ocr or asp_ocr")
-    output_stride: Literal[8, 16] | None = Field(None, description="output stride of a ResNet; null: 8")
-    multi_grid: tuple[Positive, ...] | None = Field(
-        None, description="dilation factors of the blocks in a ResNet's last stage; null: all 1"
-    )
-    head_channels: Positive = Field(512, description="number of channels in the head")
-    key_channels: Positive = Field(256, description="number of query and key channels in attention")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="dropout probability in the head")
-    aux_channels: Positive | None = Field(None, description="channels of the auxiliary head; null: as its input")
-    aux_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="dropout probability of the auxiliary head"
-    )
-    aux_kernel: Literal[1, 3] = Field(3, description="kernel size of the auxiliary head's first convolution")
-    head_activation: Literal["relu", "leaky_relu"] | None = Field(
-        None,
-        description="head activation; null: as in the checkpoint, relu in new trainings; leaky_relu (slope .01): files "
-        "released for PyTorch 0.4",
-    )
-    pretrained: Path | None = Field(None, description="ImageNet weights of the backbone; null: random initialization")
-    backbone_options: dict[str, Any] = Field({}, description="further arguments of a custom backbone")
-    head_options: dict[str, Any] = Field({}, description="further arguments of a custom head")
-
-    @model_validator(mode="after")
-    def _options_are_no_settings(self) -> ModelConfig:
-        for name, options in (("backbone_options", self.backbone_options), ("head_options", self.head_options)):
-            known = {*self.backbone_settings, *self.head_settings, "in_channels"} & options.keys()
-            if known:
-                key = min(known)
-                fix = "images have 3 channels" if key == "in_channels" else f"use model.{key}"
-                raise ValueError(f"{name}: '{key}' cannot be set here; {fix}")
-        return self
-
-    @property
-    def backbone_settings(self) -> dict[str, Any]:
-        """Arguments of the backbone; None where it decides itself."""
-        return {"output_stride": self.output_stride, "multi_grid": self.multi_grid}
-
-    @property
-    def head_settings(self) -> dict[str, Any]:
-        """Arguments of heads that have them."""
-        names = ("head_channels", "key_channels", "dropout", "aux_channels", "aux_dropout", "aux_kernel")
-        return {name: getattr(self, name) for name in names} | {"activation": self.activation}
-
-    @property
-    def activation(self) -> str:
-        """The heads' activation, resolved."""
-        return self.head_activation or "relu"
 
 
 class SegFixConfig(Section):
@@ -182,53 +120,6 @@ class SegFixConfig(Section):
     direction: Literal["argmax", "mean"] = Field(
         "argmax",
         description="argmax: the most probable direction, as published; mean: the probability-weighted mean of all 8",
-    )
-
-
-class TrainConfig(Section):
-    """Optimization over iterations, each of which is one update with one batch."""
-
-    max_iters: Positive = Field(80_000, description="number of training iterations")
-    batch_size: Positive = Field(8, description="batch size of an iteration, over all processes")
-    accumulate: Positive = Field(1, description="gradient accumulation steps per iteration; saves memory")
-    optimizer: Literal["sgd", "adamw"] = Field(
-        "sgd", description="optimizer; adamw converges faster in short trainings from scratch"
-    )
-    lr: Annotated[float, Field(gt=0)] = Field(0.01, description="base learning rate")
-    head_lr_multiplier: NotNegative = Field(1.0, description="learning rate multiplier outside the backbone")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum of SGD")
-    weight_decay: NotNegative = Field(5e-4, description="weight decay")
-    decay_norms: bool = Field(True, description="apply weight decay to biases and batch norms too, as in the original")
-    clip_grad_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="max gradient norm; null: disabled")
-    schedule: Literal["poly", "cosine", "step"] = Field("poly", description="learning rate schedule")
-    poly_power: NotNegative = Field(0.9, description="power of the poly schedule")
-    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        (0.6, 0.85), description="fractions of max_iters at which the step schedule multiplies by step_factor"
-    )
-    step_factor: Annotated[float, Field(gt=0)] = Field(0.1, description="learning rate factor of the step schedule")
-    warmup_iters: Annotated[int, Field(ge=0, le=10**9)] = Field(
-        0, description="iterations of linear learning rate warmup"
-    )
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None, description="decay of the weights' moving average, which is validated, such as 0.999; null: none"
-    )
-    freeze_bn: bool = Field(False, description="keep the batch norm statistics of the initial weights")
-    sync_bn: bool = Field(True, description="synchronize batch norms between GPUs")
-    val_interval: Positive = Field(1000, description="iterations between validations")
-    save_interval: Positive = Field(1000, description="iterations between checkpoints (<name>_latest.pth)")
-    keep: Positive = Field(2, description="checkpoints to keep besides the best: <name>_latest.pth, <name>_iter<N>.pth")
-    log_interval: Positive = Field(10, description="iterations between log entries")
-    max_nonfinite: Positive = Field(
-        20, description="stop after this many consecutive (skipped) iterations with non-finite gradients"
-    )
-    seed: Annotated[int, Field(ge=0, lt=2**62)] = Field(304, description="random seed of weights, sampling and dropout")
-    precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
-        "fp32", description="tf32: fp32 with TF32 matrix products on Ampere or newer GPUs; bf16, fp16: autocast"
-    )
-    channels_last: bool = Field(False, description="channels-last memory layout; faster on most devices")
-    compile: bool = Field(False, description="use torch.compile: faster after minutes of compilation")
-    grad_checkpointing: bool = Field(
-        False, description="recompute backbone blocks in the backward pass: less memory, somewhat slower"
     )
 
 
@@ -305,6 +196,21 @@ class Config(Section):
     test: TestConfig = TestConfig()
     published: Published = Field(Published(), exclude=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _normalization_of_timm(cls, values: Any) -> Any:
+        """Unless set, images are normalized as timm's weights of its backbone expect."""
+        if not isinstance(values, dict) or "normalization" in values:
+            return values
+        model = values.get("model")
+        name = model.get("backbone") if isinstance(model, dict) else getattr(model, "backbone", None)
+        if not isinstance(name, str) or not name.startswith(PREFIX):
+            return values
+        try:
+            return values | {"normalization": pretrained_normalization(name.removeprefix(PREFIX))}
+        except ConfigError as error:
+            raise ValueError(f"model.backbone: {error}") from None
+
     @field_validator("name")
     @classmethod
     def _name_is_a_file_name(cls, name: str) -> str:
@@ -360,6 +266,8 @@ class Config(Section):
             )
         if any(getattr(term, "count_first_pixel", False) for term in over_batch):
             raise ValueError("loss.count_first_pixel is of each process; set loss.mean_over=process")
+        if self.augment.copy_paste and self.needs_targets:
+            raise ValueError("augment.copy_paste is of semantic networks")
         if self.train.compile and self.train.grad_checkpointing:
             raise ValueError("train.compile and train.grad_checkpointing exclude each other")
         return self

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
+from openseg.errors import ConfigError
 from openseg.labels import IGNORE_INDEX
 from openseg.registry import Registry
 from openseg.segfix.targets import NO_ANGLE
@@ -25,6 +26,7 @@ __all__ = [
     "color_jitter",
     "cutout",
     "gaussian_blur",
+    "paste",
     "register_transform",
     "rotation",
 ]
@@ -43,7 +45,9 @@ Strength = Annotated[float, Field(ge=0, lt=1, description="x of factors from 1 -
 
 @dataclass
 class Sample:
-    """``image: uint8[H, W, 3]`` (RGB) and maps ``uint8[H, W]`` by kind (``label``, ``depth``, ``angle_code``).
+    """An image and maps ``uint8[H, W]`` by kind (``label``, ``depth``, ``angle_code``).
+
+    ``image`` is RGB ``uint8[H, W, 3]``, or, where the dataset lists bands, ``float32[H, W, C]``, normalized.
 
     ``window`` is (top, left, height, width) of the part without padding.
     """
@@ -57,6 +61,13 @@ class Sample:
         """The window as row and column slices."""
         top, left, height, width = self.window
         return slice(top, top + height), slice(left, left + width)
+
+    @property
+    def fill(self) -> np.ndarray:
+        """The value of blank pixels, about zero after normalization, ``[C]``."""
+        if self.image.dtype == np.uint8:
+            return np.array(_MEAN_COLOR, np.uint8)
+        return np.zeros(self.image.shape[2], self.image.dtype)
 
 
 TRANSFORMS: Registry[Callable[..., Sample]] = Registry("transform")
@@ -89,6 +100,18 @@ def register_transform(name: str, function: Callable[..., Sample] | None = None)
     return TRANSFORMS.register(name, function)
 
 
+def paste(sample: Sample, other: Sample, classes: np.ndarray) -> None:
+    """Copy the pixels of ``classes`` (train IDs) in ``other`` into ``sample``, both of one size; changes ``sample``.
+
+    After Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation Method", CVPR 2021, for semantic labels.
+    """
+    inside = np.zeros(sample.maps["label"].shape, bool)
+    inside[sample.area] = True
+    chosen = np.isin(other.maps["label"], classes) & inside
+    sample.image = np.where(chosen[..., None], other.image, sample.image)
+    sample.maps = {kind: np.where(chosen, other.maps[kind], values) for kind, values in sample.maps.items()}
+
+
 def color_jitter(
     sample: Sample,
     rng: np.random.Generator,
@@ -101,6 +124,8 @@ def color_jitter(
 
     ``hue`` is the maximum shift in either direction, as a fraction of the color circle.
     """
+    if sample.image.dtype != np.uint8:
+        raise ConfigError("augment.transforms: color_jitter is for RGB images, the dataset's have bands; remove it")
     factors = [1 + rng.uniform(-x, x) for x in (brightness, contrast, saturation)]
     turn = rng.uniform(-hue, hue)
     part = np.ascontiguousarray(sample.image[sample.area])
@@ -126,9 +151,20 @@ def rotation(
         return sample
     height, width = sample.image.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
-    canvas = np.full_like(sample.image, _MEAN_COLOR)
+    canvas = np.empty_like(sample.image)
+    canvas[:] = sample.fill
     canvas[sample.area] = sample.image[sample.area]
-    image = cv2.warpAffine(canvas, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=_MEAN_COLOR)
+    warped = [  # OpenCV fills four channels at most
+        cv2.warpAffine(
+            np.ascontiguousarray(canvas[..., first : first + 3]),
+            matrix,
+            (width, height),
+            flags=cv2.INTER_LINEAR,
+            borderValue=sample.fill[first : first + 3].tolist(),
+        ).reshape(height, width, -1)
+        for first in range(0, canvas.shape[2], 3)
+    ]
+    image = np.concatenate(warped, axis=2) if len(warped) > 1 else warped[0]
     maps = {}
     for kind, values in sample.maps.items():
         if kind == "angle_code":  # in units of two degrees; image coordinates rotate the other way
@@ -150,7 +186,7 @@ def gaussian_blur(
     happens, strength = rng.random() < probability, rng.uniform(min(sigma), max(sigma))
     if happens and sample.window[2] and sample.window[3]:
         part = np.ascontiguousarray(sample.image[sample.area])
-        sample.image[sample.area] = cv2.GaussianBlur(part, (0, 0), strength)
+        sample.image[sample.area] = cv2.GaussianBlur(part, (0, 0), strength).reshape(part.shape)
     return sample
 
 
@@ -169,7 +205,7 @@ def cutout(
         starts = [int(p * (length - side + 1)) for p, length, side in zip(places, lengths, sides, strict=True)]
         area = tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
         if happens:
-            sample.image[area] = _MEAN_COLOR
+            sample.image[area] = sample.fill
             for kind, values in sample.maps.items():
                 values[area] = FILL[kind]
     return sample

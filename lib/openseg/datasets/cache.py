@@ -66,6 +66,15 @@ class DecodedCache:
             self._store(target, values)
         return values
 
+    def find(self, path: Path, variant: str) -> np.ndarray | None:
+        """Return what is kept of ``path``, read-only and memory-mapped, or None.
+
+        Raises:
+            DataError: ``path`` does not exist.
+        """
+        stem, stamp = self._place(path, variant)
+        return _load(stem.with_name(f"{stem.name}_{stamp}.npy"))
+
     def _place(self, path: Path, variant: str) -> tuple[Path, str]:
         """Return the path prefix of a source's arrays, and the suffix that changes with its content."""
         try:

@@ -15,7 +15,7 @@ from openseg.datasets.info import DatasetInfo
 from openseg.datasets.samples import Samples
 from openseg.datasets.splits import Pair
 from openseg.errors import DataError
-from openseg.io.images import MORE_BANDS, TURNED, look_at_image, read_image, require_same_size
+from openseg.io.images import MORE_BANDS, TURNED, look_at_image, require_same_size
 from openseg.labels import IGNORE_INDEX, UNKNOWN
 
 __all__ = ["SampleReport", "SplitReport", "inspect", "quick_check", "same_images", "suggest_weights"]
@@ -40,6 +40,7 @@ class SampleReport:
         unknown: fraction of pixels per unknown value (an ID, or a color as text).
         digest: hash of the image file.
         notes: notes on the image, see ``look_at_image``.
+        moments: of bands, ``float64[3, C]``: number of pixels, and sums of normalized values and of their squares.
     """
 
     key: str
@@ -51,6 +52,7 @@ class SampleReport:
     unknown: dict[str, float] = field(default_factory=dict)
     digest: int = 0
     notes: list[str] = field(default_factory=list)
+    moments: np.ndarray | None = None
 
 
 def inspect(pair: Pair, config: Config) -> SampleReport:
@@ -58,9 +60,15 @@ def inspect(pair: Pair, config: Config) -> SampleReport:
     report, info = SampleReport(pair.key), config.dataset_info
     image = label = None
     try:
-        image = read_image(pair.image)
+        image = info.read_image(pair.image)
         report.size = image.shape[:2]
-        report.notes = look_at_image(pair.image)
+        if info.bands:
+            values = image.reshape(-1, info.channels).astype(np.float64)
+            report.moments = np.stack(
+                [np.full(info.channels, len(values)), values.sum(axis=0), (values**2).sum(axis=0)]
+            )
+        else:
+            report.notes = look_at_image(pair.image)
         report.digest = int.from_bytes(hashlib.sha256(pair.image.read_bytes()).digest()[:8], "little")
     except (DataError, OSError) as error:
         report.errors.append(str(error))
@@ -116,6 +124,7 @@ class SplitReport:
         self.pixels = np.zeros(self.dataset_info.num_classes, np.int64)
         self.images = np.zeros(self.dataset_info.num_classes, np.int64)
         self.raw = np.zeros(256, np.int64)
+        self.moments = np.zeros((3, self.dataset_info.channels))
         self.unknown: dict[str, tuple[int, float]] = {}
 
     def add(self, sample: SampleReport) -> None:
@@ -135,6 +144,8 @@ class SplitReport:
             self.images += sample.pixels > 0
         if sample.raw is not None:
             self.raw += sample.raw
+        if sample.moments is not None:
+            self.moments += sample.moments
         for value, share in sample.unknown.items():
             count, largest = self.unknown.get(value, (0, 0.0))
             self.unknown[value] = count + 1, max(largest, share)
@@ -153,6 +164,7 @@ class SplitReport:
                 f"{self.name}: {len(self.turned)} images are upright by their EXIF orientation alone, such as "
                 f"{self.turned[0]}; were their labels drawn on the upright images?"
             )
+        self._compare_bands()
         total = int(self.pixels.sum()) + self.ignored
         values = self.raw.nonzero()[0].tolist()
         if not total or self.unknown:
@@ -188,6 +200,29 @@ class SplitReport:
             share = f"{self.ignored / total:.0%}"
             self.warnings.append(f"{self.name}: {share} of all pixels are ignored; are the labels in another id space?")
 
+    @property
+    def bands(self) -> list[dict[str, Any]]:
+        """Name, mean and standard deviation of each band, as measured; empty for RGB images."""
+        count, total, squares = self.moments
+        if not self.dataset_info.bands or not count.all():
+            return []
+        means = total / count
+        deviations = np.sqrt(np.maximum(squares / count - means**2, 0))
+        return [
+            {"name": band.name, "mean": float(f"{band.mean + band.std * m:.5g}"), "std": float(f"{band.std * d:.5g}")}
+            for band, m, d in zip(self.dataset_info.bands, means, deviations, strict=True)
+        ]
+
+    def _compare_bands(self) -> None:
+        """Warn of bands whose statistics in the dataset's file are not those of the images."""
+        for said, found in zip(self.dataset_info.bands, self.bands, strict=False):
+            factor = found["std"] / said.std
+            if abs(found["mean"] - said.mean) > said.std / 2 or not 0.5 <= factor <= 2:
+                self.warnings.append(
+                    f"{self.name}: band {said.name} has mean {found['mean']} and standard deviation {found['std']}, "
+                    f"the dataset's file says {said.mean:g} and {said.std:g}; write the measured ones there"
+                )
+
     def _explain_one_class(self, values: list[int]) -> str:
         classes, present = self.dataset_info.classes, int(self.pixels.argmax())
         text = f"{self.name}: all labeled pixels are {classes[present]}, and a single class cannot be distinguished"
@@ -220,6 +255,7 @@ class SplitReport:
             "sizes": [{"height": h, "width": w, "images": n} for (h, w), n in sorted(self.sizes.items())],
             "ignored share": self.ignored / max(labeled + self.ignored, 1),
             "absent classes": self.absent,
+            **({"bands": self.bands} if self.bands else {}),
             "unknown values": {
                 value: {"labels": count, "largest share": share} for value, (count, share) in self.unknown.items()
             },

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from openseg.datasets.info import DatasetInfo, SplitFiles
+from openseg.datasets.info import Band, DatasetInfo, SplitFiles
 from openseg.errors import ConfigError, nearest_names
 from openseg.labels import IGNORE_INDEX
 from openseg.schema import Section, explain, read_yaml
@@ -50,6 +50,14 @@ class SplitEntry(Section):
     label_prefix: str = ""
 
 
+class BandEntry(Section):
+    """A channel of the images."""
+
+    name: str
+    mean: float
+    std: Annotated[float, Field(gt=0)]
+
+
 class DatasetFile(Section):
     """Keys of the file; only ``classes`` is required."""
 
@@ -72,6 +80,12 @@ class DatasetFile(Section):
     ignored_colors: tuple[Color, ...] = ()
     unknown_values: Literal["error", "nearest", "ignore"] = Field(
         "error", description="values of label files that are no class: an error, the nearest id or color, or ignored"
+    )
+    bands: Annotated[list[BandEntry], Field(min_length=1)] | None = Field(
+        None, description="channels of the images, with mean and std of their values; null: RGB of 8 bits"
+    )
+    display: tuple[str, str, str] | None = Field(
+        None, description="names of the bands to show as red, green and blue; null: the first three"
     )
     boundary_ratio: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
         None, description="width of the regions that Boundary IoU compares, over the image diagonal; null: 0.02"
@@ -98,6 +112,7 @@ def read_dataset_file(path: Path, base_of: Callable[[str], DatasetInfo], own: bo
         classes = _classes(facts, base_of)
         ids = _ids(facts, classes)
         pairs = _pairs(facts, classes, ids["ids"])
+        bands, display = _bands(facts)
         if facts.label_colors:
             _require_different((*classes.colors, *facts.ignored_colors), "label_colors", "color")
     except ConfigError as error:
@@ -115,8 +130,25 @@ def read_dataset_file(path: Path, base_of: Callable[[str], DatasetInfo], own: bo
         unknown_values=facts.unknown_values,
         splits={split: SplitFiles(**entry.model_dump()) for split, entry in facts.splits.items()},
         boundary_ratio=facts.boundary_ratio or (classes.base or DatasetInfo).boundary_ratio,
+        bands=bands,
+        display=display,
         **ids,
     )
+
+
+def _bands(facts: DatasetFile) -> tuple[tuple[Band, ...], tuple[int, int, int]]:
+    """The bands, and the positions of those that are shown."""
+    bands = tuple(Band(each.name, each.mean, each.std) for each in facts.bands or ())
+    names = [band.name for band in bands]
+    _require_different(tuple(names), "bands", "band")
+    if not bands and facts.display is not None:
+        raise ConfigError("display: is of bands, and there are none")
+    for name in facts.display or ():
+        if name not in names:
+            raise ConfigError(f"display: no band {name!r}; {nearest_names(name, names)}")
+    last = max(len(bands) - 1, 0)
+    red, green, blue = map(names.index, facts.display) if facts.display else (0, min(1, last), min(2, last))
+    return bands, (red, green, blue) if bands else (0, 1, 2)
 
 
 class _Classes(NamedTuple):

@@ -12,16 +12,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from openseg.errors import DataError
-from openseg.io.images import color_mode, read_color_label, read_label
+from openseg.io.bands import read_bands
+from openseg.io.images import color_mode, read_color_label, read_image, read_label
 from openseg.labels import IGNORE_INDEX, UNKNOWN
 
-__all__ = ["DatasetInfo", "SplitFiles", "color_keys"]
+__all__ = ["Band", "DatasetInfo", "SplitFiles", "color_keys"]
 
 
 _BLACK = (0, 0, 0)
@@ -52,6 +53,14 @@ class SplitFiles:
     label_prefix: str = ""
 
 
+class Band(NamedTuple):
+    """A channel of the images: its name, and mean and standard deviation of its values in the files."""
+
+    name: str
+    mean: float
+    std: float
+
+
 @dataclass(frozen=True)
 class DatasetInfo:
     """Metadata of one dataset.
@@ -73,6 +82,8 @@ class DatasetInfo:
         splits: file layouts other than ``<split>/{image,label}``.
         boundary_ratio: boundary width of Boundary IoU, as a fraction of the image diagonal.
         unknown_values: unknown values in label files: error; nearest: map to the nearest ID or color; ignore.
+        bands: channels of the images; empty: RGB of 8 bits.
+        display: positions of the bands to show as red, green and blue.
     """
 
     name: str
@@ -91,6 +102,13 @@ class DatasetInfo:
     splits: Mapping[str, SplitFiles] = field(default_factory=dict)
     boundary_ratio: float = 0.02
     unknown_values: str = "error"
+    bands: tuple[Band, ...] = field(default=(), repr=False)
+    display: tuple[int, int, int] = field(default=(0, 1, 2), repr=False)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the images."""
+        return len(self.bands) or 3
 
     @property
     def num_classes(self) -> int:
@@ -152,7 +170,8 @@ class DatasetInfo:
     def output_fingerprint(self) -> str:
         """Hash of everything that affects written predictions: classes, IDs, colors, flip pairs."""
         facts = replace(self, folder="", splits={}, class_weights=None, boundary_ratio=0.0)
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+        text = f"{facts!r}{self.bands}" if self.bands else repr(facts)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def meaning(self) -> dict[str, Any]:
@@ -231,6 +250,29 @@ class DatasetInfo:
     def encode_prediction(self, labels: np.ndarray) -> np.ndarray:
         """Convert predicted label IDs to train IDs; IDs outside the classes become ``IGNORE_INDEX`` (misses)."""
         return _look_up(self._prediction_table, labels)
+
+    def read_image(self, path: str | os.PathLike) -> np.ndarray:
+        """Read an image: RGB ``uint8[H, W, 3]``, or of bands ``float32[H, W, C]``, normalized.
+
+        Raises:
+            DataError: missing, damaged, or with other bands.
+        """
+        return self.normalize_bands(read_bands(path, self.channels)) if self.bands else read_image(path)
+
+    def normalize_bands(self, values: np.ndarray) -> np.ndarray:
+        """Subtract each band's mean and divide by its standard deviation: ``[H, W, C]`` -> ``float32[H, W, C]``."""
+        mean, std = (np.array([getattr(band, key) for band in self.bands], np.float32) for key in ("mean", "std"))
+        return (values.astype(np.float32) - mean) / std
+
+    def read_rgb(self, path: str | os.PathLike) -> np.ndarray:
+        """Read an image for display, RGB ``uint8[H, W, 3]``, see ``as_rgb``."""
+        return self.as_rgb(self.read_image(path))
+
+    def as_rgb(self, image: np.ndarray) -> np.ndarray:
+        """An image of ``read_image`` for display, RGB ``uint8[H, W, 3]``; bands show 2.5 deviations around the mean."""
+        if not self.bands:
+            return image
+        return np.clip(image[..., list(self.display)] * 51 + 127.5, 0, 255).astype(np.uint8)
 
     def read_raw(self, path: str | os.PathLike) -> np.ndarray:
         """Read a label file unconverted: IDs ``[H, W]``, or colors ``uint8[H, W, 3]`` of a color-coded dataset."""

@@ -21,14 +21,19 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from openseg.config import Config
+from openseg.datasets.augmentations import Sample, paste
+from openseg.datasets.features import FeatureStore
+from openseg.datasets.frequency import rare_classes
 from openseg.datasets.samples import Samples
 from openseg.datasets.splits import Pair
-from openseg.datasets.transforms import augment, fit_image
+from openseg.datasets.transforms import at_progress, augment, fit_image, is_mirrored
 from openseg.errors import OpensegError
-from openseg.io.images import read_image
 from openseg.segfix.targets import Targets
 
 __all__ = ["ImageSet", "TrainSet", "ValSet", "draws_of", "iterate_images", "iterate_training"]
+
+
+_COPY_PASTE = 1  # a stream of random numbers of its own
 
 
 class _Guarded(Dataset):
@@ -60,12 +65,16 @@ class _Packed(Sequence[Pair]):
 
 
 class TrainSet(_Guarded):
-    """Training samples by draw number."""
+    """Training samples by draw number; with ``features``, those of a frozen backbone in place of images."""
 
-    def __init__(self, config: Config, pairs: Sequence[Pair]) -> None:
+    def __init__(self, config: Config, pairs: Sequence[Pair], features: FeatureStore | None = None) -> None:
         self.config = config
         self.pairs = _Packed(pairs)
         self.samples = Samples(config)
+        self.features = features
+        info = self.samples.dataset_info
+        self._flipped = info.flipped_classes if info.flip_pairs else None
+        self._rare = rare_classes(config) if config.augment.copy_paste else None
 
     def pair_of(self, draw: int) -> Pair:
         """Return the pair of a draw."""
@@ -74,19 +83,14 @@ class TrainSet(_Guarded):
 
     def load(self, index: int) -> dict[str, Any]:
         seed, pair = self.config.train.seed, self.pair_of(index)
-        image, label = self.samples.pair(pair)
-        maps = {"label": label}
-        if self.samples.with_targets:
-            targets = self.samples.targets(pair, label)
-            maps |= {"depth": targets.depth, "angle_code": targets.angle_code}
-        sample = augment(
-            image,
-            maps,
-            self.config.augment,
-            (seed, index),
-            self.config.data,
-            self.samples.dataset_info.flipped_classes if self.samples.dataset_info.flip_pairs else None,
-        )
+        if self.features is not None:
+            return self._with_features(index, pair, self.features)
+        sample = self._augmented(pair, index, (seed, index))
+        if self._rare is not None:
+            rng = np.random.default_rng([seed, index, _COPY_PASTE])
+            if rng.random() < self.config.augment.copy_paste:
+                other = self.pairs[int(rng.integers(len(self.pairs)))]
+                paste(sample, self._augmented(other, index, (seed, index, _COPY_PASTE)), self._rare)
         item: dict[str, Any] = {"image": sample.image.transpose(2, 0, 1), "window": np.array(sample.window)}
         if not self.samples.with_targets:
             item["label"] = sample.maps["label"]
@@ -95,6 +99,29 @@ class TrainSet(_Guarded):
             item["mask"], item["direction"] = targets.mask_and_direction(
                 sample.maps["label"], self.config.segfix.max_distance
             )
+        return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in item.items()}
+
+    def _augmented(self, pair: Pair, draw: int, seeds: Sequence[int]) -> Sample:
+        image, label = self.samples.pair(pair)
+        maps = {"label": label}
+        if self.samples.with_targets:
+            targets = self.samples.targets(pair, label)
+            maps |= {"depth": targets.depth, "angle_code": targets.angle_code}
+        train = self.config.train
+        how = at_progress(self.config.augment, draw // train.batch_size / train.max_iters)
+        return augment(image, maps, how, seeds, self.config.data, self._flipped)
+
+    def _with_features(self, index: int, pair: Pair, features: FeatureStore) -> dict[str, Any]:
+        label = self.samples.label(pair)
+        stand_in = np.zeros((*label.shape, 1), np.uint8)
+        seeds = self.config.train.seed, index
+        sample = augment(stand_in, {"label": label}, self.config.augment, seeds, self.config.data, self._flipped)
+        mirrored = is_mirrored(label.shape, self.config.augment, seeds, self.config.data)
+        item = {
+            "features": features.read(pair.image, mirrored),
+            "label": sample.maps["label"],
+            "window": np.array(sample.window),
+        }
         return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in item.items()}
 
 
@@ -154,7 +181,7 @@ class ImageSet(_Guarded):
         return len(self.paths)
 
     def load(self, index: int) -> dict[str, Any]:
-        image = read_image(self.paths[index])
+        image = self.config.dataset_info.read_image(self.paths[index])
         return {"path": self.paths[index], "image": _fitted(image, self.config), "size": image.shape[:2]}
 
 

@@ -10,7 +10,7 @@ from openseg.config import Config
 from openseg.datasets.cache import DecodedCache
 from openseg.datasets.info import DatasetInfo
 from openseg.datasets.splits import Pair
-from openseg.io.images import read_image, read_label, require_same_size
+from openseg.io.images import read_label, require_same_size
 from openseg.segfix.target_files import read_targets
 from openseg.segfix.targets import Targets, make_instance_targets, make_targets
 
@@ -28,21 +28,28 @@ class Samples:
         self.with_targets = config.needs_targets
 
     def image(self, path: Path) -> np.ndarray:
-        """RGB ``uint8[H, W, 3]``, read-only."""
-        return self.cache.get(path, "image", lambda: read_image(path))
+        """RGB ``uint8[H, W, 3]``, or normalized bands ``float32[H, W, C]``, read-only."""
+        variant = f"image {self.dataset_info.bands}" if self.dataset_info.bands else "image"
+        return self.cache.get(path, variant, lambda: self.dataset_info.read_image(path))
 
     def pair(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-        """Image ``uint8[H, W, 3]`` and train IDs ``uint8[H, W]``, read-only.
+        """Image (see ``image``) and train IDs ``uint8[H, W]``, read-only.
 
         Raises:
             DataError: a file is damaged, the sizes differ, or the label holds an unknown id.
         """
-        image = self.image(pair.image)
-        label = self.cache.get(
-            pair.label, f"label {self.dataset_info.fingerprint}", lambda: self.dataset_info.read_truth(pair.label)
-        )
+        image, label = self.image(pair.image), self.label(pair)
         require_same_size(pair.label, label.shape, pair.image, image.shape)
         return image, label
+
+    def label(self, pair: Pair) -> np.ndarray:
+        """Train IDs ``uint8[H, W]``, read-only.
+
+        Raises:
+            DataError: the file is damaged, or holds an unknown id.
+        """
+        variant = f"label {self.dataset_info.fingerprint}"
+        return self.cache.get(pair.label, variant, lambda: self.dataset_info.read_truth(pair.label))
 
     def targets(self, pair: Pair, label: np.ndarray) -> Targets:
         """SegFix ground truth of a pair: from its file, or made of its instance map or ``label``.

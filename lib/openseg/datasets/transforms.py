@@ -20,7 +20,7 @@ from openseg.config import AugmentConfig, DataConfig, Normalization
 from openseg.datasets.augmentations import FILL, TRANSFORMS, Sample
 from openseg.segfix.directions import flip_codes
 
-__all__ = ["augment", "fit_image", "fit_size", "mirror", "normalize"]
+__all__ = ["at_progress", "augment", "fit_image", "fit_size", "is_mirrored", "mirror", "normalize"]
 
 
 def fit_size(size: tuple[int, int], config: DataConfig) -> tuple[int, int]:
@@ -34,7 +34,7 @@ def fit_size(size: tuple[int, int], config: DataConfig) -> tuple[int, int]:
 
 
 def fit_image(image: np.ndarray, config: DataConfig) -> np.ndarray:
-    """``image: uint8[H, W, 3]`` at ``fit_size``; cubic."""
+    """``image: [H, W, C]`` at ``fit_size``; cubic."""
     size = fit_size(image.shape[:2], config)
     return _resize_part(image, image.shape[:2], size, size, cv2.INTER_CUBIC)
 
@@ -75,6 +75,25 @@ def _draw(size: tuple[int, int], config: AugmentConfig, rng: np.random.Generator
     return _Draw(mirror_first, sizes, (source[0], source[1]), (target[0], target[1]), mirror_last, shift)
 
 
+def is_mirrored(size: tuple[int, int], config: AugmentConfig, seeds: Sequence[int], fit: DataConfig | None) -> bool:
+    """Whether ``augment`` mirrors an image of ``size`` with these arguments."""
+    draw = _draw(size, config, np.random.default_rng(list(seeds)), fit)
+    return draw.mirror_first != draw.mirror_last
+
+
+def at_progress(config: AugmentConfig, done: float) -> AugmentConfig:
+    """The augmentation when a share ``done`` of the training is over: crops grow in four steps of equal length.
+
+    Their sides are multiples of 32 until the last step, whose crops have the size ``crop_size``.
+    """
+    step = min(int(4 * done), 3)
+    if config.progressive_crop == 1 or step == 3:
+        return config
+    factor = config.progressive_crop + (1 - config.progressive_crop) * step / 3
+    height, width = (min(max(round(side * factor / 32) * 32, 32), side) for side in config.crop_size)
+    return config.model_copy(update={"crop_size": (height, width)})
+
+
 def augment(
     image: np.ndarray,
     maps: dict[str, np.ndarray],
@@ -96,9 +115,11 @@ def augment(
     """
     draw = _draw(image.shape[:2], config, np.random.default_rng(list(seeds)), fit)
     kept = _cropped(image, draw, cv2.INTER_CUBIC)
-    if draw.shift:
+    if draw.shift and kept.dtype == np.uint8:
         kept = cv2.LUT(kept, np.clip(np.arange(256) + draw.shift, 0, 255).astype(np.uint8))
-    padded = np.zeros((*config.crop_size, 3), np.uint8)
+    elif draw.shift:
+        kept = kept + np.float32(draw.shift / _GRAYS)
+    padded = np.zeros((*config.crop_size, kept.shape[2]), kept.dtype)
     padded[draw.target] = kept
     padded_maps = {}
     for kind, values in maps.items():
@@ -162,6 +183,9 @@ def _cropped(values: np.ndarray, draw: _Draw, interpolation: int) -> np.ndarray:
 # Pixels beyond the last one that a cubic kernel reads for it, and one for rounding.
 _REACH = 4
 
+_GRAYS = 58.0
+"""A standard deviation of bands in gray values, so that a brightness shift is as strong as in RGB (0.226 of 255)."""
+
 
 def _needed(before: tuple[int, int], after: tuple[int, int], end: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns, from the top left, that ``end`` rows and columns of a resized image are made of."""
@@ -186,6 +210,7 @@ def _resize_part(
         return part[: end[0], : end[1]]
     fy, fx = after[0] / before[0], after[1] / before[1]
     resized = cv2.resize(np.ascontiguousarray(part), None, fx=fx, fy=fy, interpolation=interpolation)
+    resized = resized.reshape(*resized.shape[:2], *part.shape[2:])  # OpenCV drops an axis of one channel
     return resized[: end[0], : end[1]]
 
 
@@ -195,11 +220,11 @@ def _on_device(values: tuple[float, float, float], device: torch.device) -> Tens
 
 
 def normalize(images: Tensor, config: Normalization, windows: Tensor | None = None) -> Tensor:
-    """RGB ``uint8[B, 3, H, W]`` -> ``float32`` network input, on the same device; zero outside ``windows[B, 4]``."""
-    mean, std = _on_device(config.mean, images.device), _on_device(config.std, images.device)
-    if config.order == "bgr":
-        images = images.flip(1)
-    normalized = (images.float() / config.scale - mean) / std
+    """RGB ``uint8[B, 3, H, W]`` -> ``float32`` network input, on the same device; zero outside ``windows[B, 4]``.
+
+    Images of floats are of bands, which are normalized already.
+    """
+    normalized = images.clone() if images.is_floating_point() else _normalized(images, config)
     if windows is not None:
         size = normalized.shape[-2:]
         for image, (top, left, height, width) in zip(normalized, windows.tolist(), strict=True):
@@ -208,3 +233,10 @@ def normalize(images: Tensor, config: Normalization, windows: Tensor | None = No
                 image.zero_()
                 image[:, top : top + height, left : left + width] = filled
     return normalized
+
+
+def _normalized(images: Tensor, config: Normalization) -> Tensor:
+    mean, std = _on_device(config.mean, images.device), _on_device(config.std, images.device)
+    if config.order == "bgr":
+        images = images.flip(1)
+    return (images.float() / config.scale - mean) / std

@@ -21,7 +21,7 @@ from openseg.inference import LazyLogits, bands
 from openseg.inference.predictor import Predictor
 from openseg.inference.runner import run_over_images
 from openseg.io.files import atomic_write
-from openseg.io.images import read_image, write_image, write_label
+from openseg.io.images import write_image, write_label
 from openseg.io.results import Journal, OnConflict, ResultFolder
 
 __all__ = ["KINDS", "Outputs", "model_settings", "predict_images", "result_settings"]
@@ -137,7 +137,7 @@ def result_settings(predictor: Predictor) -> dict[str, Any]:
 
 def model_settings(config: Config) -> dict[str, Any]:
     """Settings that determine a network, besides its weights."""
-    return config.model.model_dump(mode="json", exclude={"pretrained"})
+    return config.model.model_dump(mode="json", exclude={"pretrained", "freeze_backbone", "drop_path"})
 
 
 def _remaining(outputs: Outputs, claimed: ResultFolder, images: Mapping[str, Path]) -> list[str]:
@@ -163,8 +163,8 @@ def _write_prediction(outputs: Outputs, name: str, labels: np.ndarray, item: dic
         write_image(outputs.path("vis", name), info.colorize(labels))
     if "overlay" in outputs.kinds:
         image = item["image"].numpy().transpose(1, 2, 0)
-        image = image if image.shape[:2] == labels.shape else read_image(item["path"])
-        write_image(outputs.path("overlay", name), info.overlay(image, labels))
+        image = image if image.shape[:2] == labels.shape else info.read_image(item["path"])
+        write_image(outputs.path("overlay", name), info.overlay(info.as_rgb(image), labels))
     write_label(outputs.path("label", name), info.decode(labels))
 
 

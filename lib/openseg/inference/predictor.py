@@ -117,14 +117,17 @@ class Predictor:
     def __call__(self, image: np.ndarray | Image.Image | str | os.PathLike) -> Prediction:
         """The labels of one image: RGB ``uint8[H, W, 3]``, a PIL image, or a file.
 
+        With a dataset of bands, an array is ``[H, W, C]`` with values as in its files.
+
         Raises:
             DataError: the file cannot be read, or the array is of another kind.
         """
-        pixels = _pixels(image)
+        info = self.config.dataset_info
+        pixels = _bands(image, info) if info.bands else _pixels(image)
         fitted = fit_image(pixels, self.config.data)
         planes = torch.from_numpy(np.ascontiguousarray(fitted.transpose(2, 0, 1)))
         labels, _ = self.predict(planes, pixels.shape[:2])
-        return Prediction(labels, pixels, self.config.dataset_info)
+        return Prediction(labels, info.as_rgb(pixels), info)
 
     @torch.inference_mode()
     def predict(self, image: torch.Tensor, size: tuple[int, int]) -> tuple[np.ndarray, LazyLogits]:
@@ -155,6 +158,20 @@ class Predictor:
             "out of memory: predicting windows of %dx%d pixels, which changes labels slightly", height, width
         )
         return height, width
+
+
+def _bands(image: np.ndarray | Image.Image | str | os.PathLike, info: DatasetInfo) -> np.ndarray:
+    """Normalized bands ``float32[H, W, C]``."""
+    if isinstance(image, (str, os.PathLike)):
+        return info.read_image(image)
+    values = np.asarray(image)
+    values = values[..., None] if values.ndim == 2 else values
+    if values.ndim != 3 or values.shape[2] != info.channels or not values.size or values.dtype.kind not in "uif":
+        raise DataError(
+            f"an image of {info.name} is an array [height, width, {info.channels}], this one is "
+            f"{values.dtype}{list(values.shape)}"
+        )
+    return info.normalize_bands(values)
 
 
 def _pixels(image: np.ndarray | Image.Image | str | os.PathLike) -> np.ndarray:

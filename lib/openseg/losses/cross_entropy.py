@@ -46,7 +46,11 @@ def pixel_count(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
 
 
 def cross_entropy(
-    logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, count: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    class_weights: Tensor | None = None,
+    count: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Mean cross-entropy over valid pixels (divided by the sum of their class weights).
 
@@ -55,8 +59,16 @@ def cross_entropy(
         labels: ``[B, H, W]``.
         class_weights: ``float[K]`` or None.
         count: divisor of the sum, instead of the ``pixel_count`` of ``labels``.
+        label_smoothing: probability that the target gives to all classes equally (Szegedy et al., CVPR 2016).
     """
-    losses = F.cross_entropy(logits.float(), labels.long(), class_weights, ignore_index=IGNORE_INDEX, reduction="sum")
+    losses = F.cross_entropy(
+        logits.float(),
+        labels.long(),
+        class_weights,
+        ignore_index=IGNORE_INDEX,
+        reduction="sum",
+        label_smoothing=label_smoothing,
+    )
     return losses / (pixel_count(labels, class_weights) if count is None else count).clamp_min(_TINY)
 
 

@@ -6,7 +6,7 @@ connected to the network, never NaN. Nothing here synchronizes with the GPU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -75,7 +75,8 @@ class SegmentationLoss:
         class_weights = self.class_weights if term.class_weights else None
         scope = self.scope if getattr(term, "mean_over", "process") == "batch" else None
         if function is cross_entropy or (auxiliary and term.type == "ohem"):  # OHEM picks among main pixels only
-            return cross_entropy(logits, labels, class_weights, self._count(labels, class_weights, scope, whole))
+            count = self._count(labels, class_weights, scope, whole)
+            return cross_entropy(logits, labels, class_weights, count, getattr(term, "label_smoothing", 0.0))
         context: dict[str, Any] = {"class_weights": class_weights, "scope": scope}
         known = parameters_of(function)
         provided = {name: value for name, value in context.items() if name in known}
@@ -92,10 +93,19 @@ class SegmentationLoss:
         return scope.mean(pixel_count(all_labels, class_weights) / (len(all_labels) / len(labels)))
 
 
-def build_loss(config: Config, device: torch.device, scope: PixelScope | None = None) -> SegmentationLoss | SegFixLoss:
+def build_loss(
+    config: Config,
+    device: torch.device,
+    scope: PixelScope | None = None,
+    frequency_weights: Callable[[Config], Sequence[float]] | None = None,
+) -> SegmentationLoss | SegFixLoss:
     """The loss of a config: ``loss(output, batch)`` gives named values, of which ``loss`` is to be minimized.
 
-    ``scope`` is what ``loss.mean_over=batch`` is about.
+    Args:
+        config: the config.
+        device: where logits are.
+        scope: what ``loss.mean_over=batch`` is about.
+        frequency_weights: gives the class weights ``inverse_log``.
 
     Raises:
         ConfigError: it asks for class weights, and the dataset or the loss has none.
@@ -109,10 +119,15 @@ def build_loss(config: Config, device: torch.device, scope: PixelScope | None = 
     for term in weighted:
         if "class_weights" not in parameters_of(LOSSES.look_up(term.type, "loss.type")):
             raise ConfigError(f"loss.class_weights: the loss '{term.type}' takes no class weights; set it to false")
-    values = config.dataset_info.class_weights if weighted else None
+    values: Sequence[float] | None = config.dataset_info.class_weights if weighted else None
+    if {term.class_weights for term in weighted} == {True, "inverse_log"}:
+        raise ConfigError("loss.class_weights: true and inverse_log exclude each other")
+    if weighted and weighted[0].class_weights == "inverse_log":
+        assert frequency_weights is not None
+        values = frequency_weights(config)
     if weighted and values is None:
         raise ConfigError(
             f"loss.class_weights: {config.dataset_info.name} has none; give its classes weights (main.py check "
-            "suggests some), or set it to false"
+            "suggests some), or set it to inverse_log or false"
         )
     return SegmentationLoss(terms, None if values is None else torch.tensor(values, device=device), scope)

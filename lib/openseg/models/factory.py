@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from openseg.config.timm_facts import PREFIX
 from openseg.errors import ConfigError
 from openseg.models.backbones.hrnet import HRNET_SPECS, HRNEXT_SPECS, HRNet, HRNeXt
 from openseg.models.backbones.resnet import RESNET_SPECS, ResNet
+from openseg.models.backbones.timm import TimmBackbone
 from openseg.models.base import require_backbone
 from openseg.models.heads.base_oc import BaseOCHead, FCNHead
 from openseg.models.heads.isa import ISAHead
+from openseg.models.heads.mlp import MLPHead
 from openseg.models.heads.ocr import ASPOCRHead, OCRHead
+from openseg.models.heads.upernet import UPerNetHead
 from openseg.models.segmentor import Segmentor
 from openseg.registry import Registry, call_builder, parameters_of
 
@@ -34,6 +38,7 @@ for _name, _hrnet in HRNET_SPECS.items():
 for _name, _hrnext in HRNEXT_SPECS.items():
     BACKBONES[_name] = partial(HRNeXt, _hrnext)
 HEADS |= {"fcn": FCNHead, "base_oc": BaseOCHead, "isa": ISAHead, "ocr": OCRHead, "asp_ocr": ASPOCRHead}
+HEADS |= {"mlp": MLPHead, "upernet": UPerNetHead}
 
 
 def register_backbone(name: str, builder: Callable[..., nn.Module] | None = None) -> Any:
@@ -85,9 +90,12 @@ def create_backbone(name: str, in_channels: int = 3, options: Mapping[str, Any] 
     """A randomly initialized backbone.
 
     Raises:
-        ConfigError: unknown name or option, or a module that is no backbone.
+        ConfigError: unknown name or option, a module that is no backbone, or timm is not installed.
     """
-    builder = BACKBONES.look_up(name, "model.backbone")
+    if name.startswith(PREFIX):
+        builder: Callable[..., nn.Module] = partial(TimmBackbone, name.removeprefix(PREFIX))
+    else:
+        builder = BACKBONES.look_up(name, "model.backbone")
     options = dict(options or {})
     if "in_channels" in parameters_of(builder):
         options["in_channels"] = in_channels
@@ -111,11 +119,12 @@ def create_model(
     """A semantic segmentation network in training mode on the CPU.
 
     Args:
-        backbone: a registered name, such as hrnet48 or resnet101 (MODEL_ZOO.md), or a module that satisfies
-            ``openseg.models.base.Backbone``.
-        head: a registered name, such as ocr, isa or base_oc.
+        backbone: a registered name, such as hrnet48 or resnet101 (MODEL_ZOO.md), ``timm:`` and the name of a model of
+            timm, such as timm:convnext_tiny, or a module that satisfies ``openseg.models.base.Backbone``.
+        head: a registered name, such as ocr, mlp or upernet.
         num_classes: channels of the logits.
-        pretrained: ImageNet weights of the backbone; None leaves it randomly initialized.
+        pretrained: file of ImageNet weights of the backbone, or ``auto`` for those of timm; None leaves it randomly
+            initialized.
         in_channels: channels of the images.
         backbone_options: further arguments of the backbone, such as ``{"output_stride": 16}`` of a ResNet.
         head_options: further arguments of the head, such as ``head_channels=256``.
@@ -166,16 +175,18 @@ def build_model(config: Config) -> nn.Module:
     options = model.backbone_options | {
         name: value for name, value in model.backbone_settings.items() if value is not None
     }
+    channels = config.dataset_info.channels
     if not config.predicts_labels:
         from openseg.models.segfix import SegFix
 
-        return SegFix(create_backbone(model.backbone, options=options), model.activation)
+        return SegFix(create_backbone(model.backbone, channels, options), model.activation)
     known = parameters_of(HEADS.look_up(model.head, "model.head"))
     head_options = {name: value for name, value in model.head_settings.items() if name in known}
     return create_model(
         model.backbone,
         model.head,
         config.dataset_info.num_classes,
+        in_channels=channels,
         backbone_options=options,
         **head_options | model.head_options,
     )

@@ -148,7 +148,8 @@ class RunLog:
             labels = predict_labels(model, image, self.config, "ss", item["label"].shape)[0].cpu().numpy()
             panels = [info.colorize(values) for values in (item["label"], labels)]
             panels = [fit_image(panel, self.config.data).transpose(2, 0, 1) for panel in panels]
-            row = np.concatenate([item["image"].numpy(), *panels], axis=2)
+            shown = info.as_rgb(item["image"].numpy().transpose(1, 2, 0)).transpose(2, 0, 1)
+            row = np.concatenate([shown, *panels], axis=2)
             with self._going_on():
                 self._writer.add_image(f"val/{item['pair'].key}", row, iteration)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -29,19 +30,46 @@ def set_lr(optimizer: torch.optim.Optimizer, iteration: int, config: TrainConfig
         group["lr"] = factor * group["multiplier"]
 
 
+def _layer_scales(backbone: nn.Module, decay: float) -> dict[int, float]:
+    """Learning rate factors by the identity of parameters: the last layer has ``decay``, the ones before it powers.
+
+    Layers are the backbone's ``layers``, or the entries of its containers, in order; what is in none comes first.
+    """
+    if decay == 1:
+        return {}
+    layers: list[nn.Module] = list(getattr(backbone, "layers", None) or _layers_of(backbone))
+    scales = {id(parameter): decay ** (len(layers) + 1) for parameter in backbone.parameters()}
+    for depth, layer in enumerate(layers):
+        scales |= {id(parameter): decay ** (len(layers) - depth) for parameter in layer.parameters()}
+    return scales
+
+
+def _layers_of(backbone: nn.Module) -> Iterator[nn.Module]:
+    for child in backbone.children():
+        yield from child if isinstance(child, (nn.Sequential, nn.ModuleList)) else (child,)
+
+
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Return SGD or AdamW with parameter groups for backbone, head and, without weight decay, norms."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    """Return SGD or AdamW with parameter groups for backbone layers, head and, without weight decay, norms.
+
+    Frozen parameters are in none.
+    """
+    scales = _layer_scales(model.get_submodule("backbone"), config.layer_decay)
+    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         decays = config.decay_norms or parameter.ndim > 1  # biases and the affine maps of norms are vectors
-        groups.setdefault((name.startswith("backbone."), decays), []).append(parameter)
+        in_backbone = name.startswith("backbone.")
+        multiplier = scales.get(id(parameter), 1.0) if in_backbone else config.head_lr_multiplier
+        groups.setdefault((in_backbone, multiplier, decays), []).append(parameter)
     parameters = [
         {
-            "params": groups[in_backbone, decays],
-            "multiplier": 1.0 if in_backbone else config.head_lr_multiplier,
+            "params": groups[in_backbone, multiplier, decays],
+            "multiplier": multiplier,
             "weight_decay": config.weight_decay if decays else 0.0,
         }
-        for in_backbone, decays in sorted(groups, reverse=True)
+        for in_backbone, multiplier, decays in sorted(groups, reverse=True)
     ]
     # One kernel for all parameters; it also skips an update without waiting for a GPU, see step.py.
     if config.optimizer == "adamw":

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from openseg.allocator import keep_freed_memory
 from openseg.config import Config, DataConfig
 from openseg.distributed import Group, set_precision
 from openseg.errors import CheckpointError, ConfigError, OpensegError
@@ -41,6 +42,7 @@ class Training:
     ema: AveragedModel | None = None
     iteration: int = 0
     best: float = float("-inf")
+    best_at: int = 0
     scores: dict[str, float] = field(default_factory=dict)
     validated: int = 0
     saved: int | None = None
@@ -61,6 +63,7 @@ class Training:
             "scaler": self.scaler.state_dict(),
             "iteration": self.iteration,
             "best": self.best,
+            "best_at": self.best_at,
             "scores": self.scores,
             "validated": self.validated,
             "config": self.config.dump(),
@@ -73,6 +76,12 @@ class Training:
     @property
     def finished(self) -> bool:
         return self.iteration >= self.config.train.max_iters
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether ``train.patience`` is over: so many validations in a row were no better than the best one."""
+        train = self.config.train
+        return train.patience is not None and self.validated - self.best_at >= train.patience * train.val_interval
 
     @property
     def validation_due(self) -> bool:
@@ -116,6 +125,7 @@ class Training:
             self.scaler.load_state_dict(content["scaler"])
         self.iteration, self.best, self.scores = content["iteration"], content["best"], content["scores"]
         self.validated, self.saved = content["validated"], self.iteration
+        self.best_at = content.get("best_at", self.validated)  # older files do not have it
 
     def _restore_optimizer(self, state: dict[str, Any]) -> None:
         """Restore parameter states; settings are those of the config, which may have changed."""
@@ -144,6 +154,7 @@ _MAY_CHANGE = (
     "train.save_interval",
     "train.log_interval",
     "train.keep",
+    "train.patience",
     "train.max_nonfinite",
     "train.accumulate",
     "train.compile",
@@ -253,9 +264,13 @@ def build_training(config: Config, device: torch.device, checkpoint_root: Path, 
     """Create a run before its first update; weights are a function of ``train.seed``."""
     group = group or Group()
     train = config.train
+    if device.type == "cpu":
+        keep_freed_memory()
     set_precision(device, train.precision)
     torch.manual_seed(train.seed)
     model = build_model(config).to(device)
+    if config.model.freeze_backbone:
+        model.get_submodule("backbone").requires_grad_(False)
     if train.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if train.sync_bn and device.type == "cuda" and group.world > 1:

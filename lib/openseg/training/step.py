@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import platform
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from openseg.config import Config
+from openseg.datasets.features import FeatureStore
+from openseg.datasets.frequency import frequency_weights
 from openseg.datasets.transforms import normalize
 from openseg.distributed import Group, end_with_the_others
 from openseg.errors import ConfigError
@@ -22,6 +26,8 @@ from openseg.training.schedule import set_lr
 from openseg.training.state import Training
 
 __all__ = ["Step", "local_batch_size", "require_norm_values", "to_device"]
+
+logger = logging.getLogger("openseg")
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _WINDOW = "window"  # of a batch: read on the CPU, where reading it waits for nothing
@@ -51,7 +57,10 @@ def require_norm_values(config: Config, group: Group) -> None:
     if samples > 1 or config.train.freeze_bn:
         return
     with torch.device("meta"):  # takes neither memory nor time
-        model, images = build_model(config).train(), torch.empty(samples, 3, *config.augment.crop_size)
+        model, images = (
+            build_model(config).train(),
+            torch.empty(samples, config.dataset_info.channels, *config.augment.crop_size),
+        )
         try:
             model(images)
         except ValueError as error:
@@ -89,6 +98,21 @@ def to_device(batches: Iterator[dict[str, Tensor]], device: torch.device) -> Ite
         yield ahead
 
 
+def _autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
+    """The type of autocast; none for bf16 on an x86 CPU without instructions for it, which takes many times longer."""
+    if precision == "bf16" and device.type == "cpu" and not _has_bf16():
+        logger.warning("this CPU has no bfloat16 instructions: training in fp32, which is several times faster on it")
+        return None
+    return _AUTOCAST.get(precision)
+
+
+def _has_bf16() -> bool:
+    checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    if platform.machine().lower() not in ("x86_64", "amd64") or None in checks:
+        return True
+    return any(check() for check in checks if check is not None)
+
+
 def _no_mark(_: str) -> None:
     pass
 
@@ -101,13 +125,14 @@ class Step:
         skipped: number of consecutive skipped updates (non-finite gradients) up to the last one.
     """
 
-    def __init__(self, training: Training, group: Group) -> None:
+    def __init__(self, training: Training, group: Group, features: FeatureStore | None = None) -> None:
         config, device = training.config, training.device
-        self.training, self.group = training, group
+        self.training, self.group, self.features = training, group, features
         self.batch_size = local_batch_size(config, group)
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()  # all crops are of one size
-        self.loss = build_loss(config, device, group)
+        self.loss = build_loss(config, device, group, frequency_weights)
         self.scaler = training.scaler
+        self.dtype = _autocast_type(config.train.precision, device)
         with end_with_the_others():
             self.network = self._parallel(training.model)
         self._statistics = [buffer for buffer in training.model.buffers() if buffer.is_floating_point()]
@@ -133,6 +158,8 @@ class Step:
         training.model.train()
         if train.freeze_bn:
             freeze_statistics(training.model)
+        if config.model.freeze_backbone:
+            training.model.get_submodule("backbone").eval()
         # What is random in an update is a function of its number: nothing of it needs to be saved.
         torch.manual_seed(_seed(train.seed, training.iteration, self.group.rank))
         set_lr(training.optimizer, training.iteration, train)
@@ -154,13 +181,15 @@ class Step:
         """Return the losses of ``batch``, a part of the batch ``whole``."""
         config, device = self.training.config, self.training.device
         train = config.train
-        images = normalize(part["image"], config.normalization, part[_WINDOW])
-        if train.channels_last:
-            images = images.to(memory_format=torch.channels_last)
+        layout = torch.channels_last if train.channels_last else torch.preserve_format
+        inputs: Tensor | list[Tensor]
+        if self.features is not None:
+            inputs = [each.to(memory_format=layout) for each in self.features.unpack(part["features"])]
+        else:
+            inputs = normalize(part["image"], config.normalization, part[_WINDOW]).to(memory_format=layout)
         mark("transfer")
-        dtype = _AUTOCAST.get(train.precision)
-        with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            output = self.network(images)
+        with torch.autocast(device.type, self.dtype, enabled=self.dtype is not None):
+            output = self.network(inputs)
         mark("forward")
         found = self.loss(output, part, whole)
         mark("loss")

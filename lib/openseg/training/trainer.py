@@ -24,6 +24,7 @@ from openseg.io.progress import is_hidden
 from openseg.models.checkpoint.io import load_backbone, load_weights, read_checkpoint
 from openseg.models.checkpoint.load import compare_classes, fit_config
 from openseg.training.checkpoints import PATIENCE, best_path, exclusive, latest_path, remove_unfinished, saved_states
+from openseg.training.frozen import compute_features
 from openseg.training.run_log import RunLog
 from openseg.training.state import Training, build_training, read_resumable
 from openseg.training.step import Step, require_norm_values, to_device
@@ -157,7 +158,12 @@ def _run(
     if training.finished and not training.validation_due:
         logger.info("%s: training is complete (%d iterations)", config.name, training.iteration)
         return
-    dataset = TrainSet(config, train_pairs)
+    if training.exhausted and not training.validation_due:
+        logger.info(
+            "%s: stopped early at iteration %d; the best was %d", config.name, training.iteration, training.best_at
+        )
+        return
+    dataset = TrainSet(config, train_pairs, compute_features(training, train_pairs, group))
     if config.data.cache_gb:
         dataset.samples.cache.remove_leftovers()
         dataset.samples.cache.recount()
@@ -225,7 +231,7 @@ class _Run:
     def loop(self, dataset: TrainSet) -> None:
         training, group = self.training, self.group
         settings, device = training.config.train, training.device
-        step = self.step = Step(training, group)
+        step = self.step = Step(training, group, dataset.features)
         batches = iterate_training(dataset, training.iteration, device.type == "cuda", group.rank, group.world)
         bar = tqdm(
             total=settings.max_iters,
@@ -259,6 +265,15 @@ class _Run:
                 self._stop_if(signaled)
                 if self.validate_if_due():
                     self._restart_clock()
+                    if training.exhausted:
+                        logger.info(
+                            "%s: no better in %d validations; stopped at iteration %d, the best is of %d",
+                            training.config.name,
+                            settings.patience,
+                            training.iteration,
+                            training.best_at,
+                        )
+                        return
                 asked = time.perf_counter()
             if save_due:  # nothing better will come
                 self._save()
@@ -342,7 +357,8 @@ class _Run:
         torch.backends.cudnn.benchmark = fastest
         training.scores, training.validated = found.scores, training.iteration
         better = found.criterion > training.best and self._sound
-        training.best = found.criterion if better else training.best
+        if better:
+            training.best, training.best_at = found.criterion, training.iteration
         if self.group.first:
             self.log.validation(training.iteration, found)
             self.log.panels(training.iteration, model, self.val_pairs, training.device)

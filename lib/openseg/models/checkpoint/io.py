@@ -217,12 +217,25 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, partial: bool = False
     return report
 
 
-def load_backbone(backbone: nn.Module, path: str | os.PathLike[str]) -> KeyReport:
+def load_backbone(backbone: nn.Module, path: str | os.PathLike[str]) -> KeyReport | str:
     """Copy ImageNet weights into a backbone, without their classification head.
 
+    Args:
+        backbone: the module.
+        path: the file; ``auto`` for the weights that a timm backbone finds itself.
+
+    Returns:
+        What happened to each key, or what was downloaded.
+
     Raises:
-        CheckpointError: not a checkpoint, or weights of this backbone are missing.
+        CheckpointError: not a checkpoint, weights of this backbone are missing, or cannot be downloaded.
     """
+    if path == "auto":
+        if not hasattr(backbone, "load_pretrained"):
+            raise CheckpointError(
+                "model.pretrained=auto is of timm backbones; for this one name a file (pretrained_model/README.md)"
+            )
+        return backbone.load_pretrained()  # type: ignore[operator]
     path = Path(path)
 
     def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from openseg.datasets.info import DatasetInfo
 from openseg.datasets.registry import get_dataset_info
 from openseg.datasets.splits import SplitPaths, list_images, pair_files
-from openseg.io.images import read_image, write_image
+from openseg.io.images import write_image
 from openseg.io.matching import sample_key
 from openseg.labels import IGNORE_INDEX
 
@@ -97,6 +97,6 @@ def write_comparisons(
     for index in np.argsort(gains, kind="stable")[::-1][:count]:
         key = sample_key(triples[index][0])
         path = out / f"{key}.png"
-        write_image(path, comparison(read_image(images[key][1]), *load(index), dataset))
+        write_image(path, comparison(info.read_rgb(images[key][1]), *load(index), dataset))
         written.append(path)
     return written

@@ -19,7 +19,7 @@ import numpy as np
 from openseg.datasets.info import DatasetInfo
 from openseg.datasets.registry import get_dataset_info
 from openseg.io.files import atomic_write
-from openseg.io.images import read_image, require_same_size
+from openseg.io.images import require_same_size
 from openseg.io.results import Journal
 from openseg.tools.scoring import read_prediction
 
@@ -75,7 +75,7 @@ def write_sample(work: tuple[int, Sample], out: Path, dataset: str, train_ids: b
         paths.insert(0, sample.truth)
     for path, labels in zip(paths, maps, strict=True):
         require_same_size(path, labels.shape, paths[0], maps[0].shape)
-    image = None if sample.image is None else read_image(sample.image)
+    image = None if sample.image is None else info.read_rgb(sample.image)
     if image is not None and image.shape[:2] != maps[0].shape:
         # Labels of another size than their image are common where images are scaled for a network.
         image = cv2.resize(image, maps[0].shape[::-1], interpolation=cv2.INTER_AREA)
