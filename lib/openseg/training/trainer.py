@@ -199,7 +199,7 @@ def _begin(
             raise CheckpointError(f"{latest}: processes see different files; put checkpoints on a shared file system")
         logger.info("resumed %s at iteration %d", checkpoint.path, training.iteration)
     elif checkpoint is not None:
-        logger.info("%s: %s", start.weights, load_weights(training.model, checkpoint, start.partial))
+        logger.info("%s: %s", start.weights, load_weights(training.model, checkpoint, start.partial, new_classes=True))
     elif config.model.pretrained is not None:
         report = load_backbone(training.model.get_submodule("backbone"), config.model.pretrained)
         logger.info("%s: %s", config.model.pretrained, report)

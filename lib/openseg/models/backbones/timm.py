@@ -1,9 +1,9 @@
 """Backbones of the timm library, by the name ``timm:<model>`` (extra ``timm``).
 
-Convolutional networks and hierarchical transformers give the maps that timm's ``features_only`` gives, from stride 4
-on. Plain vision transformers (ViT, DeiT, DINOv2, DINOv3, EVA, MAE) give four maps of evenly spaced blocks, brought
-to a quarter, half, once and twice the patch size by a simple feature pyramid (Li et al., "Exploring Plain Vision
-Transformer Backbones for Object Detection", ECCV 2022).
+Convolutional networks and hierarchical transformers give the maps that timm's ``features_only`` gives, from stride 4 on.
+Plain vision transformers (ViT, DeiT, DINOv2, DINOv3, EVA, MAE) give four maps of evenly spaced blocks, brought to a
+quarter, half, once and twice the patch size by a simple feature pyramid (Li et al., "Exploring Plain Vision Transformer
+Backbones for Object Detection", ECCV 2022).
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from openseg.models.folding import fold_as_run
 __all__ = ["TimmBackbone"]
 
 _PLAIN = ("vision_transformer", "eva", "deit")  # timm's modules of plain vision transformers
-_FINEST = 4
 _NORM_LEAVES = ("weight", "bias", "running_mean", "running_var")
 _PYRAMID = (4.0, 2.0, 1.0, 0.5)
 
@@ -40,7 +39,12 @@ class TimmBackbone(nn.Module):
     """
 
     def __init__(
-        self, name: str, in_channels: int = 3, output_stride: int | None = None, drop_path: float | None = None
+        self,
+        name: str,
+        in_channels: int = 3,
+        output_stride: int | None = None,
+        drop_path: float | None = None,
+        finest_stride: int = 4,
     ) -> None:
         """
         Args:
@@ -48,6 +52,7 @@ class TimmBackbone(nn.Module):
             in_channels: channels of images.
             output_stride: stride of the coarsest maps, where the model can be dilated; None is the model's own.
             drop_path: probability of dropping a residual branch in training (stochastic depth), of the last block.
+            finest_stride: stride from which on maps are given; 8 makes heads several times faster.
 
         Raises:
             ConfigError: timm is not installed, has no such model, or it lacks an option; or it is no backbone, since
@@ -72,7 +77,7 @@ class TimmBackbone(nn.Module):
             self.pyramid = nn.ModuleList(_resampling(width, factor) for factor in _PYRAMID)
         else:
             facts = self.body.feature_info
-            self._taken = [i for i, stride in enumerate(facts.reduction()) if stride >= _FINEST]
+            self._taken = [i for i, stride in enumerate(facts.reduction()) if stride >= finest_stride]
             self.channels = [facts.channels()[i] for i in self._taken]
             self.strides = [facts.reduction()[i] for i in self._taken]
             self._multiple, self._channels_last = self._probe()

@@ -52,6 +52,7 @@ class KeyReport:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     shape_mismatch: list[str] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -61,6 +62,8 @@ class KeyReport:
         parts = [f"{len(self.matched)} keys matched ({len(self.renamed)} renamed)"]
         if self.filled:
             parts.append(f"{len(self.filled)} biases that the file's network does not have are zero")
+        if self.fresh:
+            parts.append(f"{len(self.fresh)} of other classes initialized anew ({', '.join(self.fresh)})")
         for name in ("missing", "unexpected", "shape_mismatch"):
             keys = getattr(self, name)
             if keys:
@@ -192,11 +195,22 @@ def match_weights(weights: dict[str, Tensor], model: nn.Module) -> tuple[dict[st
     return usable, report
 
 
-def load_weights(model: nn.Module, checkpoint: Checkpoint, partial: bool = False) -> KeyReport:
+def _of_other_classes(weights: dict[str, Tensor], model: nn.Module) -> list[str]:
+    """Keys that differ from the network's in the first dimension alone, all of them in the same way: classifiers."""
+    wanted = model.state_dict()
+    differing = {key: value for key, value in weights.items() if key in wanted and value.shape != wanted[key].shape}
+    changes = {(len(value), len(wanted[key])) for key, value in differing.items() if value.ndim}
+    same_rest = all(value.ndim and value.shape[1:] == wanted[key].shape[1:] for key, value in differing.items())
+    return list(differing) if len(changes) == 1 and same_rest else []
+
+
+def load_weights(
+    model: nn.Module, checkpoint: Checkpoint, partial: bool = False, new_classes: bool = False
+) -> KeyReport:
     """Copy ``checkpoint`` into ``model``.
 
-    All weights must exist and match. With ``partial``, matching weights are copied and the rest of the network is
-    unchanged, for instance classifiers of other classes.
+    All weights must exist and match. With ``new_classes``, classifiers of another number of classes stay as they are;
+    with ``partial``, so does everything that does not match.
 
     Raises:
         CheckpointError: keys are missing, unexpected or of another shape, or with ``partial`` less than half of the
@@ -204,6 +218,9 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, partial: bool = False
     """
     converted = checkpoint.converted
     usable, report = match_weights(converted.weights, model)
+    if new_classes and not (report.missing or report.unexpected):
+        report.fresh = _of_other_classes(converted.weights, model)
+        report.shape_mismatch = [] if report.fresh else report.shape_mismatch
     report.renamed, report.filled = converted.renamed, converted.filled
     too_little = len(usable) * 2 < len(model.state_dict())
     if too_little if partial else not report.complete:
