@@ -13,7 +13,6 @@ from openseg.config.network import ModelConfig, Normalization
 from openseg.config.numbers import Pixels, Positive, Range, Scales, Size, Weights
 from openseg.config.published import Published
 from openseg.config.tasks import TASKS
-from openseg.config.timm_facts import PREFIX, pretrained_normalization
 from openseg.config.training import TrainConfig
 from openseg.config.transforms import TransformTerms
 from openseg.datasets.info import DatasetInfo
@@ -21,6 +20,7 @@ from openseg.datasets.registry import get_dataset_info
 from openseg.errors import ConfigError, OpensegError
 from openseg.metrics.registry import METRICS
 from openseg.schema import Section
+from openseg.timm_facts import PREFIX, pretrained_normalization
 
 __all__ = [
     "AugmentConfig",

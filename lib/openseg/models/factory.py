@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from openseg.config.timm_facts import PREFIX
 from openseg.errors import ConfigError
 from openseg.models.backbones.hrnet import HRNET_SPECS, HRNEXT_SPECS, HRNet, HRNeXt
 from openseg.models.backbones.resnet import RESNET_SPECS, ResNet
@@ -22,6 +21,7 @@ from openseg.models.heads.ocr import ASPOCRHead, OCRHead
 from openseg.models.heads.upernet import UPerNetHead
 from openseg.models.segmentor import Segmentor
 from openseg.registry import Registry, call_builder, parameters_of
+from openseg.timm_facts import PREFIX
 
 if TYPE_CHECKING:
     from openseg.config import Config

@@ -132,8 +132,11 @@ def random_batches(config: Config) -> Iterator[dict[str, Tensor]]:
         values = torch.randint(0, classes, size, generator=rng, dtype=torch.uint8)
         return torch.where(torch.rand(size, generator=rng) < 0.1, torch.tensor(IGNORE_INDEX, dtype=torch.uint8), values)
 
+    info = config.dataset_info
+    shape = (size[0], info.channels, *size[1:])
+    pixels = torch.randint(0, 256, shape, generator=rng, dtype=torch.uint8)
     batch = {
-        "image": torch.randint(0, 256, (size[0], 3, *size[1:]), generator=rng, dtype=torch.uint8),
+        "image": torch.randn(shape, generator=rng) if info.bands else pixels,
         "window": torch.tensor([[0, 0, *size[1:]]] * size[0]),
     }
     if config.needs_targets:

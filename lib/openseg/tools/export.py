@@ -36,7 +36,7 @@ _TRIED = ((1, 96, 130), (2, 161, 200))  # batch, height, width
 
 
 class Exportable(nn.Module):
-    """``forward(images: float[B, 3, H, W])``: RGB from 0 to 255, in one pass at their size.
+    """``forward(images: float[B, C, H, W])``: RGB from 0 to 255, or bands as in files, in one pass at their size.
 
     It gives ``logits: float[B, K, H, W]``, ``labels: uint8[B, H, W]`` (train IDs), or ``offsets: uint8[B, H, W]``
     (codes of ``OffsetMap``).
@@ -53,14 +53,24 @@ class Exportable(nn.Module):
         if output not in config.outputs:
             known = " or ".join(config.outputs)
             raise ConfigError(f"a network of task {config.task} gives {known}, not {output}")
-        normalization = config.normalization
+        normalization, bands = config.normalization, config.dataset_info.bands
         self.model = model
         self.config = config
         self.output = output
-        self.order = [2, 1, 0] if normalization.order == "bgr" else [0, 1, 2]
-        self.scale = normalization.scale
-        for name, values in (("mean", normalization.mean), ("std", normalization.std)):
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        self.channels = config.dataset_info.channels
+        self.order = [*range(self.channels)] if bands or normalization.order == "rgb" else [2, 1, 0]
+        self.scale = 1.0 if bands else normalization.scale
+        for name in ("mean", "std"):
+            given = [getattr(band, name) for band in bands] or getattr(normalization, name)
+            values = torch.tensor(given, dtype=torch.float32).view(1, -1, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    def example(self, batch: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+        """Random images ``float[B, C, H, W]`` with values that occur."""
+        noise = torch.rand(batch, self.channels, *size, generator=generator)
+        if self.config.dataset_info.bands:
+            return (4 * noise - 2) * self.std + self.mean
+        return 255 * noise
 
     def forward(self, images: Tensor) -> Tensor:
         size = images.shape[-2:]
@@ -112,7 +122,7 @@ _ANY = Shape()
 
 def _program(network: Exportable, shape: Shape) -> ExportedProgram:
     """The network for the batches and sizes of ``shape``."""
-    example = torch.zeros(shape.batch or 2, 3, *(shape.size or (128, 160)))
+    example = torch.zeros(shape.batch or 2, network.channels, *(shape.size or (128, 160)))
     sizes = dict.fromkeys(shape.dynamic, Dim.DYNAMIC)
     program = torch.export.export(network.eval(), (example,), dynamic_shapes={"images": sizes or None})
     return program.run_decompositions({torch.ops.aten.scaled_dot_product_attention.default: _attend})
@@ -193,7 +203,7 @@ def compare(path: Path, network: Exportable, shape: Shape = _ANY) -> Iterator[Co
     run = _runner(path)
     generator = torch.Generator().manual_seed(0)
     for batch, height, width in shape.tried():
-        images = torch.rand(batch, 3, height, width, generator=generator) * 255
+        images = network.example(batch, (height, width), generator)
         with torch.inference_mode():
             expected = network(images).numpy()
         found = run(images.numpy())

@@ -46,7 +46,7 @@ def summarize(config: Config, size: tuple[int, int]) -> dict[str, Any]:
     """
     with torch.device("meta"):
         model = build_model(config)
-        images = torch.empty(1, 3, *size)
+        images = torch.empty(1, config.dataset_info.channels, *size)
     parts = {name: _parameters(child) for name, child in model.named_children()}
     return {
         "parameters": _parameters(model),

@@ -1,7 +1,7 @@
 """Backbones of the timm library, by the name ``timm:<model>`` (extra ``timm``).
 
-Convolutional networks and hierarchical transformers give the maps that timm's ``features_only`` gives, from stride 4 on.
-Plain vision transformers (ViT, DeiT, DINOv2, DINOv3, EVA, MAE) give four maps of evenly spaced blocks, brought to a
+Convolutional networks and hierarchical transformers give the maps that timm's ``features_only`` gives, from stride 4
+on. Plain vision transformers (ViT, DeiT, DINOv2, DINOv3, EVA, MAE) give four maps of evenly spaced blocks, brought to a
 quarter, half, once and twice the patch size by a simple feature pyramid (Li et al., "Exploring Plain Vision Transformer
 Backbones for Object Detection", ECCV 2022).
 """
@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from openseg.config.timm_facts import PREFIX, known_model
 from openseg.errors import CheckpointError, ConfigError
 from openseg.models.folding import fold_as_run
+from openseg.timm_facts import PREFIX, known_model
 
 __all__ = ["TimmBackbone"]
 
@@ -128,7 +128,8 @@ class TimmBackbone(nn.Module):
         return hasattr(self.body, "pretrained_cfg")
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        size = [-(-side // self._multiple) * self._multiple for side in images.shape[-2:]]
+        # Of positive numbers: ONNX rounds a quotient towards zero.
+        size = [(side + self._multiple - 1) // self._multiple * self._multiple for side in images.shape[-2:]]
         if self._multiple > 1 and (torch.compiler.is_exporting() or list(images.shape[-2:]) != size):
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=True)
         if self.pyramid is not None:

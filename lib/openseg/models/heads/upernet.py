@@ -82,6 +82,6 @@ def _means(length: int, parts: int, like: Tensor) -> Tensor:
     """``float[parts, length]``: row ``i`` averages the ``i``-th of equal regions, as adaptive average pooling."""
     position = torch.arange(length, device=like.device)[None]
     part = torch.arange(parts, device=like.device)[:, None]
-    start, end = part * length // parts, -((-(part + 1) * length) // parts)
+    start, end = part * length // parts, ((part + 1) * length + parts - 1) // parts
     inside = ((position >= start) & (position < end)).to(like.dtype)
     return inside / inside.sum(dim=1, keepdim=True)
