@@ -12,6 +12,7 @@ from openseg.config import load_config
 from openseg.errors import CheckpointError, ConfigError
 from openseg.inference.prepare import prepare_for_inference
 from openseg.models.backbones.timm import TimmBackbone
+from openseg.models.base import synchronize_norms
 from openseg.models.checkpoint.io import load_backbone
 from openseg.models.factory import create_backbone
 from openseg.tools.export import Exportable, compare, write_exported
@@ -159,6 +160,14 @@ def test_without_network(monkeypatch, tmp_path):
         create_backbone("timm:resnet18").load_pretrained()
     with pytest.raises(CheckpointError, match="timm backbones"):
         openseg.create_model("hrnet_tiny", "ocr", num_classes=3, pretrained="auto")
+
+
+def test_synchronized_norms_keep_their_activations():
+    model = openseg.create_model("timm:tf_efficientnet_lite0", "mlp", num_classes=3, head_channels=8)
+    converted = synchronize_norms(model)
+    norms = [each for each in converted.modules() if isinstance(each, torch.nn.SyncBatchNorm)]
+    assert not any(type(each) is torch.nn.BatchNorm2d for each in converted.modules())
+    assert sum(isinstance(getattr(each, "act", None), torch.nn.ReLU6) for each in norms) > 20
 
 
 def test_recomputed_activations_have_the_same_gradients():

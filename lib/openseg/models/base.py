@@ -1,7 +1,8 @@
 """What a backbone and a head must be, and what they may be able to do.
 
 Any torch module that satisfies the protocol works; nothing is inferred from its class or its name. Optional methods are
-looked for by name where they are needed: ``fuse()``, ``set_grad_checkpointing(enable)``, ``convert_keys(state)``.
+looked for by name where they are needed: ``fuse()``, ``set_grad_checkpointing(enable)``, ``convert_keys(state)``,
+``explain_mismatch(state)``, ``load_pretrained()``, ``synchronize_norms(model)``, and a property ``layers``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from torch.utils.checkpoint import checkpoint
 
 from openseg.errors import ConfigError
 
-__all__ = ["Backbone", "Head", "SegmentorOutput", "freeze_statistics", "recompute", "require_backbone"]
+__all__ = [
+    "Backbone",
+    "Head",
+    "SegmentorOutput",
+    "freeze_statistics",
+    "recompute",
+    "require_backbone",
+    "synchronize_norms",
+]
 
 T = TypeVar("T")
 
@@ -72,6 +81,12 @@ def freeze_statistics(model: nn.Module) -> None:
     for layer in model.modules():
         if isinstance(layer, _BatchNorm):
             layer.eval()
+
+
+def synchronize_norms(model: nn.Module) -> nn.Module:
+    """The network with batch norms that share their statistics between the processes of a training on GPUs."""
+    convert = getattr(model.get_submodule("backbone"), "synchronize_norms", nn.SyncBatchNorm.convert_sync_batchnorm)
+    return convert(model)
 
 
 def recompute(module: nn.Module, function: Callable[..., T], *inputs: Any) -> T:

@@ -15,6 +15,7 @@ from openseg.allocator import keep_freed_memory
 from openseg.config import Config, DataConfig
 from openseg.distributed import Group, set_precision
 from openseg.errors import CheckpointError, ConfigError, OpensegError
+from openseg.models.base import synchronize_norms
 from openseg.models.checkpoint.io import Checkpoint, load_weights, write_checkpoint
 from openseg.models.checkpoint.load import compare_classes, fit_config
 from openseg.models.factory import build_model
@@ -274,7 +275,7 @@ def build_training(config: Config, device: torch.device, checkpoint_root: Path, 
     if train.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if train.sync_bn and device.type == "cuda" and group.world > 1:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = synchronize_norms(model)
     if train.grad_checkpointing:
         _recompute_activations(model)
     ema = None

@@ -163,6 +163,13 @@ class TimmBackbone(nn.Module):
         side = -(-64 // self._multiple) * self._multiple
         fold_as_run(self, (1, self.in_channels, side, side), _reparameterize)
 
+    @staticmethod
+    def synchronize_norms(model: nn.Module) -> nn.Module:
+        """``model`` with synchronized batch norms; PyTorch's own conversion would lose activations inside of timm's."""
+        from timm.layers import convert_sync_batchnorm
+
+        return convert_sync_batchnorm(model)
+
     @property
     def layers(self) -> Sequence[nn.Module]:
         """The parts of the body in the order that an image passes them, for layer-wise learning rates."""

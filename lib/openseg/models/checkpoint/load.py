@@ -14,6 +14,7 @@ from openseg.config import Config, Normalization, load_config
 from openseg.errors import CheckpointError
 from openseg.models.checkpoint.io import Checkpoint, KeyReport, load_weights, match_weights, read_checkpoint
 from openseg.models.factory import build_model
+from openseg.timm_facts import PREFIX
 
 __all__ = ["compare_classes", "fit_config", "fits", "load_model", "load_network"]
 
@@ -63,9 +64,10 @@ def fit_config(config: Config, checkpoint: Checkpoint) -> Config:
     """
     converted, model = checkpoint.converted, config.model
     settings = dict(converted.settings)
+    usual = 32 if model.backbone.startswith(PREFIX) else 8
     for key, said, trained in (
         ("head_activation", model.head_activation, settings.get("head_activation")),
-        ("output_stride", model.output_stride or 8, settings.get("output_stride", model.output_stride) or 8),
+        ("output_stride", model.output_stride or usual, settings.get("output_stride", model.output_stride) or usual),
         ("multi_grid", _dilated(model.multi_grid), _dilated(settings.get("multi_grid", model.multi_grid))),
     ):
         if said is not None and trained is not None and said != trained:
@@ -105,7 +107,9 @@ def _dilated(multi_grid: Sequence[int] | None) -> list[int]:
 
 
 def _family(backbone: str) -> str:
-    """A ResNet's name without its stem, and one name of HRNeXt."""
+    """A ResNet's name without its stem, a timm model's without the tag of its weights, and one name of HRNeXt."""
+    if backbone.startswith(PREFIX):
+        return backbone.partition(".")[0]
     return backbone.removesuffix("_v1b").removesuffix("_v1c").replace("hrnet2x", "hrnext")
 
 
