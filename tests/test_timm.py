@@ -142,6 +142,13 @@ def test_output_stride_and_stochastic_depth():
         create_backbone("timm:swin_tiny_patch4_window7_224", options={"output_stride": 8})
 
 
+@pytest.mark.parametrize(("name", "strides"), [("resnet18", [8, 16, 32]), ("vit_tiny_patch16_224", [8, 16, 32])])
+def test_without_the_finest_map(name, strides):
+    backbone = create_backbone(f"timm:{name}", options={"finest_stride": 8})
+    maps = backbone(torch.zeros(2, 3, 64, 96))
+    assert backbone.strides == strides == [64 // each.shape[-2] for each in maps]
+
+
 def test_what_timm_cannot_do_is_one_line():
     with pytest.raises(ConfigError, match=r"no model 'resnet_18'.*resnet18"):
         create_backbone("timm:resnet_18")

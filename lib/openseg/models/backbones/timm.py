@@ -73,8 +73,11 @@ class TimmBackbone(nn.Module):
             patch, width, depth = self.body.patch_embed.patch_size[0], self.body.embed_dim, len(self.body.blocks)
             self.body.fc_norm = nn.Identity()  # of the classifier that is left out
             self._taken = [depth * (number + 1) // 4 - 1 for number in range(4)]
-            self.channels, self.strides, self._multiple = [width] * 4, [round(patch / x) for x in _PYRAMID], patch
-            self.pyramid = nn.ModuleList(_resampling(width, factor) for factor in _PYRAMID)
+            levels = [(i, x) for i, x in zip(self._taken, _PYRAMID, strict=True) if round(patch / x) >= finest_stride]
+            self._taken = [i for i, _ in levels]
+            self.strides, self._multiple = [round(patch / x) for _, x in levels], patch
+            self.channels = [width] * len(levels)
+            self.pyramid = nn.ModuleList(_resampling(width, factor) for _, factor in levels)
         else:
             facts = self.body.feature_info
             self._taken = [i for i, stride in enumerate(facts.reduction()) if stride >= finest_stride]
@@ -104,7 +107,7 @@ class TimmBackbone(nn.Module):
         training = self.body.training
         self.body.eval()
         parameter = next(self.body.parameters())
-        native = (self.body.pretrained_cfg or {}).get("input_size", (3, 224, 224))[-1] if self._has_facts else 224
+        native = (getattr(self.body, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[-1]
         for multiple in sorted({1, 4, self.strides[-1], native}):
             height, width = -(-67 // multiple) * multiple, (101 // multiple + 2) * multiple
             images = torch.zeros(1, self.in_channels, height, width, device=parameter.device)
@@ -122,10 +125,6 @@ class TimmBackbone(nn.Module):
             f"backbone '{PREFIX}{self.name}' takes images of one size only, so it cannot segment; use another one, "
             "such as timm:convnext_tiny or timm:swin_tiny_patch4_window7_224"
         )
-
-    @property
-    def _has_facts(self) -> bool:
-        return hasattr(self.body, "pretrained_cfg")
 
     def forward(self, images: Tensor) -> list[Tensor]:
         # Of positive numbers: ONNX rounds a quotient towards zero.
