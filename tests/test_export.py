@@ -63,7 +63,8 @@ def test_every_head_agrees_at_two_sizes_and_batches(head, suffix, tmp_path):
     require_onnx()
     config = load_config(SEMANTIC)
     torch.manual_seed(0)
-    model = trained(Segmentor(Stem(), HEADS[head](Stem.channels, Stem.strides, 19, head_channels=32, key_channels=16)))
+    sizes = {"head_channels": 32, **({} if head in ("mlp", "upernet") else {"key_channels": 16})}
+    model = trained(Segmentor(Stem(), HEADS[head](Stem.channels, Stem.strides, 19, **sizes)))
     network = Exportable(prepare_for_inference(model), config, "logits")
     write_exported(tmp_path / f"network{suffix}", network, {})
     found = [*compare(tmp_path / f"network{suffix}", network)]

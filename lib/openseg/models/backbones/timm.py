@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import socket
 import sys
+import urllib.parse
+import urllib.request
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -316,11 +317,12 @@ def _reparameterize(module: nn.Module) -> None:
 
 def _is_offline() -> bool:
     """Whether the host of weights has no address; unknown behind a proxy, which looks addresses up itself."""
-    if any(name.lower() in ("https_proxy", "all_proxy") for name in os.environ):
+    from huggingface_hub import constants
+
+    if {"https", "all"} & urllib.request.getproxies().keys():
         return False
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
-        socket.getaddrinfo(endpoint.partition("://")[2].partition("/")[0].partition(":")[0], 443)
+        socket.getaddrinfo(urllib.parse.urlsplit(constants.ENDPOINT).hostname, 443)
     except OSError:
         return True
     return False
