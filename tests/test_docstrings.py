@@ -10,6 +10,10 @@ import pytest
 
 import openseg
 from openseg.cli.options import _texts
+from openseg.datasets.augmentations import TRANSFORMS
+from openseg.losses.registry import LOSSES
+from openseg.metrics.registry import METRICS
+from openseg.models.factory import BACKBONES, HEADS
 
 PUBLIC = {name: getattr(openseg, name) for name in openseg.__all__}
 FUNCTIONS = sorted(name for name, value in PUBLIC.items() if inspect.isfunction(value))
@@ -37,7 +41,17 @@ def test_public_functions_are_explained(name):
     assert re.search(r"^Raises:\n    \S", text, re.M) or SAME_AS.search(text), "says nothing of its errors"
 
 
-def test_examples_run(capsys):
+@pytest.fixture
+def registries():
+    """Takes back what examples register, whose names other tests use too."""
+    kept = [(each, dict(each)) for each in (BACKBONES, HEADS, LOSSES, METRICS, TRANSFORMS)]
+    yield
+    for registry, entries in kept:
+        registry.clear()
+        registry.update(entries)
+
+
+def test_examples_run(capsys, registries):
     finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     ran = set()
     for module in MODULES:

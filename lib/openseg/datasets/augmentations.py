@@ -49,12 +49,14 @@ class Sample:
 
     ``image`` is RGB ``uint8[H, W, 3]``, or, where the dataset lists bands, ``float32[H, W, C]``, normalized.
 
-    ``window`` is (top, left, height, width) of the part without padding.
+    ``window`` is (top, left, height, width) of the part without padding; ``mirrored`` whether left and right are
+    exchanged.
     """
 
     image: np.ndarray
     maps: dict[str, np.ndarray]
     window: tuple[int, int, int, int]
+    mirrored: bool = False
 
     @property
     def area(self) -> tuple[slice, slice]:

@@ -26,7 +26,7 @@ from openseg.datasets.features import FeatureStore
 from openseg.datasets.frequency import rare_classes
 from openseg.datasets.samples import Samples
 from openseg.datasets.splits import Pair
-from openseg.datasets.transforms import at_progress, augment, fit_image, is_mirrored
+from openseg.datasets.transforms import at_progress, augment, fit_image
 from openseg.errors import OpensegError
 from openseg.segfix.targets import Targets
 
@@ -116,12 +116,7 @@ class TrainSet(_Guarded):
         stand_in = np.zeros((*label.shape, 1), np.uint8)
         seeds = self.config.train.seed, index
         sample = augment(stand_in, {"label": label}, self.config.augment, seeds, self.config.data, self._flipped)
-        mirrored = is_mirrored(label.shape, self.config.augment, seeds, self.config.data)
-        item = {
-            "features": features.read(pair.image, mirrored),
-            "label": sample.maps["label"],
-            "window": np.array(sample.window),
-        }
+        item = {"features": features.read(pair.image, sample.mirrored), "label": sample.maps["label"]}
         return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in item.items()}
 
 

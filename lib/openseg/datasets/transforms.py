@@ -20,7 +20,7 @@ from openseg.config import AugmentConfig, DataConfig, Normalization
 from openseg.datasets.augmentations import FILL, TRANSFORMS, Sample
 from openseg.segfix.directions import flip_codes
 
-__all__ = ["at_progress", "augment", "fit_image", "fit_size", "is_mirrored", "mirror", "normalize"]
+__all__ = ["at_progress", "augment", "fit_image", "fit_size", "mirror", "normalize"]
 
 
 def fit_size(size: tuple[int, int], config: DataConfig) -> tuple[int, int]:
@@ -75,12 +75,6 @@ def _draw(size: tuple[int, int], config: AugmentConfig, rng: np.random.Generator
     return _Draw(mirror_first, sizes, (source[0], source[1]), (target[0], target[1]), mirror_last, shift)
 
 
-def is_mirrored(size: tuple[int, int], config: AugmentConfig, seeds: Sequence[int], fit: DataConfig | None) -> bool:
-    """Whether ``augment`` mirrors an image of ``size`` with these arguments."""
-    draw = _draw(size, config, np.random.default_rng(list(seeds)), fit)
-    return draw.mirror_first != draw.mirror_last
-
-
 def at_progress(config: AugmentConfig, done: float) -> AugmentConfig:
     """The augmentation when a share ``done`` of the training is over: crops grow in four steps of equal length.
 
@@ -131,7 +125,8 @@ def augment(
     if draw.mirror_last:
         padded, padded_maps = mirror(padded, padded_maps, flipped_classes)
         left = config.crop_size[1] - columns.stop
-    sample = Sample(padded, padded_maps, (rows.start, left, rows.stop - rows.start, columns.stop - columns.start))
+    window = rows.start, left, rows.stop - rows.start, columns.stop - columns.start
+    sample = Sample(padded, padded_maps, window, draw.mirror_first != draw.mirror_last)
     return _transformed(sample, config, seeds) if config.transforms else sample
 
 
@@ -222,9 +217,9 @@ def _on_device(values: tuple[float, float, float], device: torch.device) -> Tens
 def normalize(images: Tensor, config: Normalization, windows: Tensor | None = None) -> Tensor:
     """RGB ``uint8[B, 3, H, W]`` -> ``float32`` network input, on the same device; zero outside ``windows[B, 4]``.
 
-    Images of floats are of bands, which are normalized already.
+    Images of floats are of bands, which are normalized already; they are changed in place.
     """
-    normalized = images.clone() if images.is_floating_point() else _normalized(images, config)
+    normalized = images if images.is_floating_point() else _normalized(images, config)
     if windows is not None:
         size = normalized.shape[-2:]
         for image, (top, left, height, width) in zip(normalized, windows.tolist(), strict=True):
