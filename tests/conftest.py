@@ -1,14 +1,19 @@
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from openseg.cli.main import main
+from openseg.io.images import read_label, write_label
 from openseg_demo.scenes import write_scene
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +44,36 @@ def data_root(tmp_path_factory):
         write_scene((root / "demo" / ("train" if index < 4 else "val"), index), (128, 256), seed=7)
     assert segfix_targets(["--datadir", str(root / "demo")]) == 0
     return root
+
+
+REPORTED = ["a", "b", "<b>c & 'd'"]
+"""Names of the images in ``folders``."""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Three scenes, labels that are wrong in places, and others that are wrong in other places."""
+    root = tmp_path_factory.mktemp("report")
+    rng = np.random.default_rng(0)
+    for index, name in enumerate(REPORTED):
+        write_scene((root / "scenes/val", index), (96, 160), seed=3)
+        for kind in ("image", "label"):
+            source = sorted((root / "scenes/val" / kind).glob("*.png"))[0]
+            (root / "data/demo/val" / kind).mkdir(parents=True, exist_ok=True)
+            shutil.move(source, root / "data/demo/val" / kind / f"{name}.png")
+        truth = read_label(root / "data/demo/val/label" / f"{name}.png")
+        for place, folder in enumerate(("label", "label_w_segfix")):
+            wrong = cv2.dilate(
+                (rng.random(truth.shape) < (0.03, 0.01 * index)[place]).astype(np.uint8), np.ones((5, 5))
+            )
+            labels = np.where(wrong, np.roll(truth, 20, axis=1), truth)
+            write_label(root / "result" / folder / f"{name}.png", labels)
+    return root
+
+
+def data_of(path):
+    """What the page of a report holds as JSON."""
+    return json.loads(re.search(r'type="application/json">(.*)</script>', path.read_text())[1])
 
 
 def require_onnx():

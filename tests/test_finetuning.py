@@ -9,7 +9,7 @@ from conftest import ROOT
 from torch.nn import functional as F
 
 import openseg
-from openseg.config import load_config
+from openseg.config import TrainConfig, load_config
 from openseg.datasets.augmentations import Sample, paste
 from openseg.datasets.frequency import count_classes, rare_classes
 from openseg.datasets.loaders import TrainSet
@@ -17,7 +17,7 @@ from openseg.datasets.splits import list_split
 from openseg.losses.cross_entropy import cross_entropy
 from openseg.models.checkpoint.io import read_checkpoint, write_weights
 from openseg.models.factory import build_model
-from openseg.training.schedule import build_optimizer
+from openseg.training.schedule import build_optimizer, lr_factor
 from openseg.training.trainer import TrainingStart, run_training
 
 TINY = ROOT / "configs/demo/hrnet_tiny_ocr.yaml"
@@ -123,3 +123,23 @@ def test_modern_heads(head):
         before = model(images).logits
         model.head.fuse()
         assert torch.allclose(model(images).logits, before, atol=1e-5 * float(before.abs().max()))
+
+
+def test_fine_tuning_starts_from_given_weights(command, overrides, capsys, one_line_error):
+    config = TINY
+    assert command("train", "--config", config, *overrides) == 0
+    weights = "checkpoints/demo/hrnet_tiny_ocr_latest.pth"
+    assert command("train", "--config", config, *overrides, "name=tuned", "--weights", weights) == 0
+    assert "keys matched" in capsys.readouterr().out
+    options = [*overrides, "model.head_activation=leaky_relu", "name=other", "--weights", weights]
+    one_line_error(command("train", "--config", config, *options), "model.head_activation=relu")
+
+
+def test_schedules():
+    steps = TrainConfig(max_iters=100, schedule="step", warmup_iters=4, milestones=(0.5, 0.9), step_factor=0.1)
+    found = [lr_factor(iteration, steps) for iteration in (0, 1, 3, 49, 50, 90)]
+    assert found == pytest.approx([0.25, 0.5, 1, 1, 0.1, 0.01])
+    cosine = TrainConfig(max_iters=100, schedule="cosine")
+    assert [lr_factor(iteration, cosine) for iteration in (0, 50)] == pytest.approx([1, 0.5])
+    poly = TrainConfig(max_iters=100)
+    assert lr_factor(25, poly) == pytest.approx(0.75**0.9)

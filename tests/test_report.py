@@ -1,42 +1,19 @@
 """The page about labels, in a real browser: what it counts, sorts, shows and hides is compared with NumPy."""
 
-import json
 import re
 import shutil
 
 import cv2
 import numpy as np
 import pytest
+from conftest import REPORTED, data_of
 
 from openseg.datasets.registry import get_dataset_info
-from openseg.io.images import read_label, write_label
+from openseg.io.images import read_label
 from openseg.metrics import LabelScores
 from openseg.tools.report.samples import safe_colors
-from openseg_demo.scenes import write_scene
 
 DEMO = get_dataset_info("demo")
-NAMES = ["a", "b", "<b>c & 'd'"]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Three scenes, labels that are wrong in places, and others that are wrong in other places."""
-    root = tmp_path_factory.mktemp("report")
-    rng = np.random.default_rng(0)
-    for index, name in enumerate(NAMES):
-        write_scene((root / "scenes/val", index), (96, 160), seed=3)
-        for kind in ("image", "label"):
-            source = sorted((root / "scenes/val" / kind).glob("*.png"))[0]
-            (root / "data/demo/val" / kind).mkdir(parents=True, exist_ok=True)
-            shutil.move(source, root / "data/demo/val" / kind / f"{name}.png")
-        truth = read_label(root / "data/demo/val/label" / f"{name}.png")
-        for place, folder in enumerate(("label", "label_w_segfix")):
-            wrong = cv2.dilate(
-                (rng.random(truth.shape) < (0.03, 0.01 * index)[place]).astype(np.uint8), np.ones((5, 5))
-            )
-            labels = np.where(wrong, np.roll(truth, 20, axis=1), truth)
-            write_label(root / "result" / folder / f"{name}.png", labels)
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +74,7 @@ def names_shown(page):
 
 def test_scores_and_bars_are_those_of_evaluate(page, folders):
     scores = [LabelScores(DEMO), LabelScores(DEMO)]
-    for name in NAMES:
+    for name in REPORTED:
         truth, *labels = read(folders, name)
         for each, predicted in zip(scores, labels, strict=True):
             each.update(predicted, truth)
@@ -123,7 +100,7 @@ def test_scores_and_bars_are_those_of_evaluate(page, folders):
 
 def test_sorting_sorts_and_the_filter_filters(page, folders):
     gains = {}
-    for name in NAMES:
+    for name in REPORTED:
         truth, *labels = read(folders, name)
         values = []
         for predicted in labels:
@@ -136,9 +113,9 @@ def test_sorting_sorts_and_the_filter_filters(page, folders):
     page.locator("#sort").select_option("loss")
     assert names_shown(page) == ordered
     page.locator("#sort").select_option("name")
-    assert names_shown(page) == sorted(NAMES)
+    assert names_shown(page) == sorted(REPORTED)
     page.locator("#filter").fill("C &")
-    assert names_shown(page) == [NAMES[2]]
+    assert names_shown(page) == [REPORTED[2]]
 
 
 def border_of(page):
@@ -226,8 +203,8 @@ def test_keys_zoom_and_links(page, page_file):
     assert "truth: " in page.locator("#under").inner_text()
     page.keyboard.press("Escape")
     assert not page.locator("#viewer").is_visible()
-    page.evaluate("(name) => { location.hash = encodeURIComponent(name); location.reload(); }", NAMES[2])
-    page.locator("#viewer-title", has_text=NAMES[2]).wait_for()
+    page.evaluate("(name) => { location.hash = encodeURIComponent(name); location.reload(); }", REPORTED[2])
+    page.locator("#viewer-title", has_text=REPORTED[2]).wait_for()
 
 
 def test_safe_colors_are_all_different():
@@ -287,10 +264,6 @@ def test_without_truth_it_shows_what_differs(folders, tmp_path, command, capsys)
     )
 
 
-def data_of(path):
-    return json.loads(re.search(r'type="application/json">(.*)</script>', path.read_text())[1])
-
-
 def test_of_many_images_it_shows_those_that_changed_most(folders, page_file, tmp_path, command):
     arguments = ["--dataset", "demo", "--data-root", folders / "data", "--limit", "1", "--out", tmp_path / "page"]
     assert command("report", folders / "result", *arguments) == 0
@@ -298,41 +271,6 @@ def test_of_many_images_it_shows_those_that_changed_most(folders, page_file, tmp
     assert content["total"] == 3 and content["results"] == everything["results"]
     most = max(everything["samples"], key=lambda sample: sample["values"][1][0] - sample["values"][0][0])
     assert [sample["name"] for sample in content["samples"]] == [most["name"]]
-
-
-@pytest.mark.parametrize(
-    "arguments, words",
-    [
-        (["nowhere", "--dataset", "demo"], ["nowhere: no such folder"]),
-        (["{result}"], ["--dataset"]),
-        (["{result}", "--dataset", "demo", "--data-root", "nothing"], ["nothing/demo/val/label: no such folder"]),
-        (["{result}", "--dataset", "demo", "--no-gt", "--names", "x", "x"], ["--names", "2"]),
-        (["{result}", "--dataset", "demo", "--no-gt", "--images", "empty"], ["empty"]),
-        (["{result}", "--dataset", "demo", "--no-gt", "--out", "foreign"], ["foreign", "did not write"]),
-        (
-            ["{result}/label", "--dataset", "demo", "--no-gt", "--compare", "other"],
-            ["4 predictions", "a.png has no prediction in other", "other/x.png has no ground truth"],
-        ),
-        (["{result}", "--dataset", "demo", "--limit", "0"], ["--limit 0"]),
-    ],
-)
-def test_what_cannot_be_reported_is_one_line(arguments, words, folders, tmp_path, command, one_line_error):
-    for name in ("empty", "foreign/thumbs", "other"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "foreign/thumbs/mine.jpg").write_bytes(b"mine")
-    write_label(tmp_path / "other/x.png", np.zeros((4, 4), np.uint8))
-    one_line_error(command("report", *(each.format(result=folders / "result") for each in arguments)), *words)
-    assert (tmp_path / "foreign/thumbs/mine.jpg").read_bytes() == b"mine"
-
-
-def test_what_segfix_wrote_inside_a_folder_of_labels_is_no_label_of_it(folders, tmp_path, command, capsys):
-    shutil.copytree(folders / "result/label", tmp_path / "mine")
-    shutil.copytree(folders / "result/label_w_segfix", tmp_path / "mine/label_w_segfix")
-    (tmp_path / "mine/label_w_segfix/made_by.json").write_text("{}")
-    truth = ["--dataset", "demo", "--gt", folders / "data/demo/val/label", "--workers", "1"]
-    assert command("evaluate", "--pred", "mine", *truth, "--distances", "none") == 0
-    assert command("report", "mine", *truth, "--images", folders / "data/demo/val/image") == 0
-    assert data_of(tmp_path / "mine_report/index.html")["names"] == ["before", "after"]
 
 
 def test_the_keyboard_goes_on_at_the_first_and_the_last_image(page):
@@ -363,55 +301,3 @@ def test_an_image_that_cannot_be_read_says_so(page, page_file, tmp_path):
     other.locator("#wait", has_text="copy the whole folder").wait_for()
     assert not other.locator("#left").is_visible()
     context.close()
-
-
-def test_the_most_changed_are_shown_without_truth(folders, tmp_path, command):
-    shutil.copytree(folders / "result/label", tmp_path / "mine")
-    shutil.copytree(folders / "result/label", tmp_path / "theirs")
-    shutil.copy(folders / "result/label_w_segfix/b.png", tmp_path / "theirs/b.png")
-    arguments = ["mine", "--compare", "theirs", "--dataset", "demo", "--no-gt", "--limit", "1"]
-    assert command("report", *arguments) == 0
-    assert [sample["name"] for sample in data_of(tmp_path / "mine_report/index.html")["samples"]] == ["b"]
-
-
-def test_a_report_leaves_other_files_and_folders_alone(folders, tmp_path, command, one_line_error):
-    shutil.copytree(folders / "result/label", tmp_path / "results/label")
-    record = tmp_path / "results/made_by.json"
-    record.write_text('{"what": "predictions"}')
-    arguments = ["report", "results", "--dataset", "demo", "--data-root", folders / "data", "--workers", "1"]
-    one_line_error(command(*arguments, "--out", "results"), "did not write")
-    assert record.read_text() == '{"what": "predictions"}'
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site/index.html").write_text("mine")
-    one_line_error(command(*arguments, "--out", "site"), "site/index.html")
-    assert command(*arguments) == 0
-    (tmp_path / "results/report/notes.html").write_text("mine")
-    assert command(*arguments) == 0 and (tmp_path / "results/report/notes.html").read_text() == "mine"
-
-
-def test_sharpened_labels_that_are_older_are_not_compared(folders, tmp_path, command, capsys):
-    shutil.copytree(folders / "result", tmp_path / "result", ignore=shutil.ignore_patterns("report"))
-    write_label(tmp_path / "result/label/a.png", read_label(folders / "result/label/a.png"))  # predicted again
-    assert command("report", "result", "--dataset", "demo", "--data-root", folders / "data") == 0
-    assert "is skipped: older" in capsys.readouterr().out
-    assert data_of(tmp_path / "result/report/index.html")["names"] == ["prediction"]
-
-
-def test_a_label_of_another_size_is_left_out_if_asked(folders, tmp_path, command, capsys):
-    for name in ("mine", "theirs"):
-        shutil.copytree(folders / "result/label", tmp_path / name)
-    write_label(tmp_path / "theirs/a.png", np.full((4, 4), 7, np.uint8))
-    arguments = ["mine", "--compare", "theirs", "--dataset", "demo", "--data-root", folders / "data", "--workers", "1"]
-    assert command("report", *arguments, "--allow-missing") == 0
-    assert "left out: 1" in capsys.readouterr().out
-    assert data_of(tmp_path / "mine_report/index.html")["total"] == 2
-
-
-def test_a_broken_photo_costs_no_scores(folders, tmp_path, command, capsys):
-    shutil.copytree(folders / "result/label", tmp_path / "mine")
-    shutil.copytree(folders / "data/demo/val/image", tmp_path / "images")
-    (tmp_path / "images/a.png").write_bytes(b"broken")
-    arguments = ["--dataset", "demo", "--data-root", folders / "data", "--images", "images", "--workers", "1"]
-    assert command("report", "mine", *arguments) == 2
-    out = capsys.readouterr()
-    assert "mIoU" in out.out and "a.png" in out.err

@@ -14,11 +14,10 @@ import torch
 import yaml
 from conftest import ROOT
 
-from openseg.config import TrainConfig, load_config
+from openseg.config import load_config
 from openseg.errors import CheckpointError
 from openseg.models.checkpoint.io import read_checkpoint
 from openseg.training import checkpoints
-from openseg.training.schedule import lr_factor
 from openseg.training.state import Training, build_training, read_resumable
 from openseg.training.step import Step
 from openseg.training.trainer import run_training
@@ -246,16 +245,6 @@ def test_training_writes_curves_pictures_and_the_best(command, overrides, tmp_pa
     assert start["torch"] == torch.__version__ and start["iteration"] == 0
 
 
-def test_fine_tuning_starts_from_given_weights(command, overrides, capsys, one_line_error):
-    config = ROOT / CONFIGS["semantic"]
-    assert command("train", "--config", config, *overrides) == 0
-    weights = "checkpoints/demo/hrnet_tiny_ocr_latest.pth"
-    assert command("train", "--config", config, *overrides, "name=tuned", "--weights", weights) == 0
-    assert "keys matched" in capsys.readouterr().out
-    options = [*overrides, "model.head_activation=leaky_relu", "name=other", "--weights", weights]
-    one_line_error(command("train", "--config", config, *options), "model.head_activation=relu")
-
-
 @pytest.mark.parametrize("damage", ["truncated", "empty", "one bit"])
 def test_a_damaged_newest_checkpoint_is_set_aside(damage, command, overrides, capsys):
     options = ["--config", ROOT / CONFIGS["semantic"], *overrides]
@@ -337,16 +326,6 @@ def test_computing_activations_twice_changes_nothing(command, overrides):
     assert command("train", *options, "--checkpoints", "once") == 0
     assert command("train", *options, "train.grad_checkpointing=true", "--checkpoints", "twice") == 0
     check_equal("once/demo/hrnet_tiny_ocr_latest.pth", "twice/demo/hrnet_tiny_ocr_latest.pth")
-
-
-def test_schedules():
-    steps = TrainConfig(max_iters=100, schedule="step", warmup_iters=4, milestones=(0.5, 0.9), step_factor=0.1)
-    found = [lr_factor(iteration, steps) for iteration in (0, 1, 3, 49, 50, 90)]
-    assert found == pytest.approx([0.25, 0.5, 1, 1, 0.1, 0.01])
-    cosine = TrainConfig(max_iters=100, schedule="cosine")
-    assert [lr_factor(iteration, cosine) for iteration in (0, 50)] == pytest.approx([1, 0.5])
-    poly = TrainConfig(max_iters=100)
-    assert lr_factor(25, poly) == pytest.approx(0.75**0.9)
 
 
 def test_a_continued_training_takes_its_new_settings(command, overrides, tmp_path):
