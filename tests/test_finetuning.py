@@ -94,6 +94,9 @@ def test_training_stops_when_nothing_gets_better(overrides, tmp_path, caplog):
     assert content["best_at"] == 2 and math.isclose(content["best"], training.best)
     again = run_training(config, CPU, tmp_path, start=TrainingStart("must"))
     assert again.iteration == 6
+    other = load_config(TINY, [*settings, "data.val_split=train"])  # whose scores do not compare
+    again = run_training(other, CPU, tmp_path, start=TrainingStart("must", change=True))
+    assert again.iteration > 6 and again.best_at > 6
 
 
 def test_weights_of_another_number_of_classes(overrides, tmp_path, caplog):

@@ -61,3 +61,13 @@ def test_images_of_another_size_or_too_little_room(overrides, tmp_path):
         compute("augment.crop_size=[128,256]", "data.cache_gb=0.0001")
     assert compute("augment.crop_size=[128,256]", "data.cache_gb=0") is None
     assert compute("augment.crop_size=[128,256]", "data.cache_gb=1", "augment.brightness=10") is None
+
+
+def test_segfix_on_a_frozen_backbone(overrides, tmp_path, caplog):
+    settings = [*overrides, *FROZEN, "data.cache_gb=1", f"data.cache_dir={tmp_path}", "train.max_iters=1"]
+    config = load_config(ROOT / "configs/demo/segfix_hrnet_tiny.yaml", settings)
+    start = build_training(config, CPU, tmp_path).model.state_dict()
+    trained = run_training(config, CPU, tmp_path / "out").model.state_dict()
+    changed = {key.partition(".")[0] for key, value in trained.items() if not torch.equal(value, start[key])}
+    assert "backbone" not in changed and changed
+    assert "computes features in every iteration: those of SegFix" in caplog.text

@@ -56,8 +56,7 @@ class DecodedCache:
         """
         if self.limit <= 0:
             return make()
-        stem, stamp = self._place(path, variant)
-        target = stem.with_name(f"{stem.name}_{stamp}.npy")
+        target = self._place(path, variant)
         kept = _load(target)
         if kept is not None:
             return kept
@@ -72,17 +71,16 @@ class DecodedCache:
         Raises:
             DataError: ``path`` does not exist.
         """
-        stem, stamp = self._place(path, variant)
-        return _load(stem.with_name(f"{stem.name}_{stamp}.npy"))
+        return _load(self._place(path, variant))
 
-    def _place(self, path: Path, variant: str) -> tuple[Path, str]:
-        """Return the path prefix of a source's arrays, and the suffix that changes with its content."""
+    def _place(self, path: Path, variant: str) -> Path:
+        """Return where a source's array is: what comes after the underscore changes with its content."""
         try:
             status = path.stat()
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from None
         name = hashlib.sha256(f"{_VERSION}\0{path.absolute()}\0{variant}".encode()).hexdigest()[:32]
-        return self.folder / name[:2] / name, f"{status.st_size:x}-{status.st_mtime_ns:x}"
+        return self.folder / name[:2] / f"{name}_{status.st_size:x}-{status.st_mtime_ns:x}.npy"
 
     def _store(self, target: Path, values: np.ndarray) -> None:
         size = values.nbytes + _HEADER_BYTES

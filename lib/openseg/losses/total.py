@@ -6,7 +6,7 @@ connected to the network, never NaN. Nothing here synchronizes with the GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from openseg.config import Config
 from openseg.config.losses import PixelLossTerm
+from openseg.datasets.frequency import frequency_weights
 from openseg.errors import ConfigError
 from openseg.losses import boundary, region  # noqa: F401  (registered by being imported)
 from openseg.losses.cross_entropy import PixelScope, cross_entropy, pixel_count
@@ -93,19 +94,13 @@ class SegmentationLoss:
         return scope.mean(pixel_count(all_labels, class_weights) / (len(all_labels) / len(labels)))
 
 
-def build_loss(
-    config: Config,
-    device: torch.device,
-    scope: PixelScope | None = None,
-    frequency_weights: Callable[[Config], Sequence[float]] | None = None,
-) -> SegmentationLoss | SegFixLoss:
+def build_loss(config: Config, device: torch.device, scope: PixelScope | None = None) -> SegmentationLoss | SegFixLoss:
     """The loss of a config: ``loss(output, batch)`` gives named values, of which ``loss`` is to be minimized.
 
     Args:
         config: the config.
         device: where logits are.
         scope: what ``loss.mean_over=batch`` is about.
-        frequency_weights: gives the class weights ``inverse_log``.
 
     Raises:
         ConfigError: it asks for class weights, and the dataset or the loss has none.
@@ -123,7 +118,6 @@ def build_loss(
     if {term.class_weights for term in weighted} == {True, "inverse_log"}:
         raise ConfigError("loss.class_weights: true and inverse_log exclude each other")
     if weighted and weighted[0].class_weights == "inverse_log":
-        assert frequency_weights is not None
         values = frequency_weights(config)
     if weighted and values is None:
         raise ConfigError(

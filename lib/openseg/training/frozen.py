@@ -30,8 +30,8 @@ logger = logging.getLogger("openseg")
 def compute_features(training: Training, pairs: Sequence[Pair], group: Group) -> FeatureStore | None:
     """Compute and keep the features of all training images, of each process its share.
 
-    Returns None where they are computed in every iteration instead: the backbone is not frozen, images are augmented
-    by more than a flip, or there is no cache; the last two are logged.
+    Returns None where there are none to keep: the backbone is not frozen, or, which is logged, images are augmented by
+    more than a flip, there is no cache, or the network is SegFix.
 
     Raises:
         ConfigError: the features take more than ``data.cache_gb``.
@@ -40,33 +40,35 @@ def compute_features(training: Training, pairs: Sequence[Pair], group: Group) ->
     config = training.config
     if not config.model.freeze_backbone:
         return None
-    if not leaves_images_alone(config):
-        logger.info("%s: augmented images: the frozen backbone computes features in every iteration", config.name)
+    reason = _why_not_kept(config)
+    if reason is not None:
+        logger.warning("%s: the frozen backbone computes features in every iteration: %s", config.name, reason)
         return None
-    if not config.data.cache_gb:
-        logger.warning(
-            "%s: the frozen backbone computes features in every iteration; data.cache_gb keeps them on disk",
-            config.name,
-        )
-        return None
-    backbone = training.model.get_submodule("backbone")
-    fingerprint = _fingerprint(backbone, config)
-    network = prepare_for_inference(nn.Sequential(copy.deepcopy(backbone)))
+    backbone = training.model.get_submodule("backbone").eval()
     size = config.augment.crop_size
     with torch.inference_mode():
         example = torch.zeros(1, config.dataset_info.channels, *size, device=training.device)
-        shapes = tuple((each.shape[1], each.shape[2], each.shape[3]) for each in network(example))
+        shapes = tuple((each.shape[1], each.shape[2], each.shape[3]) for each in backbone(example))
     cache = DecodedCache.of(config)
-    store = FeatureStore(cache, fingerprint, shapes)
+    store = FeatureStore(cache, _fingerprint(backbone, config), shapes)
     flips = (False, True) if config.augment.flip > 0 else (False,)
     _require_room(store, len(pairs) * len(flips), config)
     paths = [pair.image for pair in pairs]
     todo = [path for path in group.share_of(paths) if not all(store.has(path, flip) for flip in flips)]
     if todo:
+        network = prepare_for_inference(nn.Sequential(copy.deepcopy(backbone)))
         _compute(network, store, ImageSet(config, todo), flips, training.device, group)
     group.wait()
     logger.info("%s: features of %d images in %s", config.name, len(pairs), cache.folder)
     return store
+
+
+def _why_not_kept(config: Config) -> str | None:
+    if config.needs_targets:
+        return "those of SegFix are not kept"
+    if not leaves_images_alone(config):
+        return "images are augmented by more than a flip"
+    return None if config.data.cache_gb else "data.cache_gb=0; set it to keep them on disk"
 
 
 @torch.inference_mode()

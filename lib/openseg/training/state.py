@@ -241,7 +241,7 @@ def read_resumable(latest: Path, config: Config, change: bool = False) -> tuple[
         if key.startswith((*_MAY_CHANGE, *(_WITH_CHANGE if change else ()))) and key not in _SHAPE_STATE:
             logger.info("%s: %s was %s and is %s from here on", path, key, was, becomes)
             if key.startswith(_SCORED):  # scores before and after do not compare
-                checkpoint.content["best"] = float("-inf")
+                checkpoint.content |= {"best": float("-inf"), "best_at": checkpoint.content["validated"]}
         else:
             raise CheckpointError(
                 f"{path}: was trained with {key}={was}, but {key} is now {becomes}; restore it, "

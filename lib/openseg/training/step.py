@@ -15,7 +15,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from openseg.config import Config
 from openseg.datasets.features import FeatureStore
-from openseg.datasets.frequency import frequency_weights
 from openseg.datasets.transforms import normalize
 from openseg.distributed import Group, end_with_the_others
 from openseg.errors import ConfigError
@@ -130,7 +129,7 @@ class Step:
         self.training, self.group, self.features = training, group, features
         self.batch_size = local_batch_size(config, group)
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()  # all crops are of one size
-        self.loss = build_loss(config, device, group, frequency_weights)
+        self.loss = build_loss(config, device, group)
         self.scaler = training.scaler
         self.dtype = _autocast_type(config.train.precision, device)
         with end_with_the_others():
