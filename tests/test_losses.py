@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from recipe import golden
 from torch.nn import functional as F
 
 from openseg.config import load_config
 from openseg.config.losses import CrossEntropyTerm, OHEMTerm
+from openseg.errors import ConfigError
 from openseg.losses.boundary import boundary_loss
 from openseg.losses.cross_entropy import cross_entropy, ohem_cross_entropy
 from openseg.losses.region import dice, lovasz_softmax
@@ -182,3 +185,28 @@ def test_a_list_is_a_weighted_sum():
     expected += 0.4 * cross_entropy(aux, labels, None) + 3 * dice(aux, labels)
     assert found["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
     assert set(found) == {"loss", "ce", "dice", "dice 2", "aux ce", "aux dice 2"}
+
+
+@given(st.integers(2, 9), st.integers(1, 12), st.integers(1, 60), st.integers(1, 60))
+@settings(max_examples=30, deadline=None)
+def test_every_nth_pixel(stride, small, height, width):
+    """The chosen pixels' logits are those of the resized map, and their labels the same pixels' labels."""
+    height, width = height + stride, width + stride
+    torch.manual_seed(stride)
+    logits = torch.randn(2, 5, small, small + 3, requires_grad=True)
+    labels = torch.randint(0, 5, (2, height, width), dtype=torch.uint8)
+    resized = F.interpolate(logits, (height, width), mode="bilinear", align_corners=True)
+    start = stride // 2
+    wanted = torch.full_like(labels, 255)
+    wanted[:, start::stride, start::stride] = labels[:, start::stride, start::stride]
+    loss = SegmentationLoss([CrossEntropyTerm()], stride=stride)
+    found = loss(SegmentorOutput(logits, None), {"label": labels})["loss"]
+    expected = cross_entropy(resized, wanted)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    gradients = [torch.autograd.grad(each, logits)[0] for each in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+def test_losses_of_neighboring_pixels_take_all_pixels():
+    with pytest.raises(ConfigError, match=r"set train\.loss_stride=1"):
+        load_config(ROOT / "configs/demo/hrnet_tiny_ocr.yaml", ["loss=[ce, boundary]", "train.loss_stride=2"])

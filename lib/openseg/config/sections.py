@@ -238,6 +238,8 @@ class Config(Section):
                 raise ValueError(f"task '{self.task}' and loss.type '{term.type}' do not belong together")
         if self.needs_targets and len(self.loss) > 1:
             raise ValueError("loss: a SegFix network has a single loss")
+        if self.train.loss_stride > 1 and any(term.type in ("segfix", "boundary") for term in self.loss):
+            raise ValueError("the losses segfix and boundary are about neighboring pixels; set train.loss_stride=1")
         return self
 
     @model_validator(mode="after")

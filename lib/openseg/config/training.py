@@ -42,6 +42,9 @@ class TrainConfig(Section):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="decay of the weights' moving average, which is validated, such as 0.999; null: none"
     )
+    loss_stride: Annotated[int, Field(ge=1, le=16)] = Field(
+        1, description="compute losses at every n-th row and column of the labels: n * n times fewer pixels"
+    )
     freeze_bn: bool = Field(False, description="keep the batch norm statistics of the initial weights")
     sync_bn: bool = Field(True, description="synchronize batch norms between GPUs")
     val_interval: Positive = Field(1000, description="iterations between validations")

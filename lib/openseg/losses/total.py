@@ -1,7 +1,8 @@
 """Weighted sum of the configured losses.
 
-Logits have the head's stride and are resized to the label's size here. Without valid pixels, a loss is zero and still
-connected to the network, never NaN. Nothing here synchronizes with the GPU.
+Logits have the head's stride and are resized to the label's size here, or, with ``train.loss_stride``, to every n-th of
+its rows and columns: neighboring pixels say much the same, and they are what takes long. Without valid pixels, a loss
+is zero and still connected to the network, never NaN. Nothing here synchronizes with the GPU.
 """
 
 from __future__ import annotations
@@ -35,21 +36,25 @@ class SegmentationLoss:
     """
 
     def __init__(
-        self, terms: Sequence[PixelLossTerm], class_weights: Tensor | None = None, scope: PixelScope | None = None
+        self,
+        terms: Sequence[PixelLossTerm],
+        class_weights: Tensor | None = None,
+        scope: PixelScope | None = None,
+        stride: int = 1,
     ) -> None:
-        self.terms, self.class_weights, self.scope = tuple(terms), class_weights, scope
+        self.terms, self.class_weights, self.scope, self.stride = tuple(terms), class_weights, scope, stride
         self._functions = [LOSSES.look_up(term.type, "loss.type") for term in self.terms]
 
     def __call__(
         self, output: SegmentorOutput, batch: dict[str, Tensor], whole: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """Named values, of which ``loss`` is to be minimized; ``whole`` is the batch of which ``batch`` is a part."""
-        labels = batch["label"]
-        size = (labels.shape[-2], labels.shape[-1])
-        main = resize_logits(output.logits.float(), size)
+        size = (batch["label"].shape[-2], batch["label"].shape[-1])
+        labels = _thin_out(batch["label"], self.stride)
+        main = _resize(output.logits.float(), size, self.stride)
         aux = None
         if output.aux_logits is not None and any(term.aux_weight > 0 for term in self.terms):
-            aux = resize_logits(output.aux_logits.float(), size)
+            aux = _resize(output.aux_logits.float(), size, self.stride)
         total: Tensor | None = None
         values: dict[str, Tensor] = {}
         for place, term in enumerate(self.terms):
@@ -76,7 +81,8 @@ class SegmentationLoss:
         class_weights = self.class_weights if term.class_weights else None
         scope = self.scope if getattr(term, "mean_over", "process") == "batch" else None
         if function is cross_entropy or (auxiliary and term.type == "ohem"):  # OHEM picks among main pixels only
-            count = self._count(labels, class_weights, scope, whole)
+            all_labels = labels if whole is None else _thin_out(whole["label"], self.stride)
+            count = self._count(labels, class_weights, scope, all_labels)
             return cross_entropy(logits, labels, class_weights, count, getattr(term, "label_smoothing", 0.0))
         context: dict[str, Any] = {"class_weights": class_weights, "scope": scope}
         known = parameters_of(function)
@@ -85,13 +91,35 @@ class SegmentationLoss:
 
     @staticmethod
     def _count(
-        labels: Tensor, class_weights: Tensor | None, scope: PixelScope | None, whole: dict[str, Tensor] | None
+        labels: Tensor, class_weights: Tensor | None, scope: PixelScope | None, all_labels: Tensor
     ) -> Tensor | None:
         """What a sum of cross-entropies is divided by, if not by the number of its own pixels."""
         if scope is None:
             return None
-        all_labels = labels if whole is None else whole["label"]
         return scope.mean(pixel_count(all_labels, class_weights) / (len(all_labels) / len(labels)))
+
+
+def _thin_out(labels: Tensor, stride: int) -> Tensor:
+    """Every ``stride``-th row and column of ``[B, H, W]``, from the middle of the first ones."""
+    return labels if stride == 1 else labels[:, stride // 2 :: stride, stride // 2 :: stride].contiguous()
+
+
+def _resize(logits: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    """The pixels of ``_thin_out`` of ``resize_logits(logits, size)``, without the others being computed.
+
+    Bilinear interpolation is a matrix product for the columns and one for the rows, which is fast on every device.
+    """
+    if stride == 1:
+        return resize_logits(logits, size)
+    rows, columns = (_interpolation(*pair, stride).to(logits) for pair in zip(logits.shape[-2:], size, strict=True))
+    return rows @ (logits.contiguous() @ columns.T)
+
+
+def _interpolation(before: int, after: int, stride: int) -> Tensor:
+    """Weights ``float64[n, before]`` of linear interpolation to ``after`` values, of which n are wanted."""
+    wanted = torch.arange(stride // 2, after, stride, dtype=torch.float64)
+    positions = wanted * ((before - 1) / max(after - 1, 1))
+    return (1 - (positions[:, None] - torch.arange(before)).abs()).clamp_min(0)
 
 
 def build_loss(config: Config, device: torch.device, scope: PixelScope | None = None) -> SegmentationLoss | SegFixLoss:
@@ -124,4 +152,5 @@ def build_loss(config: Config, device: torch.device, scope: PixelScope | None = 
             f"loss.class_weights: {config.dataset_info.name} has none; give its classes weights (main.py check "
             "suggests some), or set it to inverse_log or false"
         )
-    return SegmentationLoss(terms, None if values is None else torch.tensor(values, device=device), scope)
+    class_weights = None if values is None else torch.tensor(values, device=device)
+    return SegmentationLoss(terms, class_weights, scope, config.train.loss_stride)
