@@ -8,6 +8,6 @@ setup(
     package_dir={"": "lib", "openseg.configs": "configs"},
     package_data={
         "openseg": ["py.typed", "datasets/definitions/*.yaml", "tools/report/page/*"],
-        "openseg.configs": ["*/*.yaml"],
+        "openseg.configs": ["*/*.yaml", "*/*.safetensors"],
     },
 )

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from conftest import ROOT
+from PIL import Image
 
 
 def test_segfix_and_metrics_need_no_torch(run):
@@ -47,7 +48,7 @@ def test_the_library_reads_no_environment_but_torchruns_and_never_exits():
 
 
 def test_the_wheel_holds_everything(tmp_path):
-    """Built from the source distribution and installed elsewhere: configs, page and types are inside."""
+    """Built from the source distribution and installed elsewhere: configs, weights, page and types are inside."""
     pytest.importorskip("build", reason="pip install openseg[test]")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     source = tmp_path / "source"
@@ -83,6 +84,15 @@ def test_the_wheel_holds_everything(tmp_path):
     assert "name: hrnet_w48_ocr" in openseg("openseg", "config", *config).stdout
     assert "usage: openseg " in openseg("openseg", "--help").stdout
     assert openseg("openseg-segfix", "--help").returncode == 0
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    trained = [
+        "--config",
+        "configs/demo/hrnet_tiny_ocr.yaml",
+        "--checkpoint",
+        "configs/demo/hrnet_tiny_ocr.safetensors",
+    ]
+    done = openseg("openseg", "predict", "a.png", *trained, "--out", "predicted")
+    assert done.returncode == 0 and (tmp_path / "predicted/label/a.png").is_file(), done.stderr
     code = "import openseg, pathlib; p = pathlib.Path(openseg.__file__).parent"
     code += "; assert (p / 'py.typed').is_file() and (p / 'tools/report/page/viewer.js').is_file(); print(p)"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -290,6 +290,12 @@ def test_a_released_file_is_fine_tuned_saved_and_loaded(tmp_path, command, overr
         again = tmp_path / "again.safetensors"
         assert command("convert", latest, again) == 0
         assert torch.equal(openseg.load_model(TINY, again)(images).logits, tuned(images).logits)
+        halves = tmp_path / "halves.safetensors"
+        assert command("convert", latest, halves, "--half") == 0
+        assert halves.stat().st_size < 0.6 * again.stat().st_size
+        torch.testing.assert_close(
+            openseg.load_model(TINY, halves)(images).logits, tuned(images).logits, rtol=0, atol=0.05
+        )
     activations = [type(m).__name__ for m in tuned.head.modules() if "ReLU" in type(m).__name__]
     assert set(activations) == {"LeakyReLU"}  # also after training: the checkpoint keeps what the file decided
 

@@ -5,7 +5,7 @@ A config is one short YAML file plus ``dotted.key=value`` overrides::
     config = load_config("configs/camvid/hrnet18_ocr.yaml", ["train.max_iters=100"])
 """
 
-from openseg.config.load import load_config, shipped_configs
+from openseg.config.load import load_config
 from openseg.config.losses import LossTerm
 from openseg.config.sections import (
     AugmentConfig,
@@ -33,5 +33,4 @@ __all__ = [
     "TestConfig",
     "TrainConfig",
     "load_config",
-    "shipped_configs",
 ]

@@ -12,8 +12,9 @@ from openseg.config.sections import Config
 from openseg.errors import ConfigError
 from openseg.plugins import load_plugins
 from openseg.schema import explain, parse_yaml, read_yaml
+from openseg.shipped import shipped_file
 
-__all__ = ["load_config", "shipped_configs"]
+__all__ = ["load_config"]
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -23,7 +24,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: missing file, bad YAML, unknown key (with the nearest names), an invalid value, or a module of
             ``plugins`` that cannot be imported.
     """
-    path = _found(Path(path))
+    path = shipped_file(path)
     values = read_yaml(path, "the config; see configs/")
     for override in overrides:
         _apply(values, override)
@@ -34,21 +35,6 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, Config)}") from None
-
-
-def shipped_configs() -> Path:
-    """Return the shipped folder ``configs``: beside ``lib`` in a checkout, otherwise inside the package."""
-    package = Path(__file__).resolve().parents[1]
-    checkout = package.parents[1] / "configs"
-    return checkout if checkout.is_dir() else package / "configs"
-
-
-def _found(path: Path) -> Path:
-    """Return ``path``, or the shipped config if ``configs/...`` does not exist here."""
-    if path.exists() or path.parts[:1] != ("configs",):
-        return path
-    shipped = shipped_configs().parent / path
-    return shipped if shipped.exists() else path
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -91,7 +91,8 @@ class Predictor:
         """
         Args:
             config: the config, or its YAML file.
-            checkpoint: weights of any layout that we know.
+            checkpoint: weights of any layout that we know; ``configs/demo/hrnet_tiny_ocr.safetensors`` comes with
+                openseg.
             mode: single-scale, or multi-scale and mirrored; see ``test`` of the config.
             device: auto (a GPU if available), cpu, cuda, cuda:1, ...
             overrides: ``dotted.key=value`` of the config.

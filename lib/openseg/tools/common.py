@@ -7,6 +7,7 @@ from pathlib import Path
 
 from openseg.config import Config, load_config
 from openseg.errors import CheckpointError, ConfigError
+from openseg.shipped import shipped_file
 from openseg.tools.paths import PathLike
 from openseg.training.checkpoints import find_checkpoint
 
@@ -34,6 +35,7 @@ def checkpoint_of(config: Config, checkpoint: PathLike | None, checkpoints: Path
     """
     if checkpoint is None:
         return find_checkpoint(config, Path(checkpoints))
-    if not Path(checkpoint).is_file():
+    path = shipped_file(checkpoint)
+    if not path.is_file():
         raise CheckpointError(f"{checkpoint}: no such checkpoint")
-    return Path(checkpoint)
+    return path

@@ -22,6 +22,7 @@ from openseg.io.files import atomic_write
 from openseg.models.checkpoint.containers import describe_keys, find_state, require_plain
 from openseg.models.checkpoint.files import FORMAT, read_content
 from openseg.models.checkpoint.layouts import Converted, convert_state, has_backbone, has_head, is_whole_network
+from openseg.shipped import shipped_file
 
 if TYPE_CHECKING:
     from openseg.config import Config
@@ -159,7 +160,7 @@ def read_checkpoint(path: str | os.PathLike[str], entry: str | None = None) -> C
     Raises:
         CheckpointError: the file is missing, damaged, or holds no network that we know.
     """
-    path = Path(path)
+    path = shipped_file(path)
     content = read_content(path)
     try:
         if entry is None and isinstance(content, dict) and content.get("format") == FORMAT:
@@ -298,10 +299,15 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
             raise OpensegError(f"cannot write {path}: {reason}; free some space and run again") from error
 
 
-def write_weights(path: str | Path, model: nn.Module, config: Config) -> None:
-    """Write a network's weights and config as an openseg checkpoint (``.pth`` or ``.safetensors``), atomically."""
+def write_weights(path: str | Path, model: nn.Module, config: Config, half: bool = False) -> None:
+    """Write a network's weights and config as an openseg checkpoint (``.pth`` or ``.safetensors``), atomically.
+
+    With ``half``, floats are stored as float16, except for vectors: variances may be out of its range.
+    """
     path = Path(path)
     weights = {key: value.contiguous() for key, value in model.state_dict().items()}
+    if half:
+        weights = {key: value.half() if value.ndim > 1 else value for key, value in weights.items()}
     facts = {"config": config.dump(), "dataset": config.dataset_info.meaning}
     if path.suffix != ".safetensors":
         write_checkpoint(path, {"weights": weights, **facts})
