@@ -81,21 +81,24 @@ class SegmentationLoss:
         class_weights = self.class_weights if term.class_weights else None
         scope = self.scope if getattr(term, "mean_over", "process") == "batch" else None
         if function is cross_entropy or (auxiliary and term.type == "ohem"):  # OHEM picks among main pixels only
-            all_labels = labels if whole is None else _thin_out(whole["label"], self.stride)
-            count = self._count(labels, class_weights, scope, all_labels)
+            count = self._count(labels, class_weights, scope, whole)
             return cross_entropy(logits, labels, class_weights, count, getattr(term, "label_smoothing", 0.0))
         context: dict[str, Any] = {"class_weights": class_weights, "scope": scope}
         known = parameters_of(function)
         provided = {name: value for name, value in context.items() if name in known}
         return function(logits, labels, **term.options, **provided)
 
-    @staticmethod
     def _count(
-        labels: Tensor, class_weights: Tensor | None, scope: PixelScope | None, all_labels: Tensor
+        self,
+        labels: Tensor,
+        class_weights: Tensor | None,
+        scope: PixelScope | None,
+        whole: dict[str, Tensor] | None,
     ) -> Tensor | None:
         """What a sum of cross-entropies is divided by, if not by the number of its own pixels."""
         if scope is None:
             return None
+        all_labels = labels if whole is None else _thin_out(whole["label"], self.stride)
         return scope.mean(pixel_count(all_labels, class_weights) / (len(all_labels) / len(labels)))
 
 
@@ -111,15 +114,18 @@ def _resize(logits: Tensor, size: tuple[int, int], stride: int) -> Tensor:
     """
     if stride == 1:
         return resize_logits(logits, size)
-    rows, columns = (_interpolation(*pair, stride).to(logits) for pair in zip(logits.shape[-2:], size, strict=True))
+    rows, columns = (_interpolation(*pair, stride, logits) for pair in zip(logits.shape[-2:], size, strict=True))
     return rows @ (logits.contiguous() @ columns.T)
 
 
-def _interpolation(before: int, after: int, stride: int) -> Tensor:
-    """Weights ``float64[n, before]`` of linear interpolation to ``after`` values, of which n are wanted."""
-    wanted = torch.arange(stride // 2, after, stride, dtype=torch.float64)
+def _interpolation(before: int, after: int, stride: int, like: Tensor) -> Tensor:
+    """Weights ``[n, before]`` of linear interpolation to ``after`` values, of which n are wanted.
+
+    They are made on the device of ``like``: a copy from the CPU would wait for the GPU.
+    """
+    wanted = torch.arange(stride // 2, after, stride, dtype=torch.float64, device=like.device)
     positions = wanted * ((before - 1) / max(after - 1, 1))
-    return (1 - (positions[:, None] - torch.arange(before)).abs()).clamp_min(0)
+    return (1 - (positions[:, None] - torch.arange(before, device=like.device)).abs()).clamp_min(0).to(like.dtype)
 
 
 def build_loss(config: Config, device: torch.device, scope: PixelScope | None = None) -> SegmentationLoss | SegFixLoss:

@@ -52,7 +52,7 @@ def convert(
         config: its config; None is the one of ``configs/`` that it fits.
         overrides: config values to override, as ``key.sub=value``.
         entry: key of the network to convert, if the file has several, such as ``state_dict_ema``.
-        half: store all but norms and biases as float16, in half the space; logits change by about a thousandth.
+        half: store all but norms and biases as float16, in half the space; logits change slightly.
 
     Returns:
         The written file, its source layout, its config, and renamed and filled keys.
