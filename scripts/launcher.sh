@@ -42,11 +42,13 @@ usage() {
     if [ -n "${SEGFIX_SCALE}" ]; then
       echo "  segfix ID [val|test] [...]       refine the labels of val or test with SegFix offsets"
     fi
-  else
+  elif [ "${TASK}" = segfix ]; then
     echo "  segfix_pred_val ID [file] [...]  predict the offsets of the validation split (with another checkpoint file)"
     echo "  segfix_pred_test ID [...]        predict the offsets of the test split"
     echo "  segfix_simple_pred_val ID [...]  the same, without sliding windows"
     echo "  segfix_simple_pred_test ID [...]"
+  else
+    echo "  refine ID LABELS IMAGES [...]    refine the label maps in a folder"
   fi
   echo "  help                             show this"
   echo
@@ -173,6 +175,13 @@ case "${TASK}:${mode}" in
   segfix:segfix_pred_test) offsets test "" "$@" ;;
   segfix:segfix_simple_pred_val) offsets val _simple "$@" ;;
   segfix:segfix_simple_pred_test) offsets test _simple "$@" ;;
+  refiner:refine)
+    [ $# -ge 2 ] || fail "refine ${id} takes a folder of label maps and one of images"
+    labels="$1" images="$2"
+    shift 2
+    start "${PYTHON}" segfix.py --input "${labels}" --images "${images}" \
+      --checkpoint "checkpoints/${DATASET}/${NAME}_${id}_latest.pth" "$@"
+    ;;
   *)
     usage >&2
     fail "unknown mode ${mode}"

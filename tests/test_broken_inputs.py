@@ -12,7 +12,7 @@ from PIL import Image
 
 from openseg.config import Config
 from openseg.datasets.check import inspect
-from openseg.datasets.splits import list_split
+from openseg.datasets.samples import list_split
 from openseg.errors import DataError
 from openseg.io.files import list_files
 from openseg.io.images import read_image, read_label, write_image, write_label

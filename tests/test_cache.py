@@ -12,7 +12,7 @@ from openseg.cli.main import main
 from openseg.config import load_config
 from openseg.datasets.cache import DecodedCache
 from openseg.datasets.loaders import TrainSet, ValSet
-from openseg.datasets.splits import list_split
+from openseg.datasets.samples import list_split
 from openseg.errors import DataError
 from openseg.io.images import write_image
 

@@ -12,7 +12,8 @@ from openseg.config import AugmentConfig, DataConfig, Normalization, load_config
 from openseg.datasets.augmentations import FILL
 from openseg.datasets.loaders import TrainSet, iterate_training
 from openseg.datasets.registry import get_dataset_info
-from openseg.datasets.splits import list_pairs, list_split, split_paths
+from openseg.datasets.samples import list_split
+from openseg.datasets.splits import list_pairs, split_paths
 from openseg.datasets.transforms import augment, fit_image, fit_size, mirror, normalize
 from openseg.errors import DataError
 from openseg.io.images import write_image, write_label

@@ -18,7 +18,7 @@ from test_train import check_equal
 
 from openseg.config import load_config
 from openseg.datasets.loaders import draws_of
-from openseg.datasets.splits import list_split
+from openseg.datasets.samples import list_split
 from openseg.distributed import pick_device
 from openseg.errors import ConfigError
 from openseg.io.images import read_label, write_label

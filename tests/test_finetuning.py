@@ -13,7 +13,7 @@ from openseg.config import TrainConfig, load_config
 from openseg.datasets.augmentations import Sample, paste
 from openseg.datasets.frequency import count_classes, rare_classes
 from openseg.datasets.loaders import TrainSet
-from openseg.datasets.splits import list_split
+from openseg.datasets.samples import list_split
 from openseg.losses.cross_entropy import cross_entropy
 from openseg.models.checkpoint.io import read_checkpoint, write_weights
 from openseg.models.factory import build_model

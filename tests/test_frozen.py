@@ -5,7 +5,7 @@ import torch
 from conftest import ROOT
 
 from openseg.config import load_config
-from openseg.datasets.splits import list_split
+from openseg.datasets.samples import list_split
 from openseg.distributed import Group
 from openseg.errors import ConfigError, DataError
 from openseg.training.frozen import compute_features

@@ -74,6 +74,18 @@ def test_every_config_trains_and_predicts(path, data, tmp_path):
         result = openseg.predict_offsets(ROOT / path, overrides=overrides + window, out=tmp_path / "out", **places)
         assert result.images == 1 and len([*(tmp_path / "out").glob("*.png")]) == 1
         return
+    if config.task == "refiner":
+        overrides = [each for each in overrides if "backbone" not in each]
+        kind = {"data.train_split": "train", "data.val_split": "val"}
+        overrides += [f"{key}={value}" for key, value in kind.items()]
+        trained = openseg.train(ROOT / path, overrides=overrides, runs=tmp_path, **places)
+        assert trained.scores["mIoU before"] > 0.5
+        split = data / "demo/val"
+        openseg.refine(
+            split / "label", images=split / "image", checkpoint=trained.checkpoint, split="test", out=tmp_path / "out"
+        )
+        assert len([*(tmp_path / "out").glob("*.png")]) == 1
+        return
     overrides += SHRINK_SEMANTIC + (OWN if "timm:" in (ROOT / path).read_text() else [])
     openseg.train(ROOT / path, overrides=overrides, runs=tmp_path, **places)
     for mode in ("ss", "ms"):
@@ -119,6 +131,22 @@ def test_the_commands_say_what_the_config_says(launcher):
         other = dry_run(launcher, "segfix_pred_val", "file.pth", BACKBONE="hrnet32")
         assert other[-2:] == ["--checkpoint", "file.pth"] and "model.backbone=hrnet32" in other
         assert f"name={name.replace(config.model.backbone, 'hrnet32')}" in other
+        return
+    if config.task == "refiner":
+        checkpoint = f"checkpoints/{config.data.dataset}/{name}_latest.pth"
+        command = [
+            "python",
+            "segfix.py",
+            "--input",
+            "a",
+            "--images",
+            "b",
+            "--checkpoint",
+            checkpoint,
+            "--keep-thin",
+            "5",
+        ]
+        assert dry_run(launcher, "refine", "a", "b", "--keep-thin", "5") == command
         return
     assert dry_run(launcher, "val") == ["python", "main.py", "val", *start, "--mode", "ss"]
     assert dry_run(launcher, "test", "ms") == ["python", "main.py", "test", *start, "--mode", "ms"]

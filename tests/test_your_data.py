@@ -16,7 +16,8 @@ from openseg.cli.prepare import segfix_targets
 from openseg.config import Config
 from openseg.datasets.loaders import TrainSet
 from openseg.datasets.registry import get_dataset_info
-from openseg.datasets.splits import list_images, list_split, split_paths
+from openseg.datasets.samples import list_split
+from openseg.datasets.splits import list_images, split_paths
 from openseg.errors import ConfigError, DataError
 from openseg.io.images import read_image, write_image, write_label
 from openseg.labels import IGNORE_INDEX

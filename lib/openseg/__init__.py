@@ -14,10 +14,12 @@ if typing.TYPE_CHECKING:
     from openseg.datasets.augmentations import register_transform
     from openseg.inference.offsets import SegFixPredictor
     from openseg.inference.predictor import Prediction, Predictor
+    from openseg.inference.refiner import RefinerPredictor
     from openseg.losses.registry import register_loss
     from openseg.metrics.registry import register_metric
     from openseg.models.checkpoint.load import load_model
     from openseg.models.factory import create_model, register_backbone, register_head
+    from openseg.tools.auto import refine_auto
     from openseg.tools.benchmark import benchmark
     from openseg.tools.check import check, fill_cache
     from openseg.tools.convert import convert
@@ -38,6 +40,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "Prediction": "inference.predictor",
     "Predictor": "inference.predictor",
+    "RefinerPredictor": "inference.refiner",
     "SegFixPredictor": "inference.offsets",
     "benchmark": "tools.benchmark",
     "check": "tools.check",
@@ -53,6 +56,7 @@ _MODULES = {
     "predict": "tools.predict",
     "predict_offsets": "tools.predict",
     "refine": "tools.refine",
+    "refine_auto": "tools.auto",
     "refine_instances": "tools.refine_instances",
     "register_backbone": "models.factory",
     "register_head": "models.factory",
@@ -72,6 +76,7 @@ __all__ = [
     "OpensegError",
     "Prediction",
     "Predictor",
+    "RefinerPredictor",
     "SegFixPredictor",
     "benchmark",
     "check",
@@ -87,6 +92,7 @@ __all__ = [
     "predict",
     "predict_offsets",
     "refine",
+    "refine_auto",
     "refine_instances",
     "register_backbone",
     "register_head",

@@ -28,6 +28,13 @@ def demo(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", metavar="DIR", help="data root (default: DATA_ROOT of config.profile)")
     parser.add_argument("--train", type=int, default=120, metavar="N", help="number of training scenes (default: 120)")
     parser.add_argument("--val", type=int, default=30, metavar="N", help="number of validation scenes (default: 30)")
+    parser.add_argument(
+        "--shapes",
+        type=int,
+        default=0,
+        metavar="N",
+        help="images of random shapes, for refiners (default: 0)",
+    )
     parser.add_argument("--size", type=int, nargs=2, default=(256, 512), metavar=("H", "W"), help="default: 256 512")
     parser.add_argument("--seed", type=seed, default=1, help="random seed of the scenes (default: 1)")
     parser.add_argument("--workers", type=int, metavar="N", help="number of processes (default: all cores)")
@@ -45,14 +52,21 @@ def seed(text: str) -> int:
 
 def _demo(arguments: argparse.Namespace) -> None:
     from openseg_demo.scenes import write_scene
+    from openseg_demo.shapes import write_shapes
 
     out = Path(arguments.out or data_root()) / "demo"
     settings = {"train": arguments.train, "val": arguments.val, "size": list(arguments.size), "seed": arguments.seed}
+    settings |= {"shapes": arguments.shapes} if arguments.shapes else {}
     record = out / "scenes.json"
     if record.exists() and json.loads(record.read_text(encoding="utf-8")) != settings:
         raise DataError(f"{out}: holds scenes of other settings ({record}); remove it or choose another --out")
     write_json(record, settings)
     scenes = [(out / split, i) for split in ("train", "val") for i in range(getattr(arguments, split))]
     work = functools.partial(write_scene, size=tuple(arguments.size), seed=arguments.seed)
-    run_parallel(work, scenes, "render", worker_count(arguments.workers))
-    print(f"{len(scenes)} scenes are in {out}")
+    workers = worker_count(arguments.workers)
+    run_parallel(work, scenes, "render", workers)
+    shapes = [(out / "shapes", i) for i in range(arguments.shapes)]
+    run_parallel(
+        functools.partial(write_shapes, size=tuple(arguments.size), seed=arguments.seed), shapes, "shapes", workers
+    )
+    print(f"{len(scenes) + len(shapes)} images are in {out}")

@@ -94,6 +94,12 @@ class SegFixTerm(LossTerm):
     mean_over: MeanOver = Field("process", description=_MEAN_OVER)
 
 
+class RefinerTerm(LossTerm):
+    """Probability of taking the right label."""
+
+    type: Literal["refiner"] = Field("refiner", description="minus log probability of taking the right label")
+
+
 LOSS_SECTIONS: dict[str, type[LossTerm]] = {
     "ce": CrossEntropyTerm,
     "ohem": OHEMTerm,
@@ -101,6 +107,7 @@ LOSS_SECTIONS: dict[str, type[LossTerm]] = {
     "lovasz": LovaszTerm,
     "boundary": BoundaryTerm,
     "segfix": SegFixTerm,
+    "refiner": RefinerTerm,
 }
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "ModelConfig",
     "MultiScale",
     "Normalization",
+    "RefinerConfig",
     "SegFixConfig",
     "SingleScale",
     "TestConfig",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"\w[\w .+-]*")
+_SMALL_SIDE = 768  # shorter side of images that a refiner sees enlarged
 _LONGEST_NAME = 180  # of the 255 bytes of a file's name
 _OWN_ENDING = re.compile(r"_(iter\d+|latest|best)$")
 
@@ -53,6 +55,11 @@ class DataConfig(Section):
     val_split: str | None = Field("val", description="validation split; join several with +; null: no validation")
     short_side: Pixels | None = Field(None, description="resize images to this length of the shorter side, in pixels")
     size: Size | None = Field(None, description="resize every image to this height and width")
+    predictions: Path | None = Field(
+        None,
+        description="folder of a model's labels that a refiner learns to refine, with {split} in its path for the "
+        "split's name; null: labels are made of the ground truth by the transform degrade",
+    )
     workers: Annotated[int, Field(ge=0, le=4096)] = Field(2, description="data loading processes, at most one per core")
     cache_gb: Annotated[float, Field(ge=0, le=1e9)] = Field(
         0.0, description="maximum size in GB (1e9 bytes) of the disk cache of decoded samples; 0: no cache"
@@ -123,6 +130,26 @@ class SegFixConfig(Section):
     )
 
 
+class RefinerConfig(Section):
+    """The refiner: which pixels' labels a pixel may take, and when it does."""
+
+    radii: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=8)] = Field(
+        (1, 2, 4, 7), description="distances in pixels of the pixels, in 8 directions, whose label a pixel may take"
+    )
+    upsampling: Annotated[int, Field(ge=1, le=4)] | None = Field(
+        None,
+        description="enlarge images and labels by this factor for the network; null: 2 where the shorter side has at "
+        "most 768 pixels, otherwise 1",
+    )
+    margin: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="a pixel changes where another label is more probable than its own by more than this"
+    )
+
+    def upsampling_of(self, size: tuple[int, ...]) -> int:
+        """The factor for images of (height, width)."""
+        return self.upsampling or (2 if min(size) <= _SMALL_SIDE else 1)
+
+
 class SingleScale(Section):
     """How a semantic network predicts in mode ``ss``, and a SegFix network its offsets."""
 
@@ -181,13 +208,16 @@ class Config(Section):
     """One config: everything that decides its result."""
 
     name: str = Field(description="name of checkpoints, runs and results")
-    task: Literal["semantic", "segfix"] = Field("semantic", description="predict labels, or SegFix offsets")
+    task: Literal["semantic", "segfix", "refiner"] = Field(
+        "semantic", description="predict labels, or SegFix offsets, or refine labels of any model"
+    )
     data: DataConfig
     augment: AugmentConfig = AugmentConfig()
     normalization: Normalization = Normalization()
     model: ModelConfig = ModelConfig()
     loss: LossTerms = Field((CrossEntropyTerm(),), description="loss, or list of losses to sum")
     segfix: SegFixConfig = SegFixConfig()
+    refiner: RefinerConfig = RefinerConfig()
     metrics: tuple[str, ...] = Field((), description="registered metrics to compute besides the built-in ones")
     plugins: tuple[str, ...] = Field(
         (), description="Python modules to import first; they register backbones, heads, losses, metrics, transforms"
@@ -234,21 +264,35 @@ class Config(Section):
     @model_validator(mode="after")
     def _loss_fits_task(self) -> Config:
         for term in self.loss:
-            if (term.type == "segfix") != self.needs_targets:
+            if (self.task if not self.predicts_labels else "") != (term.type if term.type in TASKS else ""):
                 raise ValueError(f"task '{self.task}' and loss.type '{term.type}' do not belong together")
-        if self.needs_targets and len(self.loss) > 1:
-            raise ValueError("loss: a SegFix network has a single loss")
-        if self.train.loss_stride > 1 and any(term.type in ("segfix", "boundary") for term in self.loss):
-            raise ValueError("the losses segfix and boundary are about neighboring pixels; set train.loss_stride=1")
+        if not self.predicts_labels and len(self.loss) > 1:
+            raise ValueError(f"loss: a network of task {self.task} has a single loss")
+        if self.train.loss_stride > 1 and any(term.type in (*TASKS, "boundary") for term in self.loss):
+            kinds = ", ".join(term.type for term in self.loss)
+            raise ValueError(f"loss {kinds} is about neighboring pixels; set train.loss_stride=1")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_to_refine(self) -> Config:
+        predictions = self.data.predictions
+        if predictions is not None and not self.needs_coarse:
+            raise ValueError("data.predictions is of task refiner")
+        if predictions is not None and "{split}" not in str(predictions):
+            raise ValueError(f"data.predictions {predictions}: write {{split}} in place of the split's name")
+        if self.needs_coarse and self.dataset_info.bands:
+            raise ValueError("a refiner sees RGB images; the dataset's have bands")
         return self
 
     @model_validator(mode="after")
     def _one_size(self) -> Config:
         if self.data.short_side and self.data.size:
             raise ValueError("data.short_side and data.size exclude each other")
-        if self.needs_targets and (self.data.short_side or self.data.size):
-            raise ValueError("a SegFix network works at the images' own size; remove data.short_side and data.size")
-        if self.needs_targets and self.test.ss.pad_to > 1:
+        if not self.predicts_labels and (self.data.short_side or self.data.size):
+            raise ValueError(
+                f"a network of task {self.task} works at the images' own size; remove data.short_side and data.size"
+            )
+        if not self.predicts_labels and self.test.ss.pad_to > 1:
             raise ValueError("test.ss.pad_to is of semantic networks")
         return self
 
@@ -268,7 +312,7 @@ class Config(Section):
             )
         if any(getattr(term, "count_first_pixel", False) for term in over_batch):
             raise ValueError("loss.count_first_pixel is of each process; set loss.mean_over=process")
-        if self.augment.copy_paste and self.needs_targets:
+        if self.augment.copy_paste and not self.predicts_labels:
             raise ValueError("augment.copy_paste is of semantic networks")
         if self.train.compile and self.train.grad_checkpointing:
             raise ValueError("train.compile and train.grad_checkpointing exclude each other")
@@ -276,13 +320,18 @@ class Config(Section):
 
     @property
     def predicts_labels(self) -> bool:
-        """Whether the network classifies pixels; otherwise it predicts SegFix offsets."""
+        """Whether the network classifies the pixels of an image; otherwise it helps to refine labels."""
         return TASKS[self.task].predicts_labels
 
     @property
     def needs_targets(self) -> bool:
         """Whether training needs SegFix ground truth beside labels."""
         return TASKS[self.task].needs_targets
+
+    @property
+    def needs_coarse(self) -> bool:
+        """Whether the network is a refiner, which takes labels beside the image."""
+        return TASKS[self.task].needs_coarse
 
     @property
     def outputs(self) -> tuple[str, ...]:

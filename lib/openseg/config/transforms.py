@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny
 
 from openseg.config.terms import Term, parse_terms
+from openseg.datasets import degradation  # noqa: F401  (registers transforms)
 from openseg.datasets.augmentations import TRANSFORMS
 
 __all__ = ["TransformTerm", "TransformTerms"]

@@ -31,7 +31,7 @@ __all__ = [
     "rotation",
 ]
 
-FILL = {"label": IGNORE_INDEX, "depth": 255, "angle_code": NO_ANGLE}
+FILL = {"label": IGNORE_INDEX, "coarse": IGNORE_INDEX, "depth": 255, "angle_code": NO_ANGLE}
 """Padding of each kind of map."""
 
 _MEAN_COLOR = (124, 116, 104)
@@ -45,7 +45,7 @@ Strength = Annotated[float, Field(ge=0, lt=1, description="x of factors from 1 -
 
 @dataclass
 class Sample:
-    """An image and maps ``uint8[H, W]`` by kind (``label``, ``depth``, ``angle_code``).
+    """An image and maps ``uint8[H, W]`` by kind (``label``, ``depth``, ``angle_code``, ``coarse``).
 
     ``image`` is RGB ``uint8[H, W, 3]``, or, where the dataset lists bands, ``float32[H, W, C]``, normalized.
 

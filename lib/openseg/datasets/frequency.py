@@ -6,8 +6,7 @@ import numpy as np
 
 from openseg.config import Config
 from openseg.datasets.check import suggest_weights
-from openseg.datasets.samples import Samples
-from openseg.datasets.splits import list_split
+from openseg.datasets.samples import Samples, list_split
 from openseg.labels import IGNORE_INDEX
 
 __all__ = ["count_classes", "frequency_weights", "rare_classes"]

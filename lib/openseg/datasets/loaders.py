@@ -22,12 +22,13 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from openseg.config import Config
 from openseg.datasets.augmentations import Sample, paste
+from openseg.datasets.degradation import degrade
 from openseg.datasets.features import FeatureStore
 from openseg.datasets.frequency import rare_classes
 from openseg.datasets.samples import Samples
 from openseg.datasets.splits import Pair
 from openseg.datasets.transforms import at_progress, augment, fit_image
-from openseg.errors import OpensegError
+from openseg.errors import ConfigError, OpensegError
 from openseg.segfix.targets import Targets
 
 __all__ = ["ImageSet", "TrainSet", "ValSet", "draws_of", "iterate_images", "iterate_training"]
@@ -64,6 +65,10 @@ class _Packed(Sequence[Pair]):
         return pickle.loads(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
 
 
+def _has_coarse(config: Config) -> bool:
+    return config.data.predictions is not None or any(term.type == "degrade" for term in config.augment.transforms)
+
+
 class TrainSet(_Guarded):
     """Training samples by draw number; with ``features``, those of a frozen backbone in place of images."""
 
@@ -72,6 +77,11 @@ class TrainSet(_Guarded):
         self.pairs = _Packed(pairs)
         self.samples = Samples(config)
         self.features = features
+        if config.needs_coarse and not _has_coarse(config):
+            raise ConfigError(
+                "a refiner learns from a model's labels or from ground truth with errors; set data.predictions, or add "
+                "{type: degrade} to augment.transforms"
+            )
         info = self.samples.dataset_info
         self._flipped = info.flipped_classes if info.flip_pairs else None
         self._rare = rare_classes(config) if config.augment.copy_paste else None
@@ -94,6 +104,8 @@ class TrainSet(_Guarded):
         item: dict[str, Any] = {"image": sample.image.transpose(2, 0, 1), "window": np.array(sample.window)}
         if not self.samples.with_targets:
             item["label"] = sample.maps["label"]
+            if self.samples.with_coarse:
+                item["coarse"] = sample.maps["coarse"]
         else:
             targets = Targets(sample.maps["depth"], sample.maps["angle_code"])
             item["mask"], item["direction"] = targets.mask_and_direction(
@@ -107,6 +119,8 @@ class TrainSet(_Guarded):
         if self.samples.with_targets:
             targets = self.samples.targets(pair, label)
             maps |= {"depth": targets.depth, "angle_code": targets.angle_code}
+        if pair.prediction is not None:
+            maps["coarse"] = self.samples.prediction(pair, label)
         train = self.config.train
         how = at_progress(self.config.augment, draw // train.batch_size / train.max_iters)
         return augment(image, maps, how, seeds, self.config.data, self._flipped)
@@ -128,7 +142,7 @@ def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
 class ValSet(_Guarded):
     """Whole images, resized as configured, with train IDs at the original size, in order.
 
-    For SegFix: one fixed crop of each image with its ground truth.
+    For SegFix: one fixed crop of each image with its ground truth. For a refiner: with labels to refine, ``coarse``.
     """
 
     def __init__(self, config: Config, pairs: Sequence[Pair]) -> None:
@@ -144,13 +158,22 @@ class ValSet(_Guarded):
         image, label = self.samples.pair(pair)
         label = np.array(label)
         if not self.samples.with_targets:
-            return {"pair": pair, "image": _fitted(image, self.config), "label": label}
+            item = {"pair": pair, "image": _fitted(image, self.config), "label": label}
+            return item | {"coarse": self._coarse(index, label)} if self.samples.with_coarse else item
         area = self._crop(index, label.shape)
         targets = self.samples.targets(pair, label)
         targets = Targets(targets.depth[area], targets.angle_code[area])
         mask, direction = targets.mask_and_direction(label[area], self.config.segfix.max_distance)
         fitted = _fitted(image[area], self.config)
         return {"pair": pair, "image": fitted, "label": label[area], "mask": mask, "direction": direction}
+
+    def _coarse(self, index: int, label: np.ndarray) -> np.ndarray:
+        """Labels to refine: a prediction, or the ground truth with errors that depend only on the image's index."""
+        pair = self.pairs[index]
+        if pair.prediction is not None:
+            return np.array(self.samples.prediction(pair, label))
+        sample = Sample(np.zeros((*label.shape, 3), np.uint8), {"label": label}, (0, 0, *label.shape))
+        return degrade(sample, np.random.default_rng(index), probability=1.0).maps["coarse"]
 
     def _crop(self, index: int, size: tuple[int, int]) -> tuple[slice, slice]:
         """Return a region of the training crop's size, at a position that depends only on the image's index."""

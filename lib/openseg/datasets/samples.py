@@ -1,7 +1,8 @@
-"""What a sample consists of: image, train IDs and SegFix targets, decoded or from the cache."""
+"""What a sample consists of: image, train IDs, SegFix targets and labels to refine, decoded or from the cache."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,15 @@ import numpy as np
 from openseg.config import Config
 from openseg.datasets.cache import DecodedCache
 from openseg.datasets.info import DatasetInfo
-from openseg.datasets.splits import Pair
+from openseg.datasets.splits import Pair, SplitPaths, list_pairs, pair_files, require_partners, split_paths
+from openseg.errors import DataError
+from openseg.io.files import LABEL_SUFFIXES, list_files
 from openseg.io.images import read_label, require_same_size
-from openseg.segfix.target_files import read_targets
+from openseg.io.matching import index_files
+from openseg.segfix.target_files import TARGET_SUFFIXES, read_targets
 from openseg.segfix.targets import Targets, make_instance_targets, make_targets
 
-__all__ = ["Samples"]
+__all__ = ["Samples", "list_split"]
 
 
 class Samples:
@@ -26,6 +30,7 @@ class Samples:
         self.max_distance = config.segfix.max_distance
         self.rule = config.segfix.target_rule
         self.with_targets = config.needs_targets
+        self.with_coarse = config.needs_coarse
 
     def image(self, path: Path) -> np.ndarray:
         """RGB ``uint8[H, W, 3]``, or normalized bands ``float32[H, W, C]``, read-only."""
@@ -50,6 +55,18 @@ class Samples:
         """
         variant = f"label {self.dataset_info.fingerprint}"
         return self.cache.get(pair.label, variant, lambda: self.dataset_info.read_truth(pair.label))
+
+    def prediction(self, pair: Pair, label: np.ndarray) -> np.ndarray:
+        """The labels ``uint8[H, W]`` (train IDs) of a model that a refiner learns to refine, read-only.
+
+        Raises:
+            DataError: the file is damaged, or of another size than ``label``.
+        """
+        assert pair.prediction is not None
+        path, variant = pair.prediction, f"prediction {self.dataset_info.fingerprint}"
+        labels = self.cache.get(path, variant, lambda: self.dataset_info.read_prediction(path))
+        require_same_size(path, labels.shape, pair.label, label.shape)
+        return labels
 
     def targets(self, pair: Pair, label: np.ndarray) -> Targets:
         """SegFix ground truth of a pair: from its file, or made of its instance map or ``label``.
@@ -79,3 +96,57 @@ class Samples:
         _, label = self.pair(pair)
         if self.with_targets:
             self.targets(pair, label)
+        if pair.prediction is not None:
+            self.prediction(pair, label)
+
+
+def list_split(config: Config, split: str) -> list[Pair]:
+    """List the samples of ``split`` for a config, or of several splits joined by ``+``, see ``list_pairs``.
+
+    Raises:
+        DataError: as ``list_pairs``, or missing SegFix ground truth (the message names the command to create it).
+    """
+    pairs: list[Pair] = []
+    for name in split.split("+"):
+        paths = split_paths(config.dataset_info, config.data_dir, name)
+        found = list_pairs(paths)
+        if config.needs_targets:
+            found = _with_targets(config, name, paths, found)
+        if config.data.predictions is not None:
+            found = _with_predictions(config.data.predictions, name, found)
+        pairs += found
+    return pairs
+
+
+def _with_predictions(template: Path, split: str, pairs: list[Pair]) -> list[Pair]:
+    folder = Path(str(template).replace("{split}", split))
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: no such folder (data.predictions={template}); predict the labels of split '{split}'"
+        )
+    found = index_files(list_files(folder, LABEL_SUFFIXES))
+    require_partners({pair.key: pair.image for pair in pairs}, found, "prediction", folder)
+    return [replace(pair, prediction=found[pair.key]) for pair in pairs]
+
+
+def _with_targets(config: Config, split: str, paths: SplitPaths, pairs: list[Pair]) -> list[Pair]:
+    if config.segfix.targets == "label":
+        return pairs
+    if config.segfix.targets == "instance":
+        matched = pair_files([pair.label for pair in pairs], list_files(paths.instance, LABEL_SUFFIXES), "instance map")
+        instances = dict(matched.values())
+        return [replace(pair, instance=instances[pair.label]) for pair in pairs]
+    folder = paths.folder / config.segfix.offset_gt
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    made = {path.stem: path for path in found if path.suffix in TARGET_SUFFIXES and not path.name.startswith(".")}
+    missing = [pair.label.stem for pair in pairs if pair.label.stem not in made]
+    if missing:
+        kind = " --instances" if "_inst" in config.segfix.offset_gt else ""
+        rule = " --rule clean" if "clean" in config.segfix.offset_gt else ""
+        name = f" --outname {config.segfix.offset_gt}"
+        raise DataError(
+            f"{folder}: no SegFix ground truth of {len(missing)} of {len(pairs)} labels ({missing[0]}); make it with "
+            f"python main.py segfix-targets --datadir {config.data_dir} --split {split} "
+            f"--dataset {config.data.dataset}{kind}{rule}{name}, or while training with segfix.targets=label"
+        )
+    return [replace(pair, targets=made[pair.label.stem]) for pair in pairs]

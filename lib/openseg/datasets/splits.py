@@ -6,15 +6,13 @@ import itertools
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from openseg.config import Config
 from openseg.datasets.info import DatasetInfo, SplitFiles
 from openseg.errors import DataError, nearest_names
 from openseg.io.files import IMAGE_SUFFIXES, LABEL_SUFFIXES, list_files
 from openseg.io.matching import index_files, sample_key, slashed
-from openseg.segfix.target_files import TARGET_SUFFIXES
 
 __all__ = [
     "Pair",
@@ -22,7 +20,6 @@ __all__ = [
     "list_images",
     "list_labels",
     "list_pairs",
-    "list_split",
     "list_truths",
     "match_labels",
     "pair_files",
@@ -39,13 +36,17 @@ _SUGGESTED = 20
 
 @dataclass(frozen=True)
 class Pair:
-    """One sample: its key, image and label map; for SegFix its ground truth file, or its instance map."""
+    """One sample: its key, image and label map; for SegFix its ground truth file, or its instance map.
+
+    ``prediction`` is a model's label map, for a refiner.
+    """
 
     key: str
     image: Path
     label: Path
     targets: Path | None = None
     instance: Path | None = None
+    prediction: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -358,42 +359,3 @@ def match_labels(predictions: Sequence[Path], split: SplitPaths) -> dict[Path, P
     truths, index = list_truths(split), index_files(predictions)
     require_partners(index, truths, "truth", split.label)
     return {path: truths[key] for key, path in index.items()}
-
-
-def list_split(config: Config, split: str) -> list[Pair]:
-    """List the samples of ``split`` for a config, or of several splits joined by ``+``, see ``list_pairs``.
-
-    Raises:
-        DataError: as ``list_pairs``, or missing SegFix ground truth (the message names the command to create it).
-    """
-    pairs: list[Pair] = []
-    for name in split.split("+"):
-        paths = split_paths(config.dataset_info, config.data_dir, name)
-        found = list_pairs(paths)
-        if config.needs_targets:
-            found = _with_targets(config, name, paths, found)
-        pairs += found
-    return pairs
-
-
-def _with_targets(config: Config, split: str, paths: SplitPaths, pairs: list[Pair]) -> list[Pair]:
-    if config.segfix.targets == "label":
-        return pairs
-    if config.segfix.targets == "instance":
-        matched = pair_files([pair.label for pair in pairs], list_files(paths.instance, LABEL_SUFFIXES), "instance map")
-        instances = dict(matched.values())
-        return [replace(pair, instance=instances[pair.label]) for pair in pairs]
-    folder = paths.folder / config.segfix.offset_gt
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    made = {path.stem: path for path in found if path.suffix in TARGET_SUFFIXES and not path.name.startswith(".")}
-    missing = [pair.label.stem for pair in pairs if pair.label.stem not in made]
-    if missing:
-        kind = " --instances" if "_inst" in config.segfix.offset_gt else ""
-        rule = " --rule clean" if "clean" in config.segfix.offset_gt else ""
-        name = f" --outname {config.segfix.offset_gt}"
-        raise DataError(
-            f"{folder}: no SegFix ground truth of {len(missing)} of {len(pairs)} labels ({missing[0]}); make it with "
-            f"python main.py segfix-targets --datadir {config.data_dir} --split {split} "
-            f"--dataset {config.data.dataset}{kind}{rule}{name}, or while training with segfix.targets=label"
-        )
-    return [replace(pair, targets=made[pair.label.stem]) for pair in pairs]

@@ -146,7 +146,7 @@ def mirror(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Image ``[H, W, 3]`` and maps ``[H, W]`` by kind, left and right exchanged, also in what the values mean.
 
-    Kinds other than ``label`` and ``angle_code`` (``depth``, ``instance``) keep their values.
+    Kinds other than labels and ``angle_code`` (``depth``, ``instance``) keep their values.
     """
     return image[:, ::-1], {
         kind: recode_mirrored(kind, values[:, ::-1], flipped_classes) for kind, values in maps.items()
@@ -157,7 +157,7 @@ def recode_mirrored(kind: str, values: np.ndarray, flipped_classes: np.ndarray |
     """Recode the values of a map for a mirrored image; padding keeps its value."""
     if kind == "angle_code":
         return flip_codes(values)
-    if kind == "label" and flipped_classes is not None:
+    if kind in ("label", "coarse") and flipped_classes is not None:
         return flipped_classes[values]
     return values
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from openseg.config import Config
+from openseg.config.tasks import TASKS
 from openseg.distributed import Group, pick_device
 from openseg.errors import ConfigError, OpensegError
 from openseg.inference import predict_boundary
@@ -40,9 +41,11 @@ class SegFixPredictor:
             ConfigError: the config is not of SegFix, or there is no such device.
             CheckpointError: the checkpoint is damaged, belongs to another network, or contradicts the config.
         """
-        if config.predicts_labels:
+        if not config.needs_targets:
+            command = TASKS[config.task].command
             raise ConfigError(
-                f"{config.name} is a config of task {config.task}, which predicts no offsets; use the command 'val'"
+                f"{config.name} is a config of task {config.task}, which predicts no offsets; use the command "
+                f"'{command}'"
             )
         self.config = config
         self.device = pick_device(device)

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from openseg.config import Config, load_config
+from openseg.config.tasks import TASKS
 from openseg.datasets.info import DatasetInfo
 from openseg.datasets.transforms import fit_image
 from openseg.distributed import pick_device, set_precision
@@ -106,8 +107,10 @@ class Predictor:
             raise ConfigError("overrides require a config file; this config is already loaded")
         self.config = config if isinstance(config, Config) else load_config(Path(config), overrides)
         if not self.config.predicts_labels:
+            task = self.config.task
             raise ConfigError(
-                f"{self.config.name} is a config of task segfix, which predicts no labels; use the command 'offsets'"
+                f"{self.config.name} is a config of task {task}, which predicts no labels of images; use the command "
+                f"'{TASKS[task].command}'"
             )
         self.device = pick_device(device)
         self.mode = mode

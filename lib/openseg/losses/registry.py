@@ -9,7 +9,9 @@ from openseg.registry import Registry
 
 __all__ = ["LOSSES", "register_loss"]
 
-LOSSES: Registry[Callable[..., Any]] = Registry("loss", reserved=("ce", "ohem", "dice", "lovasz", "boundary", "segfix"))
+LOSSES: Registry[Callable[..., Any]] = Registry(
+    "loss", reserved=("ce", "ohem", "dice", "lovasz", "boundary", "segfix", "refiner")
+)
 
 
 def register_loss(name: str, function: Callable[..., Any] | None = None) -> Any:

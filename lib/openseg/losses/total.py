@@ -19,6 +19,7 @@ from openseg.datasets.frequency import frequency_weights
 from openseg.errors import ConfigError
 from openseg.losses import boundary, region  # noqa: F401  (registered by being imported)
 from openseg.losses.cross_entropy import PixelScope, cross_entropy, pixel_count
+from openseg.losses.refiner import RefinerLoss
 from openseg.losses.registry import LOSSES
 from openseg.losses.segfix import SegFixLoss
 from openseg.models.base import SegmentorOutput
@@ -128,7 +129,9 @@ def _interpolation(before: int, after: int, stride: int, like: Tensor) -> Tensor
     return (1 - (positions[:, None] - torch.arange(before, device=like.device)).abs()).clamp_min(0).to(like.dtype)
 
 
-def build_loss(config: Config, device: torch.device, scope: PixelScope | None = None) -> SegmentationLoss | SegFixLoss:
+def build_loss(
+    config: Config, device: torch.device, scope: PixelScope | None = None
+) -> SegmentationLoss | SegFixLoss | RefinerLoss:
     """The loss of a config: ``loss(output, batch)`` gives named values, of which ``loss`` is to be minimized.
 
     Args:
@@ -139,6 +142,8 @@ def build_loss(config: Config, device: torch.device, scope: PixelScope | None = 
     Raises:
         ConfigError: it asks for class weights, and the dataset or the loss has none.
     """
+    if config.needs_coarse:
+        return RefinerLoss(config.refiner.radii)
     if config.needs_targets:
         (term,) = config.loss
         scope = scope if getattr(term, "mean_over", "") == "batch" else None

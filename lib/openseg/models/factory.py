@@ -13,6 +13,7 @@ from openseg.errors import ConfigError
 from openseg.models.backbones.hrnet import HRNET_SPECS, HRNEXT_SPECS, HRNet, HRNeXt
 from openseg.models.backbones.resnet import RESNET_SPECS, ResNet
 from openseg.models.backbones.timm import TimmBackbone
+from openseg.models.backbones.unet import UNet
 from openseg.models.base import require_backbone
 from openseg.models.heads.base_oc import BaseOCHead, FCNHead
 from openseg.models.heads.isa import ISAHead
@@ -37,6 +38,7 @@ for _name, _hrnet in HRNET_SPECS.items():
     BACKBONES[_name] = partial(HRNet, _hrnet)
 for _name, _hrnext in HRNEXT_SPECS.items():
     BACKBONES[_name] = partial(HRNeXt, _hrnext)
+BACKBONES["unet"] = UNet
 HEADS |= {"fcn": FCNHead, "base_oc": BaseOCHead, "isa": ISAHead, "ocr": OCRHead, "asp_ocr": ASPOCRHead}
 HEADS |= {"mlp": MLPHead, "upernet": UPerNetHead}
 
@@ -164,7 +166,7 @@ def create_model(
 
 
 def build_model(config: Config) -> nn.Module:
-    """The randomly initialized network of a config: ``Segmentor`` or ``SegFix``, in training mode.
+    """The randomly initialized network of a config: ``Segmentor``, ``SegFix`` or ``Refiner``, in training mode.
 
     Of the settings of ``model``, a backbone or head gets those that it has a parameter for.
 
@@ -176,7 +178,14 @@ def build_model(config: Config) -> nn.Module:
         name: value for name, value in model.backbone_settings.items() if value is not None
     }
     channels = config.dataset_info.channels
-    if not config.predicts_labels:
+    if config.needs_coarse:
+        from openseg.models.refiner import Refiner
+        from openseg.segfix.directions import NUM_DIRECTIONS
+
+        radii = config.refiner.radii
+        backbone = create_backbone(model.backbone, channels + NUM_DIRECTIONS * len(radii), options)
+        return Refiner(backbone, radii, model.activation)
+    if config.needs_targets:
         from openseg.models.segfix import SegFix
 
         return SegFix(create_backbone(model.backbone, channels, options), model.activation)

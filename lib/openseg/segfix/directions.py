@@ -7,6 +7,8 @@ distance to the boundary, so it points into the object: 0 left, 1 up-left, 2 up,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from openseg.labels import IGNORE_INDEX
@@ -15,6 +17,7 @@ __all__ = [
     "DIRECTION_VECTORS",
     "NUM_DIRECTIONS",
     "angles_to_directions",
+    "candidate_steps",
     "codes_to_directions",
     "directions_to_codes",
     "directions_to_offsets",
@@ -27,6 +30,11 @@ DIRECTION_VECTORS = np.array(
     dtype=np.int8,
 )
 """``int8[8, 2]``: (dh, dw) of each direction label."""
+
+
+def candidate_steps(radii: Sequence[int]) -> np.ndarray:
+    """(dh, dw) of the pixels whose labels a refiner may take, ``int64[1 + 8 R, 2]``: itself, then 8 at each radius."""
+    return np.concatenate([np.zeros((1, 2), np.int64), *[DIRECTION_VECTORS.astype(np.int64) * each for each in radii]])
 
 
 def angles_to_directions(angles: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from openseg.config import Config
 from openseg.datasets.loaders import TrainSet, iterate_training
-from openseg.datasets.splits import list_split
+from openseg.datasets.samples import list_split
 from openseg.datasets.transforms import normalize
 from openseg.distributed import Group, pick_device
 from openseg.errors import OpensegError
@@ -143,6 +143,8 @@ def random_batches(config: Config) -> Iterator[dict[str, Tensor]]:
         batch |= {"mask": labels(2), "direction": labels(NUM_DIRECTIONS)}
     else:
         batch["label"] = labels(len(config.dataset_info.classes))
+        if config.needs_coarse:
+            batch["coarse"] = labels(len(config.dataset_info.classes))
     while True:
         yield batch
 
@@ -160,8 +162,9 @@ def _predict(
         clock.mark("transfer")
         output = model(images, aux=False) if config.predicts_labels else model(images)
         clock.mark("forward")
-        logits = output.logits if config.predicts_labels else output.direction_logits
-        argmax(resized(from_tensor(logits.float()), size)).cpu()
+        if not config.needs_coarse:
+            output = output.logits if config.predicts_labels else output.direction_logits
+        argmax(resized(from_tensor(output.float()), size)).cpu()
         clock.mark("post")
         yield clock.seconds
 

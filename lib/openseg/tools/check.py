@@ -12,8 +12,8 @@ from typing import Any
 from openseg.config import Config, DataConfig
 from openseg.datasets.check import SplitReport, inspect, same_images
 from openseg.datasets.registry import get_dataset_info
-from openseg.datasets.samples import Samples
-from openseg.datasets.splits import Pair, list_split, split_paths, unmatched
+from openseg.datasets.samples import Samples, list_split
+from openseg.datasets.splits import Pair, split_paths, unmatched
 from openseg.errors import ConfigError, DataError, OpensegError
 from openseg.io.parallel import map_parallel
 from openseg.io.progress import show_progress

@@ -87,9 +87,10 @@ def recognize(checkpoint: Checkpoint, overrides: Sequence[str] = (), dataset: st
         try:
             values = checkpoint.content["config"]
             if dataset:  # only what the network predicts with matters
-                kept = ("name", "task", "normalization", "model", "segfix", "test")
+                kept = ("name", "task", "normalization", "model", "segfix", "refiner", "test")
                 values = {key: values[key] for key in kept if key in values} | {"data": {"dataset": dataset}}
-                values |= {} if values.get("task") != "segfix" else {"loss": {"type": "segfix"}}
+                task = values.get("task", "semantic")
+                values |= {} if task == "semantic" else {"loss": {"type": task}}
             return Config.model_validate(values)
         except ValidationError as error:
             reason = explain(error, Config)
@@ -136,7 +137,7 @@ def recognize(checkpoint: Checkpoint, overrides: Sequence[str] = (), dataset: st
             "as it is; name one and what differs, such as --config configs/cityscapes/hrnet48_ocr.yaml model.head=isa"
         )
     path, config = fitting[-1]
-    parts = ("model", "test", "normalization", "task", "segfix")
+    parts = ("model", "test", "normalization", "task", "segfix", "refiner")
     alike = {json.dumps(each.model_dump(mode="json", include=set(parts))) for _, each in fitting}
     if len(fitting) > 1 and not (dataset and len(alike) == 1):
         names = ", ".join(str(each) for each, _ in fitting)

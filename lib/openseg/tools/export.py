@@ -275,6 +275,8 @@ def export(
         raise OpensegError("--opset is of ONNX, from 13 to 23")
     shape = Shape(batch, None if size is None else (size[0], size[1]))
     settings = as_config(config, overrides)
+    if not settings.outputs:
+        raise ConfigError(f"{settings.name}: a network of task {settings.task} cannot be exported; it needs labels too")
     file = checkpoint_of(settings, checkpoint, checkpoints)
     output = output or settings.outputs[0]
     model, report = load_network(settings, file)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from openseg.config import Config
-from openseg.datasets.splits import Pair, list_images, list_split, split_paths
+from openseg.datasets.samples import list_split
+from openseg.datasets.splits import Pair, list_images, split_paths
 from openseg.distributed import Group, process_group
 from openseg.errors import ConfigError, DataError, OpensegError
 from openseg.inference.folder import Outputs, predict_images

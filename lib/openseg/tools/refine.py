@@ -1,10 +1,9 @@
-"""``openseg.refine``: boundary refinement of label maps of any model with SegFix offsets, from files or a network."""
+"""``openseg.refine``: boundary refinement of label maps of any model with a refiner or SegFix offsets."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,26 +11,31 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from openseg.datasets.registry import get_dataset_info
 from openseg.datasets.splits import SplitPaths, list_images, match_labels, split_paths
-from openseg.errors import ConfigError, DataError, OpensegError
-from openseg.io.files import LABEL_SUFFIXES, atomic_write, file_hash, list_files
+from openseg.errors import DataError
+from openseg.io.files import LABEL_SUFFIXES
 from openseg.io.matching import index_files, match_files, sample_key
 from openseg.io.parallel import map_parallel
 from openseg.io.progress import show_progress
-from openseg.io.results import Journal, ResultFolder, list_given
+from openseg.io.results import list_given
 from openseg.metrics import METRICS, LabelScores
 from openseg.plugins import load_plugins
-from openseg.segfix import OffsetMap
-from openseg.segfix.offset_files import OffsetFile, list_offsets
+from openseg.segfix.offset_files import list_offsets
 from openseg.tools.offset_source import find_offsets, require_split
 from openseg.tools.paths import PathLike, existing_dir, worker_count
-from openseg.tools.refining import RefineSettings, refine_file, refine_label, sources_of
-from openseg.tools.scoring import first_of
+from openseg.tools.refining import (
+    Job,
+    RefineSettings,
+    refine_file,
+    remaining,
+    require_matches,
+    require_one_source,
+    write_left_out,
+)
 
 if TYPE_CHECKING:
-    from openseg.config import Config
-    from openseg.inference.offsets import SegFixPredictor
+    pass
 
-__all__ = ["Refinement", "list_labels", "refine", "remaining", "require_matches", "write_left_out"]
+__all__ = ["Refinement", "default_out", "list_labels", "refine"]
 
 logger = logging.getLogger("openseg")
 
@@ -95,9 +99,10 @@ def refine(
 
     Args:
         labels: folder of label maps: any ID space, 8 or 16 bits, palette or RGB colors.
-        offsets: folder or zip archive of offset files; None is a search of the default locations.
-        images: folder of the images, with ``checkpoint``.
-        checkpoint: SegFix checkpoint, instead of ``offsets``.
+        offsets: folder or zip archive of offset files; None is a search of the default locations, without ``images``.
+        images: folder of the images, instead of ``offsets``; without ``checkpoint``, with the refiner that comes with
+            openseg.
+        checkpoint: checkpoint of a SegFix network or a refiner, with ``images``.
         config: config of the checkpoint; None is the one it names, or the shipped one it fits.
         dataset: built-in dataset name, or YAML file of your own dataset, for scores.
         split: val: compute scores if every label has ground truth below ``data_root``; test: no scores.
@@ -135,18 +140,18 @@ def refine(
         METRICS.look_up(name, "metrics")
     require_split(split)
     source = existing_dir(labels, "label maps to refine")
-    target = Path(out).resolve() if out else _default_out(source)
+    target = Path(out).resolve() if out else default_out(source)
     how = RefineSettings(dataset, scale, min_confidence, eval_ids_only, keep_thin)
     if source.resolve().is_relative_to(target):
         raise DataError(f"--out {target}: would overwrite the labels in {source}; choose another folder")
-    if (images is None) != (checkpoint is None):
-        raise ConfigError("--images and --checkpoint belong together")
-    if checkpoint is not None and offsets is not None:
-        raise ConfigError("--offset and --checkpoint exclude each other")
-    job = _Job(source, list_labels(source), target, how, worker_count(workers), overwrite, fail_fast)
+    require_one_source(offsets, images, checkpoint)
+    job = Job(source, list_labels(source), target, how, worker_count(workers), overwrite, fail_fast)
     with show_progress(progress):
-        if images is not None and checkpoint is not None:
-            problems = _refine_by_network(job, Path(images), Path(checkpoint), config, device)
+        if images is not None:
+            from openseg.tools.refine_network import load_refiner, refine_by_network
+
+            network = load_refiner(checkpoint, config, dataset, device)
+            problems = refine_by_network(job, Path(images), network, checkpoint)
         else:
             problems = _refine_by_files(job, Path(offsets or find_offsets(split, dataset, Path(data_root))))
         listed = write_left_out(problems, len(job.labels), target)
@@ -164,24 +169,8 @@ def refine(
     return Refinement(target, len(job.labels), done, problems, listed, scores, not_scored, files)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One call of ``refine``; ``labels`` are relative to ``source``."""
-
-    source: Path
-    labels: list[str]
-    out: Path
-    how: RefineSettings
-    workers: int
-    overwrite: bool
-    fail_fast: bool
-
-    def target(self, name: str) -> Path:
-        """Where the refined label is written: a PNG, whatever the label was."""
-        return (self.out / name).with_suffix(".png")
-
-
-def _default_out(folder: Path) -> Path:
+def default_out(folder: Path) -> Path:
+    """Where refined labels of ``folder`` are written by default."""
     folder = folder.resolve()
     return folder.with_name(REFINED) if folder.name == "label" else folder / REFINED
 
@@ -201,51 +190,7 @@ def list_labels(source: Path) -> list[str]:
     return [path.relative_to(source).as_posix() for path in files]
 
 
-def write_left_out(problems: Sequence[str], total: int, out: Path) -> Path | None:
-    """Write what was left out beside ``out``; returns the file, None where nothing was left out.
-
-    Raises:
-        DataError: that is all.
-    """
-    listed = out.with_name(f"{out.name}_left_out.txt")
-    if not problems:
-        listed.unlink(missing_ok=True)
-        return None
-    if len(problems) >= total:
-        raise DataError(first_of(problems))
-    with atomic_write(listed) as temporary:
-        temporary.write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8", errors="replace")
-    return listed
-
-
-def require_matches(missing: Sequence[str], total: int, what: str, fail_fast: bool) -> list[str]:
-    """What is wrong with files without a partner.
-
-    Raises:
-        DataError: all of them, or with ``fail_fast`` any.
-    """
-    problems = [f"{name} has no {what}" for name in missing]
-    if problems and (fail_fast or len(problems) == total):
-        raise DataError(f"{len(problems)} of {total} have no {what}: {first_of(problems)}")
-    return problems
-
-
-@contextlib.contextmanager
-def remaining(
-    files: Sequence[tuple[Path, OffsetFile, Path]],
-    out: Path,
-    made_by: dict[str, Any],
-    overwrite: bool,
-    suffixes: tuple[str, ...],
-) -> Iterator[tuple[ResultFolder, list[tuple[Path, OffsetFile, Path]]]]:
-    """The claimed folder, and what is still to do of (source, offset, output); see ``ResultFolder``."""
-    with ResultFolder(out, made_by, suffixes, (".",), "overwrite" if overwrite else "replace") as folder:
-        todo = [each for each in files if not folder.is_done(each[2], *sources_of(each), kind=".")]
-        folder.tell_kept(len(files) - len(todo), len(files))
-        yield folder, todo
-
-
-def _refine_by_files(job: _Job, place: Path) -> list[str]:
+def _refine_by_files(job: Job, place: Path) -> list[str]:
     """Refine with offset files; returns what was left out."""
     logger.info("offsets: %s", place)
     offsets = list_offsets(place)
@@ -259,74 +204,8 @@ def _refine_by_files(job: _Job, place: Path) -> list[str]:
         return problems + [each for each in map_parallel(refine_one, todo, "segfix", job.workers) if each]
 
 
-def _refine_by_network(
-    job: _Job, folder: Path, checkpoint: Path, config_file: PathLike | None, device: str
-) -> list[str]:
-    """Refine with offsets that are predicted on the way; returns what was left out."""
-    from openseg.config import load_config
-    from openseg.inference.offsets import SegFixPredictor
-    from openseg.models.checkpoint.io import read_checkpoint
-    from openseg.tools.convert import recognize
-
-    if config_file is not None:
-        config = load_config(Path(config_file))
-    else:  # which dataset it was trained on does not matter, and its file may be elsewhere
-        config = recognize(read_checkpoint(checkpoint), dataset=job.how.dataset)
-    predictor = SegFixPredictor(config, checkpoint, device)
-    logger.info("%s: %s", checkpoint, predictor.report)
-    folder = existing_dir(folder, "the images of the labels")
-    images = {path.relative_to(folder).as_posix(): path for path in list_files(folder)}
-    matches, missing = match_files(job.labels, [*images])
-    problems = require_matches(missing, len(job.labels), f"image in {folder}", job.fail_fast)
-    work: list[tuple[Path, OffsetFile, Path]] = [
-        (job.source / name, images[image], job.target(name)) for name, image in matches.items()
-    ]
-    made_by = {"what": "refined labels", "labels": str(job.source.resolve()), "images": str(folder.resolve())}
-    made_by |= {"checkpoint": file_hash(checkpoint), **predictor.settings, **job.how.settings}
-    with remaining(work, job.out, made_by, job.overwrite, _WRITTEN) as (claimed, todo):
-        claimed.start()
-        problems += _refine_todo(job, predictor, config, claimed.journal, todo, folder)
-    return problems
-
-
-def _refine_todo(
-    job: _Job,
-    predictor: SegFixPredictor,
-    config: Config,
-    journal: Journal,
-    todo: list[tuple[Path, OffsetFile, Path]],
-    folder: Path,
-) -> list[str]:
-    """Predict offsets and refine; returns what was left out."""
-    from openseg.distributed import Group
-    from openseg.inference.runner import run_over_images
-
-    problems: list[str] = []
-    jobs = {Path(str(image)): (label, target) for label, image, target in todo}
-    if len(jobs) < len(todo):
-        raise DataError(f"{folder}: an image belongs to two labels; give every label an image of its own name")
-    broken: list[OpensegError] | None = None if job.fail_fast else []
-
-    def compute(item: dict[str, Any]) -> OffsetMap:
-        return predictor.predict(item["image"])
-
-    def write(item: dict[str, Any], offsets: OffsetMap) -> None:
-        label, target = jobs[item["path"]]
-        try:
-            with journal.writing(label, item["path"]):
-                refine_label(label, offsets, target, job.how, str(item["path"]))
-        except DataError as error:
-            if job.fail_fast:
-                raise
-            problems.append(str(error))
-
-    paths = [*jobs]
-    run_over_images(config, paths, compute, write, "segfix", predictor.device, Group(), broken, job.workers)
-    return problems + [str(error) for error in broken or ()]
-
-
 def _score(
-    job: _Job, data_root: Path, train_ids: bool, wants_report: bool, figures: int, metrics: Sequence[str]
+    job: Job, data_root: Path, train_ids: bool, wants_report: bool, figures: int, metrics: Sequence[str]
 ) -> tuple[dict[str, LabelScores], dict[str, list[Path]]]:
     """Scores before and after, and what else was written, where every label has its ground truth.
 

@@ -1,4 +1,4 @@
-"""COCO's results of instance segmentation, as Detectron2 and others write them, refined with SegFix offsets."""
+"""COCO's results of instance segmentation, as Detectron2 and others write them, refined."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from openseg.errors import DataError, OpensegError
 from openseg.io.files import atomic_write
 from openseg.io.matching import match_files
 from openseg.io.parallel import map_parallel
-from openseg.segfix import read_offset_map
 from openseg.segfix.offset_files import OffsetFile
-from openseg.tools.refine import Refinement, require_matches, write_left_out
-from openseg.tools.refining import RefineSettings
+from openseg.tools.refine import Refinement
+from openseg.tools.refining import MaskRefiner, require_matches, write_left_out
 from openseg.tools.scoring import first_of
 
 __all__ = ["refine_coco"]
@@ -33,16 +32,17 @@ _LEAST_COORDINATES = 6  # of a polygon: three points
 def refine_coco(
     source: Path,
     out: Path,
-    offsets: dict[str, OffsetFile],
-    how: RefineSettings,
+    files: dict[str, OffsetFile],
+    how: MaskRefiner,
     annotations: Path | None,
     overwrite: bool,
     fail_fast: bool,
     workers: int,
+    what: str = "offset",
 ) -> Refinement:
     """Refine a list of results; masks become compressed RLE, boxes and areas those of the refined masks.
 
-    Results of images that are left out are not in ``out``.
+    ``files`` are what ``how`` reads, by name, called ``what``. Results of images that are left out are not in ``out``.
 
     Raises:
         DataError: no such list, or nothing in it can be refined.
@@ -57,9 +57,9 @@ def refine_coco(
     places: dict[str, list[int]] = {}
     for place, result in enumerate(_read_results(source)):
         places.setdefault(str(result["image_id"]), []).append(place)
-    matches = _match(places, offsets, names)
+    matches = _match(places, files, names)
     missing = [f"image {image_id}" for image_id in places if image_id not in matches]
-    hint = "offset" if names is not None else "offset (--annotations says which file an image id is)"
+    hint = what if names is not None else f"{what} (--annotations says which file an image id is)"
     problems = require_matches(missing, len(places), hint, fail_fast)
     work = [([results[place] for place in places[image_id]], offset) for image_id, offset in matches.items()]
     refine = partial(_refine_image, how=how, fail_fast=fail_fast)
@@ -137,16 +137,15 @@ def _match(
     return matches
 
 
-def _refine_image(job: tuple[list[Result], OffsetFile], how: RefineSettings, fail_fast: bool) -> list[Result] | str:
+def _refine_image(job: tuple[list[Result], OffsetFile], how: MaskRefiner, fail_fast: bool) -> list[Result] | str:
     """The refined results of one image, or what is wrong with them."""
     results, place = job
     functions = _mask_functions()
     try:
-        offsets = read_offset_map(place)
+        read = how.read(place)
         refined = []
         for result in results:
-            mask = _decode(result, offsets.shape)
-            mask = how.mask(mask, offsets)
+            mask = how.mask(_decode(result, (read.shape[0], read.shape[1])), read)
             code = functions.encode(np.asfortranarray(mask.astype(np.uint8)))
             more: dict[str, Any] = {"segmentation": {"size": code["size"], "counts": code["counts"].decode()}}
             if "bbox" in result:
@@ -178,7 +177,7 @@ def _decode(result: Result, size: tuple[int, int]) -> np.ndarray:
     except Exception as error:  # pycocotools raises whatever it meets
         raise DataError(f"{image}: a segmentation that is neither RLE nor polygons ({error})") from None
     if coded != size:
-        raise DataError(f"{image}: a mask of {coded[0]} x {coded[1]}, offsets of {size[0]} x {size[1]}")
+        raise DataError(f"{image}: a mask of {coded[0]} x {coded[1]}, the image is {size[0]} x {size[1]}")
     # What the runs leave open is background; pycocotools would return whatever is in memory there.
     if min(runs, default=0) < 0 or sum(runs) > size[0] * size[1]:
         raise DataError(f"{image}: a damaged RLE, whose runs do not fit {size[0]} x {size[1]}")

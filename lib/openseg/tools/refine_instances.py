@@ -1,4 +1,4 @@
-"""``openseg.refine_instances``: boundary refinement of the masks of objects with SegFix offsets."""
+"""``openseg.refine_instances``: boundary refinement of the masks of objects with a refiner or SegFix offsets."""
 
 from __future__ import annotations
 
@@ -19,13 +19,20 @@ from openseg.io.parallel import map_parallel
 from openseg.io.progress import show_progress
 from openseg.io.results import Journal, ResultFolder, list_given
 from openseg.metrics import InstanceScores
-from openseg.segfix import read_offset_map
 from openseg.segfix.offset_files import OffsetFile, list_offsets
 from openseg.tools.offset_source import find_offsets, require_split
 from openseg.tools.paths import PathLike, existing_dir, worker_count
-from openseg.tools.refine import Refinement, logger, remaining, require_matches, write_left_out
+from openseg.tools.refine import Refinement, logger
 from openseg.tools.refine_coco import refine_coco
-from openseg.tools.refining import RefineSettings, sources_of
+from openseg.tools.refining import (
+    MaskRefiner,
+    RefineSettings,
+    remaining,
+    require_matches,
+    require_one_source,
+    sources_of,
+    write_left_out,
+)
 from openseg.tools.report.tables import write_score_files
 from openseg.tools.scoring import list_instances, score_instances
 
@@ -38,6 +45,9 @@ def refine_instances(
     masks: PathLike,
     *,
     offsets: PathLike | None = None,
+    images: PathLike | None = None,
+    checkpoint: PathLike | None = None,
+    config: PathLike | None = None,
     annotations: PathLike | None = None,
     dataset: str = "cityscapes",
     split: Literal["val", "test"] = "val",
@@ -50,6 +60,7 @@ def refine_instances(
     eval_only: bool = False,
     overwrite: bool = False,
     fail_fast: bool = False,
+    device: str = "auto",
     workers: int | None = None,
     progress: bool = True,
 ) -> Refinement:
@@ -58,7 +69,11 @@ def refine_instances(
     Args:
         masks: folder in the format of the Cityscapes benchmark (one ``<name>_pred.txt`` per image), or a JSON file of
             COCO results (RLE or polygons).
-        offsets: folder or zip archive of offset files; None is a search of the default locations.
+        offsets: folder or zip archive of offset files; None is a search of the default locations, without ``images``.
+        images: folder of the images, instead of ``offsets``; without ``checkpoint``, with the refiner that comes with
+            openseg.
+        checkpoint: checkpoint of a SegFix network or a refiner, with ``images``.
+        config: config of the checkpoint; None is the one it names, or the shipped one it fits.
         annotations: COCO annotations: image file names and ground truth.
         dataset: built-in dataset name, or YAML file of your own dataset; defines the class IDs.
         split: val: compute scores if every image has ground truth; test: no scores.
@@ -71,7 +86,8 @@ def refine_instances(
         eval_only: only score the masks in ``masks`` and in ``out``.
         overwrite: overwrite existing results.
         fail_fast: stop at the first error.
-        workers: number of processes; None is one for each core.
+        device: auto (a GPU if available), cpu, cuda, cuda:1, ...
+        workers: number of processes; None is one for each core. A network runs in one.
         progress: show progress bars on a terminal.
 
     Returns:
@@ -82,12 +98,14 @@ def refine_instances(
         DataError: nothing can be refined.
     """
     require_split(split)
-    how = RefineSettings(dataset, scale, min_confidence, keep_thin=keep_thin)
-    source = Path(masks)
+    settings = RefineSettings(dataset, scale, min_confidence, keep_thin=keep_thin)
+    require_one_source(offsets, images, checkpoint)
+    source, how = Path(masks), _how(settings, images, checkpoint, config, device)
+    processes = 1 if images is not None else worker_count(workers)
 
-    def found_offsets() -> Path:
-        place = Path(offsets or find_offsets(split, dataset, Path(data_root), "instance"))
-        logger.info("offsets: %s", place)
+    def found() -> Path:
+        place = Path(images or offsets or find_offsets(split, dataset, Path(data_root), "instance"))
+        logger.info("%s: %s", "offsets" if images is None else "images", place)
         return place
 
     if source.suffix.lower() == ".json":
@@ -95,15 +113,15 @@ def refine_instances(
             raise ConfigError("--eval_only is for folders of *_pred.txt")
         target = Path(out or source.with_name(f"{source.stem}_w_segfix.json")).resolve()
         with show_progress(progress):
-            files = list_offsets(found_offsets())
+            files, what = _files(found(), how)
             truth = Path(annotations) if annotations else None
-            return refine_coco(source, target, files, how, truth, overwrite, fail_fast, worker_count(workers))
+            return refine_coco(source, target, files, how, truth, overwrite, fail_fast, processes, what)
     source = existing_dir(source, "masks and their lists, *_pred.txt").resolve()
     target = Path(out or source.with_name(f"{source.name}_w_segfix")).resolve()
     if source.is_relative_to(target):
         raise DataError(f"--out {target}: choose a folder beside {source} or inside, not around it")
-    found = list_given(source, (".txt",), IMAGE_SUFFIXES)  # results may lie inside
-    lists = [path.relative_to(source) for path in found if path.stem.endswith(_LIST)]
+    given = list_given(source, (".txt",), IMAGE_SUFFIXES)  # results may lie inside
+    lists = [path.relative_to(source) for path in given if path.stem.endswith(_LIST)]
     if not lists:
         raise DataError(f"{source}: holds no *{_LIST}.txt")
     problems: list[str] = []
@@ -111,7 +129,7 @@ def refine_instances(
     not_scored = ""
     with show_progress(progress):
         if not eval_only:
-            problems = _refine(source, target, lists, found_offsets(), how, overwrite, fail_fast, worker_count(workers))
+            problems = _refine(source, target, lists, found(), how, overwrite, fail_fast, processes)
         if split == "val" and problems:
             not_scored = f"{len(problems)} images were left out"
         elif split == "val" or eval_only:
@@ -128,6 +146,28 @@ def refine_instances(
     return Refinement(target, len(lists), done, problems, listed, scores, not_scored, written)
 
 
+def _how(
+    settings: RefineSettings,
+    images: PathLike | None,
+    checkpoint: PathLike | None,
+    config: PathLike | None,
+    device: str,
+) -> MaskRefiner:
+    if images is None:
+        return settings
+    from openseg.tools.refine_network import NetworkMasks, load_refiner
+
+    return NetworkMasks(load_refiner(checkpoint, config, settings.dataset, device), settings, checkpoint)
+
+
+def _files(place: Path, how: MaskRefiner) -> tuple[dict[str, OffsetFile], str]:
+    """The files of a folder by name, and what they are."""
+    if isinstance(how, RefineSettings):
+        return list_offsets(place), f"offset in {place}; predict it"
+    folder = existing_dir(place, "the images of the masks")
+    return {path.relative_to(folder).as_posix(): path for path in list_files(folder)}, f"image in {folder}"
+
+
 def _image_name(path: Path) -> str:
     return path.with_name(path.stem.removesuffix(_LIST) + path.suffix).as_posix()
 
@@ -137,18 +177,19 @@ def _refine(
     out: Path,
     lists: list[Path],
     place: Path,
-    how: RefineSettings,
+    how: MaskRefiner,
     overwrite: bool,
     fail_fast: bool,
     workers: int,
 ) -> list[str]:
     """Refine all images; returns what was left out."""
-    offsets = list_offsets(place)
+    files, what = _files(place, how)
     names = {_image_name(path): path for path in lists}
-    matches, missing = match_files([*names], [*offsets])
-    problems = require_matches(missing, len(lists), f"offset in {place}; predict it", fail_fast)
-    work = [(source / names[name], offsets[found], out / names[name]) for name, found in matches.items()]
-    made_by = {"what": "refined instances", "masks": str(source), "offsets": str(place.resolve())}
+    matches, missing = match_files([*names], [*files])
+    problems = require_matches(missing, len(lists), what, fail_fast)
+    work = [(source / names[name], files[found], out / names[name]) for name, found in matches.items()]
+    made_by = {"what": "refined instances", "masks": str(source)}
+    made_by["offsets" if isinstance(how, RefineSettings) else "images"] = str(place.resolve())
     with remaining(work, out, made_by | how.settings, overwrite, (".png", ".txt")) as (claimed, todo):
         listed = set(todo)
         jobs = [job for job in work if not _masks_are_done(job, source, out, claimed) or job in listed]
@@ -189,19 +230,19 @@ def _refine_image(
     files: tuple[Path, OffsetFile, Path],
     source: Path,
     out: Path,
-    how: RefineSettings,
+    how: MaskRefiner,
     journal: Journal,
     fail_fast: bool,
 ) -> str | None:
     """Refine the masks of one image, its list being written last; returns what is wrong, or None."""
     listed, offset, target = files
     try:
-        masks, offsets = _masks(listed, source), read_offset_map(offset)
+        masks, read = _masks(listed, source), how.read(offset)
         for path, inside in masks.items():
             mask = read_label(path) > 0
-            require_same_size(path, mask.shape, offset, offsets.shape)
+            require_same_size(path, mask.shape, offset, read.shape[:2])
             with journal.writing(path, sources_of(files)[1]):
-                write_label(out / inside, how.mask(mask, offsets).astype(np.uint8) * np.uint8(255))
+                write_label(out / inside, how.mask(mask, read).astype(np.uint8) * np.uint8(255))
         with journal.writing(*sources_of(files)), atomic_write(target, durable=False) as temporary:
             temporary.write_bytes(listed.read_bytes())
     except DataError as error:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
 from openseg.datasets.info import DatasetInfo, color_keys
 from openseg.datasets.registry import DATASET_NAMES, get_dataset_info
-from openseg.errors import DataError
+from openseg.errors import ConfigError, DataError
+from openseg.io.files import atomic_write
 from openseg.io.images import (
     color_mode,
     read_color_label,
@@ -22,15 +24,41 @@ from openseg.io.images import (
     write_image,
     write_label,
 )
-from openseg.io.results import Journal
+from openseg.io.results import Journal, ResultFolder
 from openseg.labels import IGNORE_INDEX
 from openseg.segfix import OffsetMap, read_offset_map, refine, refine_mask
 from openseg.segfix.offset_files import OffsetFile
+from openseg.tools.scoring import first_of
 
-__all__ = ["RefineSettings", "refine_file", "refine_label", "sources_of"]
+__all__ = [
+    "Job",
+    "LabelFile",
+    "MaskRefiner",
+    "RefineSettings",
+    "refine_file",
+    "remaining",
+    "require_matches",
+    "require_one_source",
+    "sources_of",
+    "write_left_out",
+]
 
 _PIXELS_A_STEP = 512
 _MOST_PIXELS = 1000
+
+
+class MaskRefiner(Protocol):
+    """Refines masks of objects: by offset files (``RefineSettings``), or by a network (``NetworkMasks``)."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings that determine the results, besides masks and the files that are read."""
+
+    def read(self, place: OffsetFile) -> Any:
+        """What ``mask`` needs of an image; its ``shape`` begins with (height, width)."""
+
+    def mask(self, mask: np.ndarray, read: Any, /) -> np.ndarray:
+        """The refined mask ``bool[H, W]`` of one object."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +96,10 @@ class RefineSettings:
     def __call__(self, labels: np.ndarray, offsets: OffsetMap) -> np.ndarray:
         return refine(labels, offsets, self._scale_of(labels.shape), None, self.min_confidence, self.keep_thin)
 
+    def read(self, place: OffsetFile) -> OffsetMap:
+        """What ``mask`` needs of an image; see ``read_offset_map``."""
+        return read_offset_map(place)
+
     def mask(self, mask: np.ndarray, offsets: OffsetMap) -> np.ndarray:
         """The refined mask ``bool[H, W]`` of one object."""
         return refine_mask(mask, offsets, self._scale_of(mask.shape), self.min_confidence, self.keep_thin)
@@ -95,7 +127,9 @@ def refine_file(
     label, offset, out = files
     try:
         with journal.writing(*sources_of(files)) if journal else contextlib.nullcontext():
-            refine_label(label, read_offset_map(offset), out, how, str(offset))
+            offsets = read_offset_map(offset)
+            read = LabelFile.read(label, how, offsets.shape, str(offset))
+            read.write(out, how(read.labels, offsets), how)
     except DataError as error:
         if fail_fast:
             raise
@@ -103,28 +137,38 @@ def refine_file(
     return None
 
 
-def refine_label(label: Path, offsets: OffsetMap, out: Path, how: RefineSettings, source: str) -> None:
-    """Refine a label file with the offsets of ``source``; a palette stays.
+@dataclass(frozen=True)
+class LabelFile:
+    """A label file: its IDs ``[H, W]``, or its colors as one number each, and its palette."""
 
-    Raises:
-        DataError: the label cannot be read, or is of another size than the offsets.
-    """
-    mode = color_mode(label)
-    if mode in ("RGB", "RGBA"):
+    labels: np.ndarray
+    palette: bytes | None = None
+    colored: bool = False
+
+    @staticmethod
+    def read(path: Path, how: RefineSettings, size: tuple[int, ...], source: str) -> LabelFile:
+        """Read a label file.
+
+        Raises:
+            DataError: it cannot be read, or is of another size than ``size``, which is that of ``source``.
+        """
+        mode = color_mode(path)
+        colored = mode in ("RGB", "RGBA")
+        if colored and how.eval_ids_only:
+            raise DataError(f"{path}: colors; --eval-ids-only is for label maps of ids")
+        labels = color_keys(read_color_label(path)) if colored else read_label(path)
+        require_same_size(path, labels.shape, source, size)
+        return LabelFile(labels, read_palette(path) if mode == "P" else None, colored)
+
+    def write(self, out: Path, refined: np.ndarray, how: RefineSettings) -> None:
+        """Write refined labels in the kind of this file; a palette stays."""
+        if self.colored:
+            write_image(out, np.stack([refined >> 16, refined >> 8 & 255, refined & 255], axis=2).astype(np.uint8))
+            return
         if how.eval_ids_only:
-            raise DataError(f"{label}: colors; --eval-ids-only is for label maps of ids")
-        colors = read_color_label(label)
-        require_same_size(label, colors.shape, source, offsets.shape)
-        keys = how(color_keys(colors), offsets)
-        write_image(out, np.stack([keys >> 16, keys >> 8 & 255, keys & 255], axis=2).astype(np.uint8))
-        return
-    labels = read_label(label)
-    require_same_size(label, labels.shape, source, offsets.shape)
-    refined = how(labels, offsets)
-    if how.eval_ids_only:
-        table = _evaluated_ids(get_dataset_info(how.dataset, fresh=False))
-        refined = cv2.LUT(refined, table[:256]) if refined.dtype == np.uint8 else table[refined]
-    write_label(out, refined, read_palette(label) if mode == "P" else None)
+            table = _evaluated_ids(get_dataset_info(how.dataset, fresh=False))
+            refined = cv2.LUT(refined, table[:256]) if refined.dtype == np.uint8 else table[refined]
+        write_label(out, refined, self.palette)
 
 
 def _evaluated_ids(info: DatasetInfo) -> np.ndarray:
@@ -133,3 +177,72 @@ def _evaluated_ids(info: DatasetInfo) -> np.ndarray:
     known = np.flatnonzero(info.byte_table < info.num_classes)
     table[known] = info.decode(info.byte_table[known])
     return table
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of ``openseg.refine``; ``labels`` are relative to ``source``."""
+
+    source: Path
+    labels: list[str]
+    out: Path
+    how: RefineSettings
+    workers: int
+    overwrite: bool
+    fail_fast: bool
+
+    def target(self, name: str) -> Path:
+        """Where the refined label is written: a PNG, whatever the label was."""
+        return (self.out / name).with_suffix(".png")
+
+
+def write_left_out(problems: Sequence[str], total: int, out: Path) -> Path | None:
+    """Write what was left out beside ``out``; returns the file, None where nothing was left out.
+
+    Raises:
+        DataError: that is all.
+    """
+    listed = out.with_name(f"{out.name}_left_out.txt")
+    if not problems:
+        listed.unlink(missing_ok=True)
+        return None
+    if len(problems) >= total:
+        raise DataError(first_of(problems))
+    with atomic_write(listed) as temporary:
+        temporary.write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8", errors="replace")
+    return listed
+
+
+def require_one_source(offsets: object, images: object, checkpoint: object) -> None:
+    """Raise ConfigError unless labels are refined either with offset files or with a network."""
+    if checkpoint is not None and images is None:
+        raise ConfigError("--checkpoint needs --images, the folder of the images")
+    if images is not None and offsets is not None:
+        raise ConfigError("--offset and --images exclude each other")
+
+
+def require_matches(missing: Sequence[str], total: int, what: str, fail_fast: bool) -> list[str]:
+    """What is wrong with files without a partner.
+
+    Raises:
+        DataError: all of them, or with ``fail_fast`` any.
+    """
+    problems = [f"{name} has no {what}" for name in missing]
+    if problems and (fail_fast or len(problems) == total):
+        raise DataError(f"{len(problems)} of {total} have no {what}: {first_of(problems)}")
+    return problems
+
+
+@contextlib.contextmanager
+def remaining(
+    files: Sequence[tuple[Path, OffsetFile, Path]],
+    out: Path,
+    made_by: dict[str, Any],
+    overwrite: bool,
+    suffixes: tuple[str, ...],
+) -> Iterator[tuple[ResultFolder, list[tuple[Path, OffsetFile, Path]]]]:
+    """The claimed folder, and what is still to do of (source, offset, output); see ``ResultFolder``."""
+    with ResultFolder(out, made_by, suffixes, (".",), "overwrite" if overwrite else "replace") as folder:
+        todo = [each for each in files if not folder.is_done(each[2], *sources_of(each), kind=".")]
+        folder.tell_kept(len(files) - len(todo), len(files))
+        yield folder, todo

@@ -64,8 +64,8 @@ def compute_features(training: Training, pairs: Sequence[Pair], group: Group) ->
 
 
 def _why_not_kept(config: Config) -> str | None:
-    if config.needs_targets:
-        return "those of SegFix are not kept"
+    if not config.predicts_labels:
+        return f"those of task {config.task} are not kept"
     if not leaves_images_alone(config):
         return "images are augmented by more than a flip"
     return None if config.data.cache_gb else "data.cache_gb=0; set it to keep them on disk"

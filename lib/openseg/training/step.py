@@ -188,7 +188,7 @@ class Step:
             inputs = normalize(part["image"], config.normalization, part[_WINDOW]).to(memory_format=layout)
         mark("transfer")
         with torch.autocast(device.type, self.dtype, enabled=self.dtype is not None):
-            output = self.network(inputs)
+            output = self.network(inputs, part["coarse"]) if config.needs_coarse else self.network(inputs)
         mark("forward")
         found = self.loss(output, part, whole)
         mark("loss")

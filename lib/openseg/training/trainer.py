@@ -17,7 +17,8 @@ from tqdm import tqdm
 from openseg.config import Config
 from openseg.datasets.check import quick_check
 from openseg.datasets.loaders import TrainSet, draws_of, iterate_training
-from openseg.datasets.splits import Pair, list_split
+from openseg.datasets.samples import list_split
+from openseg.datasets.splits import Pair
 from openseg.distributed import Group, SharedSignal
 from openseg.errors import CheckpointError, DataError, Interrupted, OpensegError
 from openseg.io.progress import is_hidden

@@ -1,4 +1,4 @@
-"""Validation during training: semantic networks by labels, SegFix by mask and directions."""
+"""Validation during training: semantic networks by labels, SegFix by mask and directions, refiners by their gain."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from openseg.datasets.loaders import ValSet, iterate_images
 from openseg.datasets.splits import Pair
 from openseg.distributed import Group
 from openseg.inference import predict_boundary, predict_labels
+from openseg.inference.refiner import refine_labels
 from openseg.io.progress import progress
 from openseg.metrics import LabelScores
 from openseg.segfix import refine
@@ -23,6 +24,7 @@ from openseg.segfix import refine
 __all__ = [
     "Validation",
     "evaluate_network",
+    "evaluate_refiner",
     "evaluate_segfix",
     "evaluate_semantic",
 ]
@@ -110,6 +112,27 @@ def evaluate_segfix(
     }
 
 
+@torch.inference_mode()
+def evaluate_refiner(
+    model: nn.Module, config: Config, pairs: Sequence[Pair], device: torch.device, group: Group = _ALONE
+) -> dict[str, float]:
+    """Score labels before and after their refinement: mean IoU, and boundary F-score (mean over 1 and 3 pixels)."""
+    model.eval()
+    before, after = (LabelScores(config.dataset_info, distances=(1, 3)) for _ in range(2))
+    for item in _items(config, pairs, device, group):
+        image = item["image"].permute(1, 2, 0).numpy()
+        before.update(item["coarse"], item["label"])
+        after.update(refine_labels(model, config, image, item["coarse"], device), item["label"])
+    found = group.collect((before, after))
+    before, after = (_sum([each[place] for each in found]) for place in (0, 1))
+    return {
+        "F before": _mean_boundary(before),
+        "F after": _mean_boundary(after),
+        "mIoU before": before.compute()["mIoU"],
+        "mIoU after": after.compute()["mIoU"],
+    }
+
+
 def _mean_boundary(scores: LabelScores) -> float:
     summary = scores.compute()
     return float(np.nan_to_num(summary["boundary F 1 px"] + summary["boundary F 3 px"])) / 2  # NaN: no boundary at all
@@ -129,6 +152,9 @@ def evaluate_network(
     model: nn.Module, config: Config, pairs: Sequence[Pair], device: torch.device, group: Group = _ALONE
 ) -> Validation:
     """Return the scores of a network by name, and the score that selects the best checkpoint."""
+    if config.needs_coarse:
+        scores = evaluate_refiner(model, config, pairs, device, group)
+        return Validation(scores, (scores["F after"] + scores["mIoU after"]) / 2, {})
     if config.needs_targets:
         scores = evaluate_segfix(model, config, pairs, device, group)
         return Validation(scores, scores["F after"], {})
