@@ -18,7 +18,7 @@ DEMO = Path(__file__).parents[1] / "configs/demo/hrnet_tiny_ocr.yaml"
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_shipped_configs_load(path):
     config = load_config(path)
-    assert config.data.dataset == ("demo" if path.parent.name == "your_data" else path.parent.name)
+    assert config.data.dataset == ("demo" if path.parent.name in ("your_data", "refiner") else path.parent.name)
     assert config.model.head in HEADS
     assert config.model.backbone in BACKBONES or config.model.backbone.startswith("timm:")
 

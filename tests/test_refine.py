@@ -178,7 +178,7 @@ def test_a_network_in_place_of_offset_files(data_root, overrides, tmp_path, monk
     assert segfix([*network, "--split", "test"]) == 0
     assert "2 of 2 already exist" in capsys.readouterr().out
     one_line_error(segfix([*network, "--offset", "offsets"]), "exclude")
-    one_line_error(segfix(network[:4]), "--images and --checkpoint")
+    one_line_error(segfix([*network[:2], *network[4:6]]), "--checkpoint needs --images")
     write_label(tmp_path / "labels/more.png", squares())
     assert segfix([*network, "--split", "test"]) == 1
     assert "more.png has no image" in capsys.readouterr().err
@@ -299,7 +299,7 @@ def test_results_of_coco_in_every_form(instances, tmp_path, capsys, one_line_err
         (5, "no segmentation"),
         ({"size": [40, 80]}, "neither RLE nor polygons"),
         ({"size": [40, 80], "counts": [1, 4000]}, "do not fit 40 x 80"),
-        ({"size": [4, 8], "counts": [32]}, "4 x 8, offsets of 40 x 80"),
+        ({"size": [4, 8], "counts": [32]}, "4 x 8, the image is 40 x 80"),
     ):
         (tmp_path / "results.json").write_text(json.dumps([{"image_id": "7", "segmentation": segmentation}]))
         one_line_error(segfix([*arguments, "--overwrite", "--workers", "1"]), "image 7", words)
@@ -358,6 +358,8 @@ def test_colors_and_training_ids(folders, capsys, one_line_error):
 
 def test_the_documented_python_calls_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/segfix.md").read_text(), re.DOTALL)
-    exec(compile(block, "docs/segfix.md", "exec"), {})  # it asserts what it says
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/segfix.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "docs/segfix.md", "exec"), {})  # they assert what they say
     assert (tmp_path / "street.png").is_file()

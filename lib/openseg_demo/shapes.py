@@ -1,4 +1,4 @@
-"""Random textured shapes over each other: images of nothing, with exact labels, from which a refiner learns outlines.
+"""Random textured shapes over each other: images of nothing, with exact labels, from which a refiner learns boundaries.
 
 After the dead leaves model (Lee, Mumford, Huang: "Occlusion Models for Natural Images", IJCV 2001).
 """
@@ -110,7 +110,7 @@ def _shape(rng: np.random.Generator, size: tuple[int, int], radius: float) -> np
 
 
 def _cast_shadow(rng: np.random.Generator, rgb: np.ndarray, mask: np.ndarray) -> None:
-    """Darken what lies beside a shape; its outline stays."""
+    """Darken what lies beside a shape, which itself is painted afterwards."""
     shift = np.float32([[1, 0, rng.normal(0, 8)], [0, 1, rng.normal(0, 8)]])
     moved = cv2.warpAffine(mask.astype(np.float32), shift, mask.shape[::-1])
     rgb *= 1 - rng.uniform(0.2, 0.6) * cv2.GaussianBlur(moved, (0, 0), rng.uniform(1, 8))[..., None]

@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +21,21 @@ __all__ = ["COMMANDS", "main"]
 
 _REFINE = """Refine label maps of any model, with the refiner that comes with openseg or with SegFix offsets.
 
-  python segfix.py --input labels --images images             # needs nothing else
-  python segfix.py auto --input labels --images images        # adapts the refiner to these labels first
+  python segfix.py --input labels --images images                         # needs nothing else
+  python segfix.py auto --input labels --images images                    # adapts the refiner to these labels first
+  python segfix.py --input labels --images images --checkpoint segfix.pth # a network of your own
   python segfix.py --input results/label --offset offset_pred/val/semantic/cityscapes/offset_hrnet48
-  python segfix.py --input results/label --split val          # finds the offsets, scores before and after
-  python segfix.py --input labels --images images --checkpoint segfix.pth     # a network of your own
-  python segfix.py tune --input labels --gt labels_gt --offset offsets        # which --scale, which --min-confidence
-  python segfix.py instances --input results --offset offsets                 # masks, or COCO's JSON
+  python segfix.py --input results/label --split val                      # finds the offsets, scores before and after
 
-A label a.png is matched with the image or offset file of that name, a.jpg, a.png or a.mat (Cityscapes names by city,
-sequence and frame), with the same subfolders. Labels may have any ID space, 8 or 16 bits, a palette or RGB colors;
-refinement copies values and never creates new ones. Without --offset and --images, these folders are searched:
-<data root>/<dataset>/val/offset_pred/semantic/offset_* (test: <data root>/<dataset>/test_offset/semantic/offset_*),
-<data root>/<dataset>/offset_semantic.zip and offset_pred/<split>/semantic/<dataset>/offset_*. With --split val, scores
-are computed before and after if every label has ground truth in <data root>/<dataset>/val/label.
-
-Existing results are skipped, so an interrupted command can be resumed. Unreadable files are skipped and listed at the
-end. Exit codes: 0 success, 1 some files skipped, 2 error, 130 interrupted.
+A label a.png is matched with the image or offset file of that name, with the same subfolders (Cityscapes names by city,
+sequence and frame). Labels may have any ID space, 8 or 16 bits, a palette or RGB colors; values are copied, never
+created. Without --offset and --images, these folders are searched: <data root>/<dataset>/val/offset_pred/semantic/
+offset_* (test: <data root>/<dataset>/test_offset/semantic/offset_*), <data root>/<dataset>/offset_semantic.zip and
+offset_pred/<split>/semantic/<dataset>/offset_*. With --split val, scores are computed before and after if every label
+has ground truth in <data root>/<dataset>/val/label. Existing results are skipped. Unreadable files are skipped and
+listed at the end. Exit codes: 0 success, 1 some files skipped, 2 error, 130 interrupted.
 """
 _AUTO = """Adapt the refiner to a folder of label maps, without ground truth, and refine them.
-
-  python segfix.py auto --input labels --images images                # 20 minutes
-  python segfix.py auto --input labels --images images --minutes 60 --gt a_few_true_labels --dataset my.yaml
 
 It learns from the labels themselves, with errors added, and starts from the refiner that comes with openseg. Held-out
 images decide whether the adapted refiner is better, at which image size it works best, and whether thin parts are left
@@ -68,21 +62,9 @@ than 0.25 points. Use images that neither SegFix nor the model was trained on, a
 """
 
 
-def _with_data_root(arguments: argparse.Namespace) -> argparse.Namespace:
-    arguments.data_root = arguments.data_root or data_root()
-    return arguments
-
-
-def _refine(arguments: argparse.Namespace) -> int:
-    result = call("refine", _with_data_root(arguments))
+def _refine(arguments: argparse.Namespace, function: str = "refine") -> int:
+    result = call(function, arguments, data_root=arguments.data_root or data_root())
     print(f"{result.refined} label maps: {result.out}")
-    print(refined_text(result, "" if result.left_out else _report_command(arguments, result.out)))
-    return _tell_left_out(result)
-
-
-def _auto(arguments: argparse.Namespace) -> int:
-    result = call("refine_auto", _with_data_root(arguments))
-    print(f"{result.refined} label maps: {result.out}\nrefiner: {result.files['refiner'][0]}")
     print(refined_text(result, "" if result.left_out else _report_command(arguments, result.out)))
     return _tell_left_out(result)
 
@@ -95,7 +77,7 @@ def _report_command(arguments: argparse.Namespace, out: Path) -> str:
 
 
 def _instances(arguments: argparse.Namespace) -> int:
-    result = call("refine_instances", _with_data_root(arguments))
+    result = call("refine_instances", arguments, data_root=arguments.data_root or data_root())
     if not arguments.eval_only:
         what = "masks" if result.out.suffix == ".json" else "images"
         print(f"{result.refined} of {result.total} {what}: {result.out}")
@@ -123,7 +105,7 @@ _JSON = option("--json FILE", "also write the table here", type=result_file(".js
 _DATA_ROOT = option("--data-root DIR", "default: DATA_ROOT of config.profile")
 COMMANDS = (
     Command("refine", _refine, _REFINE, "refine", "data_root", (_DATA_ROOT,)),
-    Command("auto", _auto, _AUTO, "refine_auto", "data_root", (_DATA_ROOT,)),
+    Command("auto", partial(_refine, function="refine_auto"), _AUTO, "refine_auto", "data_root", (_DATA_ROOT,)),
     Command("instances", _instances, _INSTANCES, "refine_instances", "data_root", (_DATA_ROOT,)),
     Command("tune", _tune, _TUNE, "tune", more=(_JSON,)),
 )

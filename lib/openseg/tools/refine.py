@@ -83,6 +83,7 @@ def refine(
     scale: int | None = None,
     min_confidence: float = 0.0,
     keep_thin: int = 0,
+    steps: int = 1,
     train_ids: bool = False,
     eval_ids_only: bool = False,
     report: bool = True,
@@ -111,6 +112,7 @@ def refine(
         scale: step length in pixels; None is the image's shorter side divided by 512.
         min_confidence: minimum direction confidence (0 to 1) of pixels to refine.
         keep_thin: leave label parts thinner than this unchanged, in pixels; 0: refine all.
+        steps: repetitions of the refinement with SegFix offsets, each of the labels of the one before.
         train_ids: the labels hold train IDs (needed for scores).
         eval_ids_only: set IDs outside the evaluated classes to 255.
         report: write an HTML report if scores are computed.
@@ -141,7 +143,7 @@ def refine(
     require_split(split)
     source = existing_dir(labels, "label maps to refine")
     target = Path(out).resolve() if out else default_out(source)
-    how = RefineSettings(dataset, scale, min_confidence, eval_ids_only, keep_thin)
+    how = RefineSettings(dataset, scale, min_confidence, eval_ids_only, keep_thin, steps)
     if source.resolve().is_relative_to(target):
         raise DataError(f"--out {target}: would overwrite the labels in {source}; choose another folder")
     require_one_source(offsets, images, checkpoint)

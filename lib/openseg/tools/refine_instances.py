@@ -57,6 +57,7 @@ def refine_instances(
     scale: int = 1,
     min_confidence: float = 0.0,
     keep_thin: int = 0,
+    steps: int = 1,
     eval_only: bool = False,
     overwrite: bool = False,
     fail_fast: bool = False,
@@ -83,6 +84,7 @@ def refine_instances(
         scale: step length in pixels.
         min_confidence: minimum direction confidence (0 to 1) of pixels to refine.
         keep_thin: leave mask parts thinner than this unchanged, in pixels; 0: refine all.
+        steps: repetitions of the refinement with SegFix offsets, each of the masks of the one before.
         eval_only: only score the masks in ``masks`` and in ``out``.
         overwrite: overwrite existing results.
         fail_fast: stop at the first error.
@@ -98,7 +100,7 @@ def refine_instances(
         DataError: nothing can be refined.
     """
     require_split(split)
-    settings = RefineSettings(dataset, scale, min_confidence, keep_thin=keep_thin)
+    settings = RefineSettings(dataset, scale, min_confidence, keep_thin=keep_thin, steps=steps)
     require_one_source(offsets, images, checkpoint)
     source, how = Path(masks), _how(settings, images, checkpoint, config, device)
     processes = 1 if images is not None else worker_count(workers)

@@ -59,9 +59,10 @@ def refine_by_network(job: Job, folder: Path, network: Network, checkpoint: Path
         ConfigError: a setting that is not of this network.
         DataError: nothing can be refined.
     """
-    if isinstance(network, RefinerPredictor) and (job.how.scale is not None or job.how.min_confidence):
+    of_segfix = job.how.scale is not None or job.how.min_confidence > 0 or job.how.steps > 1
+    if isinstance(network, RefinerPredictor) and of_segfix:
         raise ConfigError(
-            "--scale and --min-confidence are of SegFix offsets; a refiner has refiner.margin in its config"
+            "--scale, --min-confidence and --steps are of SegFix offsets; a refiner has refiner.margin in its config"
         )
     folder = existing_dir(folder, "the images of the labels")
     images = {path.relative_to(folder).as_posix(): path for path in list_files(folder)}

@@ -45,6 +45,7 @@ __all__ = [
 
 _PIXELS_A_STEP = 512
 _MOST_PIXELS = 1000
+_MOST_STEPS = 20
 
 
 class MaskRefiner(Protocol):
@@ -65,8 +66,9 @@ class MaskRefiner(Protocol):
 class RefineSettings:
     """Refinement settings.
 
-    ``scale`` None: the image's shorter side divided by 512 (2 for 1024x2048). ``eval_ids_only``: IDs outside the
-    dataset's classes become 255, as in the original.
+    ``scale`` None: the image's shorter side divided by 512 (2 for 1024x2048). ``steps``: how often labels are moved,
+    the next time from where they then are. ``eval_ids_only``: IDs outside the dataset's classes become 255, as in the
+    original.
     """
 
     dataset: str
@@ -74,8 +76,11 @@ class RefineSettings:
     min_confidence: float = 0.0
     eval_ids_only: bool = False
     keep_thin: int = 0
+    steps: int = 1
 
     def __post_init__(self) -> None:
+        if not 1 <= self.steps <= _MOST_STEPS:
+            raise DataError(f"steps {self.steps}: use 1 to {_MOST_STEPS}")
         if not 0 <= self.keep_thin <= _MOST_PIXELS:
             raise DataError(f"keep-thin {self.keep_thin}: use 0 to {_MOST_PIXELS} pixels")
         if self.scale is not None and not 0 <= self.scale <= _MOST_PIXELS:
@@ -88,13 +93,17 @@ class RefineSettings:
         """Settings that determine the results, besides labels and offsets."""
         values: dict[str, Any] = {"scale": self.scale, "min_confidence": self.min_confidence}
         values["keep_thin"] = self.keep_thin
+        if self.steps > 1:  # results of earlier versions stay valid
+            values["steps"] = self.steps
         info = get_dataset_info(self.dataset)
         if self.eval_ids_only or self.dataset not in DATASET_NAMES:
             values["ids"] = [info.output_fingerprint, self.eval_ids_only]
         return values
 
     def __call__(self, labels: np.ndarray, offsets: OffsetMap) -> np.ndarray:
-        return refine(labels, offsets, self._scale_of(labels.shape), None, self.min_confidence, self.keep_thin)
+        for _ in range(self.steps):
+            labels = refine(labels, offsets, self._scale_of(labels.shape), None, self.min_confidence, self.keep_thin)
+        return labels
 
     def read(self, place: OffsetFile) -> OffsetMap:
         """What ``mask`` needs of an image; see ``read_offset_map``."""
@@ -102,7 +111,9 @@ class RefineSettings:
 
     def mask(self, mask: np.ndarray, offsets: OffsetMap) -> np.ndarray:
         """The refined mask ``bool[H, W]`` of one object."""
-        return refine_mask(mask, offsets, self._scale_of(mask.shape), self.min_confidence, self.keep_thin)
+        for _ in range(self.steps):
+            mask = refine_mask(mask, offsets, self._scale_of(mask.shape), self.min_confidence, self.keep_thin)
+        return mask
 
     def _scale_of(self, size: tuple[int, ...]) -> int:
         """Pixels a step in an image of a size."""

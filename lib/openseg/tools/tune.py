@@ -26,13 +26,13 @@ from openseg.tools.refine import list_labels
 from openseg.tools.refining import RefineSettings
 from openseg.tools.scoring import ScoredPair, score_files
 
-__all__ = ["CONFIDENCES", "SCALES", "WIDTHS", "Tuning", "tune"]
+__all__ = ["CONFIDENCES", "SCALES", "STEPS", "WIDTHS", "Tuning", "tune"]
 
-SCALES, CONFIDENCES, WIDTHS = (1, 2, 3), (0.0, 0.2, 0.3, 0.4, 0.5, 0.6), (0, 5)
+SCALES, CONFIDENCES, WIDTHS, STEPS = (1, 2, 3), (0.0, 0.2, 0.3, 0.4, 0.5, 0.6), (0, 5), (1,)
 DISTANCES = (1, 3)
 _MOST_LOST = 0.25  # points of IoU
 _LOOKED_AT = 4  # images, to see which ids the labels hold
-Setting = tuple[int, float, int]
+Setting = tuple[int, float, int, int]
 Job = tuple[Path, Path, OffsetFile]
 
 
@@ -43,7 +43,7 @@ class Tuning:
     Attributes:
         images: how many label maps have both ground truth and offsets, of ``total`` ground truth files.
         before: scores of the labels as they are.
-        rows: of each setting its ``scale``, ``min_confidence`` and ``keep_thin``, and the changes in points.
+        rows: of each setting its ``scale``, ``min_confidence``, ``keep_thin`` and ``steps``, and the changes in points.
         best: the row with the largest gain of boundary F-scores that costs no mean IoU and no class more than a quarter
             of a point; None where no setting helps.
     """
@@ -68,6 +68,7 @@ def tune(
     scales: Sequence[int] = SCALES,
     confidences: Sequence[float] = CONFIDENCES,
     keep_thin: Sequence[int] = WIDTHS,
+    steps: Sequence[int] = STEPS,
     train_ids: bool = False,
     workers: int | None = None,
     progress: bool = True,
@@ -84,6 +85,7 @@ def tune(
         scales: step lengths to try, in pixels.
         confidences: minimum confidences to try, from 0 to 1.
         keep_thin: widths to try, in pixels.
+        steps: numbers of repetitions to try.
         train_ids: the labels hold train IDs instead of label IDs.
         workers: number of processes; None is one for each core.
         progress: show progress bars on a terminal.
@@ -95,11 +97,12 @@ def tune(
         ConfigError: nothing to try.
         DataError: no label has both, or a file cannot be used.
     """
-    for name, values in (("scales", scales), ("confidences", confidences), ("keep-thin", keep_thin)):
+    for name, values in (("scales", scales), ("confidences", confidences), ("keep-thin", keep_thin), ("steps", steps)):
         if not values:
             raise ConfigError(f"{name}: name at least one to try")
-    for scale, confidence, width in itertools.product(scales, confidences, keep_thin):
-        RefineSettings(dataset, scale, confidence, keep_thin=width)  # what is out of range is said first
+    settings = list(itertools.product(scales, confidences, keep_thin, steps))
+    for setting in settings:
+        _way(dataset, setting)  # what is out of range is said first
     source, folder = existing_dir(labels, "labels of a model"), existing_dir(ground_truth, "true labels")
     truths = {path.relative_to(folder).as_posix(): path for path in list_files(folder, LABEL_SUFFIXES)}
     names, files = list_labels(source), list_offsets(offsets)
@@ -107,7 +110,6 @@ def tune(
     jobs = [(source / name, truths[true[name]], files[moved[name]]) for name in names if name in true and name in moved]
     if not jobs:
         raise DataError(f"{source}: no label has both ground truth in {ground_truth} and an offset in {offsets}")
-    settings = list(itertools.product(scales, confidences, keep_thin))
     first = [ScoredPair(*job[:2]) for job in jobs[:_LOOKED_AT]]
     score_files(first, dataset, (), train_ids=train_ids)  # refuses ids of the other kind
     info = get_dataset_info(dataset)
@@ -127,6 +129,11 @@ def _best(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     return harmless[gains.index(max(gains))] if gains and max(gains) > 0 else None
 
 
+def _way(dataset: str, setting: Setting) -> RefineSettings:
+    scale, confidence, width, steps = setting
+    return RefineSettings(dataset, scale, confidence, keep_thin=width, steps=steps)
+
+
 def _score_job(job: Job, dataset: str, settings: list[Setting], train_ids: bool) -> list[LabelScores]:
     """Scores of one image's labels as they are, and refined with each setting."""
     label, truth_path, offset = job
@@ -136,8 +143,7 @@ def _score_job(job: Job, dataset: str, settings: list[Setting], train_ids: bool)
     if labels.shape != truth.shape or offsets.shape != truth.shape:
         raise DataError(f"{label}, {truth_path} and {offset} differ in size")
     results = []
-    ways = [RefineSettings(dataset, scale, confidence, keep_thin=width) for scale, confidence, width in settings]
-    for refined in [labels, *(way(labels, offsets) for way in ways)]:
+    for refined in [labels, *(_way(dataset, setting)(labels, offsets) for setting in settings)]:
         scores = LabelScores(info, DISTANCES)
         scores.update(refined, truth)
         results.append(scores)
@@ -152,6 +158,6 @@ def _row(before: LabelScores, after: LabelScores, setting: Setting) -> dict[str,
     known = {name: change for name, change in classes.items() if not np.isnan(change)}
     worst = min(known, key=lambda name: known[name], default="-")
     boundary = [gains[f"boundary F {distance} px"] for distance in DISTANCES]
-    row = {"scale": setting[0], "min_confidence": setting[1], "keep_thin": setting[2], "mIoU": gains["mIoU"]}
+    row = dict(zip(("scale", "min_confidence", "keep_thin", "steps"), setting, strict=True)) | {"mIoU": gains["mIoU"]}
     row |= {f"F {distance} px": gain for distance, gain in zip(DISTANCES, boundary, strict=True)}
     return {**row, "worst class": worst, "its IoU": known.get(worst, 0.0)}

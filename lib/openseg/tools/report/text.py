@@ -134,13 +134,14 @@ def refined_text(result: Any, hint: str = "") -> str:
 def tune_text(rows: list[dict[str, Any]], before: dict[str, float], best: dict[str, Any] | None) -> str:
     """What ``openseg.tune`` found: a row for each setting, and the best one as options."""
     values = [before["mIoU"], before["boundary F 1 px"], before["boundary F 3 px"]]
-    cells = [[*rows[0]], ["as they are", "", "", *(f"{100 * value:.2f}" for value in values), "", ""]]
+    cells = [[*rows[0]], ["as they are", "", "", "", *(f"{100 * value:.2f}" for value in values), "", ""]]
     for row in rows:
-        scale, confidence, width, *gains, worst, loss = row.values()
+        scale, confidence, width, steps, *gains, worst, loss = row.values()
         changes = [f"{gain:+.2f}" for gain in gains]
-        cells.append([str(scale), f"{confidence:g}", str(width), *changes, worst, f"{loss:+.2f}"])
+        cells.append([str(scale), f"{confidence:g}", str(width), str(steps), *changes, worst, f"{loss:+.2f}"])
     end = "no setting raises the boundary F-scores without harm: these offsets do not help these labels"
     if best is not None:
         options = f"--scale {best['scale']} --min-confidence {best['min_confidence']:g} --keep-thin {best['keep_thin']}"
+        options += f" --steps {best['steps']}" if best["steps"] > 1 else ""
         end = f"best: {options}"
     return f"{align(cells)}\n{end}"
