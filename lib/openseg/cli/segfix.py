@@ -37,9 +37,9 @@ listed at the end. Exit codes: 0 success, 1 some files skipped, 2 error, 130 int
 """
 _AUTO = """Adapt the refiner to a folder of label maps, without ground truth, and refine them.
 
-It learns from the labels themselves, with errors added, and starts from the refiner that comes with openseg. Held-out
-images decide whether the adapted refiner is better, at which image size it works best, and whether thin parts are left
-alone. Everything is kept in <out>_auto; after Ctrl-C the same command continues there.
+It starts from the refiner that comes with openseg and learns from labels that this one refined, with errors added.
+Held-out images decide whether the adapted refiner is better, at which image size it works best, and whether thin parts
+are left alone. Everything is kept in <out>_auto; after Ctrl-C the same command continues there.
 """
 _INSTANCES = """Refine instance masks, with the refiner that comes with openseg or with SegFix offsets.
 
