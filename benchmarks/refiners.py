@@ -67,7 +67,7 @@ def dense_crf(labels, image):
     crf.setUnaryEnergy(unary_from_labels(numbers.reshape(-1), len(values), gt_prob=CRF["sure"], zero_unsure=False))
     crf.addPairwiseGaussian(sxy=CRF["smooth"][0], compat=CRF["smooth"][1])
     reach, color, compat = CRF["bilateral"]
-    crf.addPairwiseBilateral(sxy=reach, srgb=color, rgbim=np.ascontiguousarray(image), compat=compat)
+    crf.addPairwiseBilateral(sxy=reach, srgb=color, rgbim=np.array(image), compat=compat)
     return values[np.argmax(crf.inference(CRF["steps"]), axis=0)].reshape(height, width)
 
 
