@@ -70,4 +70,4 @@ def test_segfix_on_a_frozen_backbone(overrides, tmp_path, caplog):
     trained = run_training(config, CPU, tmp_path / "out").model.state_dict()
     changed = {key.partition(".")[0] for key, value in trained.items() if not torch.equal(value, start[key])}
     assert "backbone" not in changed and changed
-    assert "computes features in every iteration: those of SegFix" in caplog.text
+    assert "computes features in every iteration: those of task segfix" in caplog.text

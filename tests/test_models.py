@@ -189,7 +189,8 @@ def test_backbones_give_what_they_say(name):
     for x, each in zip(maps, backbone.strides, strict=True):
         assert tuple(x.shape[-2:]) == (-(-97 // each), -(-129 // each))
     assert (aux.shape[1], main.shape[1]) == (selection.aux_channels, selection.main_channels)
-    stride = 8 if name.startswith("resnet") else 2 if name in ("hrnext20", "hrnet2x20", "hrnext_tiny") else 4
+    fine = ("hrnext20", "hrnet2x20", "hrnext_tiny", "unet")
+    stride = 8 if name.startswith("resnet") else 2 if name in fine else 4
     assert tuple(main.shape[-2:]) == (-(-97 // stride), -(-129 // stride))
 
 

@@ -155,7 +155,7 @@ def test_random_shapes_are_images_with_labels(tmp_path):
 
 @pytest.fixture(scope="module")
 def shipped():
-    return openseg.RefinerPredictor(load_config(CONFIG), inference.SHIPPED_REFINER, "cpu")
+    return openseg.RefinerPredictor(device="cpu")
 
 
 def gains(predictor, count=3, size=(128, 192)):

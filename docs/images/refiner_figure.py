@@ -9,11 +9,10 @@ from segfix_figure import GAP, ROOT, with_errors
 
 sys.path.insert(0, str(ROOT / "lib"))
 
-from openseg.config import load_config
 from openseg.datasets.augmentations import Sample
 from openseg.datasets.degradation import degrade
 from openseg.datasets.registry import get_dataset_info
-from openseg.inference.refiner import SHIPPED_REFINER, RefinerPredictor
+from openseg.inference.refiner import RefinerPredictor
 from openseg_demo.scenes import render_scene
 
 WINDOW = (slice(70, 180), slice(150, 310))
@@ -25,7 +24,7 @@ def main() -> None:
     truth = get_dataset_info("cityscapes").encode(scene.label)
     sample = Sample(scene.image, {"label": truth}, (0, 0, *truth.shape))
     before = degrade(sample, np.random.default_rng(2), probability=1.0, stride=(6, 6)).maps["coarse"]
-    refiner = RefinerPredictor(load_config(SHIPPED_REFINER.with_suffix(".yaml")), SHIPPED_REFINER, "cpu")
+    refiner = RefinerPredictor(device="cpu")
     after = refiner(scene.image, before)
     panels = [scene.image, *(with_errors(labels, truth) for labels in (before, after))]
     height, width = (ZOOM * (each.stop - each.start) for each in WINDOW)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from openseg.allocator import keep_freed_memory
-from openseg.config import Config
+from openseg.config import Config, load_config
 from openseg.datasets.transforms import normalize
 from openseg.distributed import pick_device
 from openseg.errors import ConfigError, DataError
@@ -31,19 +31,40 @@ _TILE, _HALO = 768, 48
 
 
 class RefinerPredictor:
-    """``RefinerPredictor(config, checkpoint)(image, labels)`` gives refined labels."""
+    """``RefinerPredictor()(image, labels)`` gives refined labels.
 
-    def __init__(self, config: Config, checkpoint: str | os.PathLike, device: str | torch.device = "auto") -> None:
+    Examples:
+        >>> import numpy as np, openseg
+        >>> image, labels = np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64), np.uint8)
+        >>> image[:, 30:] = 200
+        >>> labels[:, 32:] = 7
+        >>> openseg.RefinerPredictor(device="cpu")(image, labels)[20, 28:34]
+        array([0, 0, 7, 7, 7, 7], dtype=uint8)
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike | Config | None = None,
+        checkpoint: str | os.PathLike | None = None,
+        device: str | torch.device = "auto",
+    ) -> None:
         """
+        Args:
+            config: the config, or its YAML file; None is that of the refiner that comes with openseg.
+            checkpoint: its weights; None are those that come with openseg.
+            device: auto (a GPU if available), cpu, cuda, cuda:1, ...
+
         Raises:
             ConfigError: the config is not of a refiner, or there is no such device.
             CheckpointError: the checkpoint is damaged, belongs to another network, or contradicts the config.
         """
+        if not isinstance(config, Config):
+            config = load_config(SHIPPED_REFINER.with_suffix(".yaml") if config is None else Path(config))
         if not config.needs_coarse:
             raise ConfigError(f"{config.name} is a config of task {config.task}, which refines no labels")
         self.config = config
         self.device = pick_device(device)
-        self.model, self.report = load_for_inference(config, Path(checkpoint), self.device)
+        self.model, self.report = load_for_inference(config, Path(checkpoint or SHIPPED_REFINER), self.device)
         if self.device.type == "cpu":  # tiles of one size after another: a third of the time went into page faults
             keep_freed_memory()
 

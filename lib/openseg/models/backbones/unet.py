@@ -30,7 +30,7 @@ class UNet(nn.Module):
             widths: channels of each level, the finest (stride 2) first; each has half the resolution of the one before.
         """
         super().__init__()
-        self.channels, self.strides = (widths[0],), (2,)
+        self.channels, self.strides = [widths[0]], [2]
         self.stem = _block(4 * in_channels, widths[0], kernel=1)
         self.levels = nn.ModuleList()
         for before, width in zip((None, *widths), widths, strict=False):
