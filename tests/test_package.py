@@ -93,6 +93,11 @@ def test_the_wheel_holds_everything(tmp_path):
     ]
     done = openseg("openseg", "predict", "a.png", *trained, "--out", "predicted")
     assert done.returncode == 0 and (tmp_path / "predicted/label/a.png").is_file(), done.stderr
+    (tmp_path / "images").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "images/a.png")
+    arguments = ["--input", "predicted/label", "--images", "images", "--split", "test", "--out", "refined"]
+    done = openseg("openseg-segfix", *arguments)
+    assert done.returncode == 0 and (tmp_path / "refined/a.png").is_file(), done.stderr
     code = "import openseg, pathlib; p = pathlib.Path(openseg.__file__).parent"
     code += "; assert (p / 'py.typed').is_file() and (p / 'tools/report/page/viewer.js').is_file(); print(p)"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
