@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import openseg
-from openseg.datasets.augmentations import Sample
-from openseg.datasets.degradation import degrade
+from openseg.datasets.degradation import degraded
 from openseg.datasets.registry import get_dataset_info
 from openseg.io.images import read_label, write_label
 from openseg.io.matching import sample_key
@@ -28,8 +27,7 @@ def write_masks(path, out, things, number):
         mask = (truth == value).astype(np.uint8)
         if value < 1000 or value // 1000 not in things or mask.sum() < SMALLEST:
             continue
-        sample = Sample(np.zeros((*mask.shape, 3), np.uint8), {"label": mask}, (0, 0, *mask.shape))
-        coarse = degrade(sample, np.random.default_rng([number, int(value)]), probability=1.0).maps["coarse"]
+        coarse = degraded(mask, np.random.default_rng([number, int(value)]))
         write_label(out / f"{sample_key(path)}_{value}.png", coarse * np.uint8(255))
         lines.append(f"{sample_key(path)}_{value}.png {value // 1000} 1.0\n")
     (out / f"{sample_key(path)}_pred.txt").write_text("".join(lines))

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=2 python benchmarks/refiner_speed.py [--size 1024 2048] [--rounds 3] [--device cpu]
 
-The labels are the ground truth with errors added (the transform ``degrade``). The share of tiles that are computed, and
-of pixels that differ between the two precisions, are printed too.
+The labels are the ground truth with errors added (the transform ``degrade``). The shares of pixels
+that are near a boundary, and that differ between the two precisions, are printed too.
 """
 
 import argparse
@@ -17,8 +17,7 @@ from side_by_side import median_seconds
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 from openseg.config import load_config
-from openseg.datasets.augmentations import Sample
-from openseg.datasets.degradation import degrade
+from openseg.datasets.degradation import degraded
 from openseg.datasets.registry import get_dataset_info
 from openseg.inference.refiner import SHIPPED_REFINER, RefinerPredictor
 from openseg.segfix.votes import undecided
@@ -33,8 +32,7 @@ def main():
     options = parser.parse_args()
     scene = render_scene(0, tuple(options.size), 1)
     truth = get_dataset_info("demo").encode(scene.label)
-    sample = Sample(scene.image, {"label": truth}, (0, 0, *truth.shape))
-    coarse = degrade(sample, np.random.default_rng(0), probability=1.0).maps["coarse"]
+    coarse = degraded(truth, np.random.default_rng(0))
     ways, results = {}, {}
     for precision in ("fp32", "bf16"):
         config = load_config(SHIPPED_REFINER.with_suffix(".yaml"), [f"test.precision={precision}"])

@@ -71,8 +71,8 @@ def dense_crf(labels, image):
     return values[np.argmax(crf.inference(CRF["steps"]), axis=0)].reshape(height, width)
 
 
-def network(checkpoint, upsampling=None):
-    config = recognize(read_checkpoint(checkpoint), dataset="camvid")
+def network(checkpoint, dataset, upsampling=None):
+    config = recognize(read_checkpoint(checkpoint), dataset=dataset)
     if upsampling:
         config = config.model_copy(update={"refiner": config.refiner.model_copy(update={"upsampling": upsampling})})
     predictor = RefinerPredictor(config, checkpoint, "cpu")
@@ -94,10 +94,10 @@ def ways_of(options):
             return refine(labels, read_offset_map(files[key]), 1, None, 0.3, 5)
 
         ways["SegFix, scale 1, confidence 0.3, keep-thin 5"] = segfix
-    ways |= {f"shipped refiner, size x {size}": network(SHIPPED_REFINER, size) for size in (1, 2)}
+    ways |= {f"shipped refiner, size x {size}": network(SHIPPED_REFINER, options.dataset, size) for size in (1, 2)}
     for each in options.checkpoint:
         name, _, file = each.partition("=")
-        ways[name] = network(file)
+        ways[name] = network(file, options.dataset)
     return ways
 
 

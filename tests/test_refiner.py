@@ -16,7 +16,7 @@ import openseg
 from openseg.cli.segfix import main as segfix
 from openseg.config import load_config
 from openseg.datasets.augmentations import Sample
-from openseg.datasets.degradation import degrade, jpeg, noise
+from openseg.datasets.degradation import degrade, degraded, jpeg, noise
 from openseg.datasets.registry import get_dataset_info
 from openseg.inference import refiner as inference
 from openseg.io.images import read_image, read_label, write_image, write_label
@@ -46,7 +46,7 @@ def as_sample(labels, image=None):
 
 
 def coarse_of(labels, seed=0, **options):
-    return degrade(as_sample(labels), np.random.default_rng(seed), 1.0, **options).maps["coarse"]
+    return degraded(labels, np.random.default_rng(seed), **options)
 
 
 @settings(max_examples=20, deadline=None)

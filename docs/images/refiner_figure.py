@@ -9,8 +9,7 @@ from segfix_figure import GAP, ROOT, with_errors
 
 sys.path.insert(0, str(ROOT / "lib"))
 
-from openseg.datasets.augmentations import Sample
-from openseg.datasets.degradation import degrade
+from openseg.datasets.degradation import degraded
 from openseg.datasets.registry import get_dataset_info
 from openseg.inference.refiner import RefinerPredictor
 from openseg_demo.scenes import render_scene
@@ -22,8 +21,7 @@ ZOOM = 3
 def main() -> None:
     scene = render_scene(0, (256, 512), seed=1)  # the refiner has learned from those of seed 11
     truth = get_dataset_info("cityscapes").encode(scene.label)
-    sample = Sample(scene.image, {"label": truth}, (0, 0, *truth.shape))
-    before = degrade(sample, np.random.default_rng(2), probability=1.0, stride=(6, 6)).maps["coarse"]
+    before = degraded(truth, np.random.default_rng(2), stride=(6, 6))
     refiner = RefinerPredictor(device="cpu")
     after = refiner(scene.image, before)
     panels = [scene.image, *(with_errors(labels, truth) for labels in (before, after))]

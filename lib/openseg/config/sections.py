@@ -264,7 +264,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _loss_fits_task(self) -> Config:
         for term in self.loss:
-            if (self.task if not self.predicts_labels else "") != (term.type if term.type in TASKS else ""):
+            if (term.type if term.type in TASKS else "semantic") != self.task:
                 raise ValueError(f"task '{self.task}' and loss.type '{term.type}' do not belong together")
         if not self.predicts_labels and len(self.loss) > 1:
             raise ValueError(f"loss: a network of task {self.task} has a single loss")

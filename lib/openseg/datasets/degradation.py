@@ -15,7 +15,7 @@ from openseg.datasets.augmentations import TRANSFORMS, Probability, Sample, Sigm
 from openseg.errors import ConfigError
 from openseg.labels import IGNORE_INDEX
 
-__all__ = ["degrade", "jpeg", "noise"]
+__all__ = ["degrade", "degraded", "displaced", "jpeg", "noise"]
 
 _LARGEST_BLUR = 1.0
 _WEIGHT_SPREAD = 0.25
@@ -47,6 +47,12 @@ def degrade(
     return sample
 
 
+def degraded(truth: np.ndarray, rng: np.random.Generator, **options: tuple[float, float]) -> np.ndarray:
+    """Labels ``uint8[H, W]`` with errors, see ``degrade``; ``options`` are its ``stride`` and ``shift``."""
+    sample = Sample(np.zeros((*truth.shape, 3), np.uint8), {"label": truth}, (0, 0, *truth.shape))
+    return degrade(sample, rng, 1.0, **options).maps["coarse"]
+
+
 def _degraded(
     truth: np.ndarray, rng: np.random.Generator, stride: tuple[float, float], shift: tuple[float, float]
 ) -> np.ndarray:
@@ -54,7 +60,8 @@ def _degraded(
     if rng.random() < 0.85:
         labels = _resampled(labels, rng, float(np.exp(rng.uniform(*np.log(stride)))))
     if rng.random() < 0.8:
-        labels = _displaced(labels, rng, rng.uniform(*shift))
+        pixels = rng.uniform(*shift)
+        labels = displaced(labels, rng, pixels, int(rng.integers(*_CELLS)))
     if rng.random() < 0.4:
         labels = _grown(labels, rng)
     return labels
@@ -92,10 +99,9 @@ def _resampled(labels: np.ndarray, rng: np.random.Generator, stride: float) -> n
     return found
 
 
-def _displaced(labels: np.ndarray, rng: np.random.Generator, pixels: float) -> np.ndarray:
-    """Boundaries move by about ``pixels``, smoothly along them."""
+def displaced(labels: np.ndarray, rng: np.random.Generator, pixels: float, cell: int) -> np.ndarray:
+    """Move boundaries by about ``pixels`` with a smooth flow that changes every ``cell`` pixels."""
     height, width = labels.shape
-    cell = int(rng.integers(*_CELLS))
     y, x = np.mgrid[:height, :width].astype(np.float32)
     coarse = pixels * rng.standard_normal((2, height // cell + 2, width // cell + 2)).astype(np.float32)
     dy, dx = (cv2.resize(each, (width, height), interpolation=cv2.INTER_CUBIC) for each in coarse)

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from openseg.config import Config
 from openseg.datasets.augmentations import Sample, paste
-from openseg.datasets.degradation import degrade
+from openseg.datasets.degradation import degraded
 from openseg.datasets.features import FeatureStore
 from openseg.datasets.frequency import rare_classes
 from openseg.datasets.samples import Samples
@@ -172,8 +172,7 @@ class ValSet(_Guarded):
         pair = self.pairs[index]
         if pair.prediction is not None:
             return np.array(self.samples.prediction(pair, label))
-        sample = Sample(np.zeros((*label.shape, 3), np.uint8), {"label": label}, (0, 0, *label.shape))
-        return degrade(sample, np.random.default_rng(index), probability=1.0).maps["coarse"]
+        return degraded(label, np.random.default_rng(index))
 
     def _crop(self, index: int, size: tuple[int, int]) -> tuple[slice, slice]:
         """Return a region of the training crop's size, at a position that depends only on the image's index."""

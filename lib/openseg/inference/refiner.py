@@ -102,7 +102,8 @@ def refine_labels(
     """
     if image.shape[:2] != labels.shape:
         raise DataError(f"image {list(image.shape[:2])} and labels {list(labels.shape)} differ in size")
-    settings, refined = config.refiner, np.array(labels, order="C")
+    settings, given = config.refiner, np.ascontiguousarray(labels)
+    refined = given.copy()
     factor = settings.upsampling_of(labels.shape)
     numbers = labels if labels.dtype in (np.uint8, np.uint16) else _numbered(labels)
     reach = -(-max(settings.radii) // factor)
@@ -119,7 +120,7 @@ def refine_labels(
         logits = model(images, inside[None].to(device))[0]
         corner = np.array([core[0].start, core[1].start])
         places = pixels + corner - [seen[0].start, seen[1].start]
-        vote(labels, pixels + corner, _probabilities(logits, places, factor), steps, factor, settings.margin, refined)
+        vote(given, pixels + corner, _probabilities(logits, places, factor), steps, factor, settings.margin, refined)
     return refined
 
 

@@ -20,6 +20,7 @@ def undecided(labels: np.ndarray, reach: int) -> np.ndarray:
     return cv2.dilate(labels, block) != cv2.erode(labels, block)
 
 
+@compiled
 def vote(
     labels: np.ndarray,
     pixels: np.ndarray,
@@ -40,20 +41,6 @@ def vote(
         margin: by how much (0 to 1) another label must be more probable than the pixel's own.
         refined: ``[H, W]``, contiguous, of the type of ``labels``.
     """
-    if len(pixels):
-        _vote(np.ascontiguousarray(labels), pixels, probabilities, steps, factor, margin * factor**2, refined)
-
-
-@compiled
-def _vote(
-    labels: np.ndarray,
-    pixels: np.ndarray,
-    probabilities: np.ndarray,
-    steps: np.ndarray,
-    factor: int,
-    margin: float,
-    refined: np.ndarray,
-) -> None:
     height, width = labels.shape
     seen = np.empty(probabilities.shape[1] * probabilities.shape[2], labels.dtype)
     sums = np.empty(len(seen), np.float64)
@@ -77,5 +64,5 @@ def _vote(
         for place in range(1, known):
             if sums[place] > sums[best]:
                 best = place
-        if best != 0 and sums[best] > sums[0] + margin:
+        if best != 0 and sums[best] > sums[0] + margin * factor**2:
             refined[y, x] = seen[best]

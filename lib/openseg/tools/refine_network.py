@@ -35,6 +35,10 @@ _AROUND = 64  # pixels of the image that a refiner sees around a mask
 Network = SegFixPredictor | RefinerPredictor
 
 
+def _file(checkpoint: PathLike | None) -> Path:
+    return shipped_file(SHIPPED_REFINER if checkpoint is None else checkpoint)
+
+
 def load_refiner(checkpoint: PathLike | None, config_file: PathLike | None, dataset: str, device: str) -> Network:
     """The network that refines; without a checkpoint the refiner that comes with openseg.
 
@@ -42,7 +46,7 @@ def load_refiner(checkpoint: PathLike | None, config_file: PathLike | None, data
         ConfigError: the config cannot be read, or is of a network that refines nothing.
         CheckpointError: the checkpoint is damaged, or belongs to another network.
     """
-    path = shipped_file(SHIPPED_REFINER if checkpoint is None else checkpoint)
+    path = _file(checkpoint)
     if config_file is not None:
         config = load_config(Path(config_file))
     else:  # which dataset it was trained on does not matter, and its file may be elsewhere
@@ -72,7 +76,7 @@ def refine_by_network(job: Job, folder: Path, network: Network, checkpoint: Path
         (job.source / name, images[image], job.target(name)) for name, image in matches.items()
     ]
     made_by = {"what": "refined labels", "labels": str(job.source.resolve()), "images": str(folder.resolve())}
-    path = shipped_file(SHIPPED_REFINER if checkpoint is None else checkpoint)
+    path = _file(checkpoint)
     made_by |= {"checkpoint": file_hash(path), **network.settings, **job.how.settings}
     with remaining(work, job.out, made_by, job.overwrite, _WRITTEN) as (claimed, todo):
         claimed.start()
@@ -128,7 +132,7 @@ class NetworkMasks:
 
     def __init__(self, network: Network, how: RefineSettings, checkpoint: PathLike | None) -> None:
         self.network, self.how = network, how
-        path = shipped_file(SHIPPED_REFINER if checkpoint is None else checkpoint)
+        path = _file(checkpoint)
         self.settings = {"checkpoint": file_hash(path), **network.settings, **how.settings}
 
     def read(self, place: OffsetFile) -> np.ndarray | OffsetMap:

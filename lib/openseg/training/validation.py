@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Subset
 
 from openseg.config import Config
+from openseg.datasets.degradation import displaced
 from openseg.datasets.loaders import ValSet, iterate_images
 from openseg.datasets.splits import Pair
 from openseg.distributed import Group
@@ -31,6 +31,7 @@ __all__ = [
 
 
 _ALONE = Group()
+_CELL = 16  # pixels in which the flow that displaces boundaries changes
 
 
 class Validation(NamedTuple):
@@ -93,7 +94,7 @@ def evaluate_segfix(
         boundaries = predict_boundary(model, _on(device, item["image"]), config)
         boundary = (boundaries.probability[0] > config.segfix.mask_threshold).cpu().numpy()
         directions = boundaries.logits[0].argmax(dim=0).cpu().numpy()
-        labels = _displaced(item["label"], config.segfix.max_distance / 2)
+        labels = displaced(item["label"], np.random.default_rng(0), config.segfix.max_distance / 2, _CELL)
         before.update(labels, item["label"])
         after.update(refine(labels, boundaries.offset_map(config)), item["label"])
         true = item["mask"] == 1
@@ -136,16 +137,6 @@ def evaluate_refiner(
 def _mean_boundary(scores: LabelScores) -> float:
     summary = scores.compute()
     return float(np.nan_to_num(summary["boundary F 1 px"] + summary["boundary F 3 px"])) / 2  # NaN: no boundary at all
-
-
-def _displaced(labels: np.ndarray, pixels: float) -> np.ndarray:
-    """Displace boundaries by about ``pixels`` with a fixed smooth flow, similar to errors of networks."""
-    height, width = labels.shape
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    coarse = [pixels * rng.standard_normal((height // 16 + 2, width // 16 + 2)).astype(np.float32) for _ in range(2)]
-    dy, dx = (cv2.resize(each, (width, height), interpolation=cv2.INTER_CUBIC) for each in coarse)
-    return cv2.remap(labels, x + dx, y + dy, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
 
 
 def evaluate_network(
