@@ -12,6 +12,7 @@ from pathlib import Path
 from openseg.cli.common import EXIT_FOUND, call, run_command, shown_errors
 from openseg.cli.options import DEBUG, Command, HelpFormatter, add_commands, add_options, flag, option, result_file
 from openseg.cli.prepare import show_targets
+from openseg.cli.scale import RECORDS, SCALE, large, merge, only_one, run_large
 from openseg.cli.segfix import COMMANDS as SEGFIX
 from openseg.errors import ConfigError, DataError, printable
 from openseg.io.files import write_json
@@ -63,6 +64,9 @@ def _predict(arguments: Arguments) -> int:
     more = [each for each in arguments.overrides if "=" not in each]
     if more:
         raise DataError(f"{more[0]}: predict takes one INPUT; put several images into a folder")
+    scale = large(arguments, arguments.images, arguments.out)
+    if scale is not None:
+        return run_large("predict", arguments, scale)
     result = call("predict", arguments)
     print(f"{', '.join(result.kinds)}: {result.folder}")
     return shown_errors(result.left_out)
@@ -74,13 +78,19 @@ def _offsets(arguments: Arguments) -> int:
     return shown_errors(result.left_out)
 
 
-def _evaluate(arguments: Arguments) -> None:
+def _evaluate(arguments: Arguments) -> int:
+    scale = large(arguments, *arguments.predictions, arguments.ground_truth, arguments.out)
+    if scale is not None:
+        if arguments.instances:
+            raise ConfigError("--instances is for local folders")
+        return run_large("evaluate", arguments, scale, predictions=only_one(arguments.predictions))
     if arguments.instances and (arguments.csv or arguments.train_ids):
         raise ConfigError("--csv and --train-ids belong to label maps, not to --instances")
     result = call("evaluate", arguments)
     print(tables.scores_text(result.scores, arguments.per_image, result.left_out))
     files = arguments.json, arguments.markdown, arguments.csv
     tables.write_score_files(result.scores, *files, images=arguments.per_image, left_out=result.left_out)
+    return 0
 
 
 def _report(arguments: Arguments) -> None:
@@ -189,17 +199,22 @@ _JSON, _MARKDOWN, _CSV = (
     )
 )
 _PER_IMAGE = flag("--per-image", "also report boundary F-scores averaged over images")
+_SCORES = _PER_IMAGE, _JSON, _MARKDOWN, _CSV
+_FILES = option(
+    "files", "score files of evaluate --shard, or summaries of predict and refine", nargs="+", metavar="JSON"
+)
 _SHELL = option("shell", "shell to complete for", choices=("bash", "zsh", "tcsh"))
 _COMMANDS = (
     Command("train", _train, "Train a network; no checkpoint is overwritten.", "train", "resume change", (_AUTO,)),
     Command("resume", _resume, "Resume an interrupted training exactly.", "train", "resume weights partial"),
     Command("val", _val, "Predict and score the validation split.", "validate"),
     Command("test", _test, "Predict a split, in the format of its test server.", "test"),
-    Command("predict", _predict, "Predict an image, a folder of images, or a video.", "predict"),
+    Command("predict", _predict, "Predict an image, a folder of images, or a video.", "predict", "", SCALE),
     Command("offsets", _offsets, "Predict SegFix offsets of a split or a folder.", "predict_offsets"),
     Command("segfix", None, "Refine labels or masks with SegFix, or tune it.", commands=SEGFIX),
     Command("segfix-targets", show_targets, "Generate SegFix ground truth.", "make_segfix_targets", "data_root"),
-    Command("evaluate", _evaluate, _EVALUATE, "evaluate", more=(_PER_IMAGE, _JSON, _MARKDOWN, _CSV)),
+    Command("evaluate", _evaluate, _EVALUATE, "evaluate", more=(*_SCORES, *RECORDS, *SCALE)),
+    Command("merge", merge, "Add up the files of shards, and prove that none is missing.", more=(_FILES, *_SCORES)),
     Command("report", _report, "Write an HTML report: scores, charts, all images.", "report"),
     Command("inspect", _inspect, "Show parameters, FLOPs; describe a checkpoint.", "inspect", more=(_SHOW_JSON,)),
     Command("labels", _labels, "Describe label files: IDs, names, shares.", "describe_labels", "", (_SHOW_JSON,)),
@@ -227,6 +242,8 @@ def make_parser(wanted: str | None = None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and run; return the exit code."""
     argv = [*(sys.argv[1:] if argv is None else argv)]
+    if argv[:2] == ["evaluate", "merge"]:
+        argv = argv[1:]
     parser = make_parser(next((part for part in argv if not part.startswith("-")), "none"))
     # Overrides may be mixed with options, which argparse alone does not support for a list of positionals.
     arguments, rest = parser.parse_known_args(argv)

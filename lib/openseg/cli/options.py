@@ -27,6 +27,7 @@ _FLAGS = {
     "inputs": ("--input",),
     "offsets": ("--offset",),
     "splits": ("--split",),
+    "listed": ("--list",),
     "eval_only": ("--eval_only", "--eval-only"),
     "dataset_dir": ("--dataset_dir", "--dataset-dir"),
 }

@@ -12,6 +12,7 @@ from typing import Any
 
 from openseg.cli.common import EXIT_FOUND, call, run_command
 from openseg.cli.options import Command, HelpFormatter, add_commands, option, result_file
+from openseg.cli.scale import SCALE, large, run_large
 from openseg.io.files import write_json
 from openseg.tools.profile import data_root
 from openseg.tools.report.text import refined_text, tune_text
@@ -63,6 +64,9 @@ than 0.25 points. Use images that neither SegFix nor the model was trained on, a
 
 
 def _refine(arguments: argparse.Namespace, function: str = "refine") -> int:
+    scale = large(arguments, arguments.labels, arguments.offsets, arguments.images, arguments.out)
+    if scale is not None and function == "refine":
+        return run_large("refine", arguments, scale, scale_pixels=arguments.scale)
     result = call(function, arguments, data_root=arguments.data_root or data_root())
     print(f"{result.refined} label maps: {result.out}")
     print(refined_text(result, "" if result.left_out else _report_command(arguments, result.out)))
@@ -104,7 +108,7 @@ def _tune(arguments: argparse.Namespace) -> None:
 _JSON = option("--json FILE", "also write the table here", type=result_file(".json"))
 _DATA_ROOT = option("--data-root DIR", "default: DATA_ROOT of config.profile")
 COMMANDS = (
-    Command("refine", _refine, _REFINE, "refine", "data_root", (_DATA_ROOT,)),
+    Command("refine", _refine, _REFINE, "refine", "data_root", (_DATA_ROOT, *SCALE)),
     Command("auto", partial(_refine, function="refine_auto"), _AUTO, "refine_auto", "data_root", (_DATA_ROOT,)),
     Command("instances", _instances, _INSTANCES, "refine_instances", "data_root", (_DATA_ROOT,)),
     Command("tune", _tune, _TUNE, "tune", more=(_JSON,)),

@@ -48,6 +48,7 @@ class SplitEntry(Section):
     image_prefix: str = ""
     label_suffix: str = ""
     label_prefix: str = ""
+    shards: str | None = None
 
 
 class BandEntry(Section):

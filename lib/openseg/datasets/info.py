@@ -8,7 +8,6 @@ in ``definitions/``; a user's dataset is one more such file (``dataset_file``, d
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,6 +18,7 @@ import numpy as np
 
 from openseg.errors import DataError
 from openseg.io.bands import read_bands
+from openseg.io.blob import ImageFile
 from openseg.io.images import color_mode, read_color_label, read_image, read_label
 from openseg.labels import IGNORE_INDEX, UNKNOWN
 
@@ -41,6 +41,8 @@ class SplitFiles:
         list: text file of the names in the split, or, without ``image``, of paths: image, tab, label.
         image_suffix, image_prefix: parts of image names around the sample's name, such as ``_sat``.
         label_suffix, label_prefix: parts of label names around the sample's name, such as ``_mask``.
+        shards: instead of folders, tar files of WebDataset or Parquet tables with images and labels: a pattern or an
+            address, see ``openseg.io.sources``.
     """
 
     image: str | None = None
@@ -51,6 +53,7 @@ class SplitFiles:
     image_prefix: str = ""
     label_suffix: str = ""
     label_prefix: str = ""
+    shards: str | None = None
 
 
 class Band(NamedTuple):
@@ -251,7 +254,7 @@ class DatasetInfo:
         """Convert predicted label IDs to train IDs; IDs outside the classes become ``IGNORE_INDEX`` (misses)."""
         return _look_up(self._prediction_table, labels)
 
-    def read_image(self, path: str | os.PathLike) -> np.ndarray:
+    def read_image(self, path: ImageFile) -> np.ndarray:
         """Read an image: RGB ``uint8[H, W, 3]``, or of bands ``float32[H, W, C]``, normalized.
 
         Raises:
@@ -264,7 +267,7 @@ class DatasetInfo:
         mean, std = (np.array([getattr(band, key) for band in self.bands], np.float32) for key in ("mean", "std"))
         return (values.astype(np.float32) - mean) / std
 
-    def read_rgb(self, path: str | os.PathLike) -> np.ndarray:
+    def read_rgb(self, path: ImageFile) -> np.ndarray:
         """Read an image for display, RGB ``uint8[H, W, 3]``, see ``as_rgb``."""
         return self.as_rgb(self.read_image(path))
 
@@ -274,11 +277,11 @@ class DatasetInfo:
             return image
         return np.clip(image[..., list(self.display)] * 51 + 127.5, 0, 255).astype(np.uint8)
 
-    def read_raw(self, path: str | os.PathLike) -> np.ndarray:
+    def read_raw(self, path: ImageFile) -> np.ndarray:
         """Read a label file unconverted: IDs ``[H, W]``, or colors ``uint8[H, W, 3]`` of a color-coded dataset."""
         return read_color_label(path) if self.label_colors else read_label(path)
 
-    def read_truth(self, path: str | os.PathLike) -> np.ndarray:
+    def read_truth(self, path: ImageFile) -> np.ndarray:
         """Read a label file as train IDs ``uint8[H, W]``.
 
         Raises:
@@ -286,7 +289,7 @@ class DatasetInfo:
         """
         return self.encode(self.read_raw(path), path)
 
-    def read_raw_prediction(self, path: str | os.PathLike) -> np.ndarray:
+    def read_raw_prediction(self, path: ImageFile) -> np.ndarray:
         """Read a predicted label file unconverted: IDs ``[H, W]``, or class colors ``uint8[H, W, 3]``.
 
         Colors are also accepted where the dataset's labels are IDs. Palette images are read as IDs unless the dataset
@@ -338,7 +341,7 @@ class DatasetInfo:
             )
         return encoded
 
-    def read_prediction(self, path: str | os.PathLike) -> np.ndarray:
+    def read_prediction(self, path: ImageFile) -> np.ndarray:
         """Read a predicted label file as train IDs; IDs outside the classes become ``IGNORE_INDEX``.
 
         Raises:

@@ -8,11 +8,13 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from openseg.datasets.info import DatasetInfo, SplitFiles
 from openseg.errors import DataError, nearest_names
 from openseg.io.files import IMAGE_SUFFIXES, LABEL_SUFFIXES, list_files
 from openseg.io.matching import index_files, sample_key, slashed
+from openseg.io.sources import Source
 
 __all__ = [
     "Pair",
@@ -38,7 +40,8 @@ _SUGGESTED = 20
 class Pair:
     """One sample: its key, image and label map; for SegFix its ground truth file, or its instance map.
 
-    ``prediction`` is a model's label map, for a refiner.
+    ``prediction`` is a model's label map, for a refiner. Image and label of a split of shards are files inside a
+    container, which read like paths (``io.blob.HeldFile``).
     """
 
     key: str
@@ -62,6 +65,7 @@ class SplitPaths:
     instance: Path
     list_file: Path | None = None
     named: bool = False
+    shards: str | None = None
     image_affixes: tuple[str, str] = ("", "")
     label_affixes: tuple[str, str] = ("", "")
 
@@ -73,7 +77,7 @@ class SplitPaths:
     @property
     def names_differ(self) -> bool:
         """An image and its label have different names."""
-        return self.is_path_list or self.image_affixes != self.label_affixes
+        return self.is_path_list or self.shards is not None or self.image_affixes != self.label_affixes
 
     def rows(self, columns: int) -> list[list[Path]]:
         """Image and label paths of a path list."""
@@ -96,9 +100,37 @@ def split_paths(info: DatasetInfo, data_dir: Path, split: str) -> SplitPaths:
         instance=data_dir / (files.instance or f"{split}/instance"),
         list_file=None if files.list is None else data_dir / files.list,
         named=files.image is not None,
+        shards=_shards(files.shards, data_dir),
         image_affixes=(files.image_prefix, files.image_suffix),
         label_affixes=(files.label_prefix, files.label_suffix),
     )
+
+
+def _shards(given: str | None, data_dir: Path) -> str | None:
+    return given if given is None or "://" in given else str(data_dir / given)
+
+
+def _pairs_in_shards(address: str) -> list[Pair]:
+    """All samples of container files, in their order, so that any of them can be read at any time.
+
+    Raises:
+        DataError: none, a sample without a label, or two of one name.
+    """
+    images, labels = Source(address, "image"), Source(address, "label")
+    if images.kind == "files":
+        raise DataError(f"{address}: shards are .tar or .parquet files, such as train-*.tar")
+    members = {found.name: labels.member(found) for found in labels}
+    pairs: dict[str, Pair] = {}
+    for found in images:
+        if found.name not in members:
+            raise DataError(f"{address}: sample {found.name} has an image and no label")
+        if found.name in pairs:
+            raise DataError(f"{pairs[found.name].image} and {images.member(found)} have the same name; keep one")
+        image, label = (cast(Path, each) for each in (images.member(found), members[found.name]))
+        pairs[found.name] = Pair(found.name, image, label)
+    if not pairs:
+        raise DataError(f"{address}: no sample in it")
+    return [*pairs.values()]
 
 
 def _outside(files: list[Path], folder: Path, other: Path) -> list[Path]:
@@ -213,6 +245,8 @@ def list_images(paths: SplitPaths | str | os.PathLike) -> list[Path]:
             raise DataError(f"{folder / 'image'}: no such folder; put the images there")
         images = folder / "image" if (folder / "image").is_dir() else folder
         return sorted(index_files(list_files(images, IMAGE_SUFFIXES)).values())
+    if paths.shards is not None:
+        return [pair.image for pair in _pairs_in_shards(paths.shards)]
     if paths.is_path_list:
         return list(index_files(row[0] for row in paths.rows(1)).values())
     if not paths.named and not paths.image.is_dir() and paths.folder.is_dir():
@@ -240,6 +274,8 @@ def list_pairs(paths: SplitPaths) -> list[Pair]:
     Raises:
         DataError: a folder is missing or empty, or an image has no label.
     """
+    if paths.shards is not None:
+        return _pairs_in_shards(paths.shards)
     if paths.is_path_list:
         rows = paths.rows(2)
         index_files(image for image, _ in rows)  # results are written under the images' names
@@ -267,7 +303,7 @@ def unmatched(paths: SplitPaths) -> tuple[list[Pair], dict[str, str], dict[str, 
     Raises:
         DataError: a folder or a list cannot be read.
     """
-    if paths.is_path_list:
+    if paths.is_path_list or paths.shards is not None:
         return list_pairs(paths), {}, {}
     images = _images(paths)
     labels = _labels(paths)
@@ -343,7 +379,7 @@ def list_truths(split: SplitPaths) -> dict[str, Path]:
     Raises:
         DataError: the split has no labels.
     """
-    if not (split.list_file or split.label.is_dir()):
+    if not (split.list_file or split.shards or split.label.is_dir()):
         raise DataError(f"{split.label}: no such folder")
     if split.names_differ:
         return {pair.key: pair.label for pair in list_pairs(split)}

@@ -92,7 +92,7 @@ def predict_images(
     config = predictor.config
     if "logits" in outputs.kinds and config.test.average == "probabilities":
         raise ConfigError("with test.average=probabilities there are no logits to write; write probabilities")
-    made_by = {**made_by, **result_settings(predictor)}
+    made_by = {**made_by, **result_settings(predictor.config, predictor.mode)}
     with outputs.claim(made_by) if group.first else contextlib.nullcontext() as claimed:
         todo = group.broadcast(None if claimed is None else _remaining(outputs, claimed, images))
         _predict(predictor, {name: images[name] for name in todo}, outputs, group, broken)
@@ -122,11 +122,10 @@ def _predict(
     run_over_images(config, [*images.values()], compute, write, "predict", predictor.device, group, broken)
 
 
-def result_settings(predictor: Predictor) -> dict[str, Any]:
+def result_settings(config: Config, mode: str) -> dict[str, Any]:
     """Settings that determine the files of a semantic prediction, besides weights and images."""
-    config = predictor.config
     return {
-        "mode": predictor.mode,
+        "mode": mode,
         "test": config.test.model_dump(mode="json", exclude={"compile"}),
         "normalization": config.normalization.model_dump(mode="json"),
         "data": config.data.model_dump(mode="json", include={"short_side", "size"}),

@@ -47,7 +47,7 @@ def predict_video(predictor: Predictor, source: Path, outputs: Outputs, made_by:
     if len(kinds) < len(outputs.kinds):
         raise ConfigError("of a video there are label, vis and overlay; save its frames as images for more")
     status = source.stat()
-    made_by = {"what": "predictions", **made_by, **result_settings(predictor)}
+    made_by = {"what": "predictions", **made_by, **result_settings(predictor.config, predictor.mode)}
     made_by |= {"bytes": status.st_size, "changed": status.st_mtime}
     info = predictor.config.dataset_info
     number = -1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import tifffile
 
 from openseg.errors import DataError
+from openseg.io.blob import HeldFile, ImageFile, as_file
 from openseg.io.images import read_image, read_label
 from openseg.io.limits import max_pixels, too_many_pixels
 
@@ -19,7 +19,7 @@ _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _AXES = ("YX", "YXS", "SYX", "CYX", "YXC", "IYX", "QYX")
 
 
-def read_bands(path: str | os.PathLike, count: int) -> np.ndarray:
+def read_bands(path: ImageFile, count: int) -> np.ndarray:
     """Read an image of ``count`` bands as ``[H, W, count]`` with the values of the file.
 
     Bands of a TIFF are its samples or its pages. Other files are gray (one band) or RGB (three).
@@ -27,7 +27,7 @@ def read_bands(path: str | os.PathLike, count: int) -> np.ndarray:
     Raises:
         DataError: missing, damaged, not of ``count`` bands, or with values that are not finite.
     """
-    path = Path(path)
+    path = as_file(path)
     try:
         with path.open("rb") as file:
             is_tiff = file.read(4) in _TIFF_STARTS
@@ -43,14 +43,14 @@ def read_bands(path: str | os.PathLike, count: int) -> np.ndarray:
     return values
 
 
-def _read_plain(path: Path, count: int) -> np.ndarray:
+def _read_plain(path: Path | HeldFile, count: int) -> np.ndarray:
     return read_label(path)[..., None] if count == 1 else read_image(path)
 
 
-def _read_tiff(path: Path) -> np.ndarray:
+def _read_tiff(path: Path | HeldFile) -> np.ndarray:
     """``[H, W, bands]``."""
     try:
-        with warnings.catch_warnings(), tifffile.TiffFile(path) as file:
+        with warnings.catch_warnings(), tifffile.TiffFile(path.open() if isinstance(path, HeldFile) else path) as file:
             warnings.simplefilter("ignore")
             series = file.series[0]
             axes = series.axes

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from openseg.errors import DataError, OpensegError
+from openseg.io.blob import HeldFile
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -80,8 +81,10 @@ def before_replace(function: Callable[[Path, Path], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it replaces ``path``, on any failure it is removed.
+def atomic_write(path: str | os.PathLike, durable: bool = True, folder: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary path in ``folder``; on success it replaces ``path``, on any failure it is removed.
+
+    ``folder`` is on the same file system; None is that of ``path``.
 
     ``durable`` calls fsync. Without it, a power loss soon after may leave an empty file, which ``is_older`` reports as
     outdated; many small files are written several times faster.
@@ -90,9 +93,10 @@ def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[Path
         OpensegError: the folder is not writable, or the disk is full. An existing ``path`` is unchanged.
     """
     path = Path(path)
-    temporary = path.with_name(f".{short_stem(path)}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
+    temporary = (folder or path.parent) / f".{short_stem(path)}.{uuid.uuid4().hex[:8]}.part{path.suffix}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for each in {path.parent, temporary.parent}:
+            each.mkdir(parents=True, exist_ok=True)
         yield temporary
         if durable:
             with open(temporary, "rb") as file:
@@ -137,7 +141,7 @@ def without_nan(value: Any) -> Any:
     return value
 
 
-def explain_start(path: Path) -> str:
+def explain_start(path: Path | HeldFile) -> str:
     """Describe a file of another kind by its first bytes; empty if not recognized."""
     try:
         with path.open("rb") as file:

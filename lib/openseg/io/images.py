@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from openseg.errors import DataError
+from openseg.io.blob import HeldFile, ImageFile, as_file
 from openseg.io.files import atomic_write, explain_start
 from openseg.io.limits import TooManyPixels, max_pixels, too_many_pixels
 from openseg.io.png import PNG_SIGNATURE, decode_plain_png, open_png, with_text
@@ -31,6 +32,8 @@ __all__ = [
     "MORE_BANDS",
     "TURNED",
     "color_mode",
+    "encode_image",
+    "encode_label",
     "look_at_image",
     "read_color_label",
     "read_image",
@@ -64,17 +67,17 @@ _TURNS = {
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # or its errors appear beside ours, without a file's name
 
 
-def _read_plain_png(path: Path, colors: bool) -> np.ndarray | None:
+def _read_plain_png(path: Path | HeldFile, colors: bool) -> np.ndarray | None:
     """Read an 8 or 16-bit gray PNG ``[H, W]``, or an 8-bit ``colors`` PNG ``[H, W, 3]``; None for other files."""
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             start = file.read(len(PNG_SIGNATURE))
             return decode_plain_png(start + file.read(), colors) if start == PNG_SIGNATURE else None
     except (OSError, ValueError, struct.error, imagecodecs.PngError):
         return None  # _open finds out what is wrong with it
 
 
-def _open(path: Path) -> tuple[Image.Image, str]:
+def _open(path: Path | HeldFile) -> tuple[Image.Image, str]:
     """Return an image with loaded pixels, and its storage mode, such as ``L;4`` or ``RGB;16B``.
 
     The size and the number of images in the file were checked.
@@ -105,7 +108,7 @@ def _open(path: Path) -> tuple[Image.Image, str]:
         raise DataError(f"{path}: unreadable or truncated ({error}); copy it again or remove it") from None
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(path: Path | HeldFile) -> Image.Image:
     """Open an image with Pillow, without loading pixels."""
     if max_pixels() > (Image.MAX_IMAGE_PIXELS or 0):
         Image.MAX_IMAGE_PIXELS = None  # its number of pixels is checked below
@@ -114,10 +117,14 @@ def _opened(path: Path) -> Image.Image:
         if start == PNG_SIGNATURE and path.stat().st_size > len(start):
             # Pillow leaves its checksums aside, and inflates all of its texts.
             return Image.open(io.BytesIO(open_png(start + file.read()).content), formats=FORMATS)
-    return Image.open(path, formats=FORMATS)
+    return _lazy(path)
 
 
-def _what_instead(path: Path) -> str:
+def _lazy(path: Path | HeldFile) -> Image.Image:
+    return Image.open(path.open() if isinstance(path, HeldFile) else path, formats=FORMATS)
+
+
+def _what_instead(path: Path | HeldFile) -> str:
     """Describe a file that is not an image, with the remedy."""
     if path.stat().st_size == 0:
         return "an empty file; replace or remove it"
@@ -130,7 +137,7 @@ def _what_instead(path: Path) -> str:
     return "not an image; replace or remove it"
 
 
-def _require_one_picture(image: Image.Image, path: Path) -> None:
+def _require_one_picture(image: Image.Image, path: Path | HeldFile) -> None:
     if image.width * image.height > max_pixels():
         raise DataError(f"{path}: {too_many_pixels((image.height, image.width))}")
     # A camera's MPO holds the photo first and its preview after it.
@@ -154,9 +161,9 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     return None
 
 
-def look_at_image(path: str | os.PathLike) -> list[str]:
+def look_at_image(path: ImageFile) -> list[str]:
     """Return notes on an image: EXIF rotation, and unused channels."""
-    path, notes = Path(path), []
+    path, notes = as_file(path), []
     with path.open("rb") as file:
         start = file.read(len(PNG_SIGNATURE))
         if start == PNG_SIGNATURE and open_png(start + file.read()).plain:
@@ -171,7 +178,7 @@ def look_at_image(path: str | os.PathLike) -> list[str]:
     return notes
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
+def read_image(path: ImageFile) -> np.ndarray:
     """Read an image as RGB ``uint8[H, W, 3]`` (read-only), upright: its EXIF orientation is applied.
 
     Gray and palette images become RGB, CMYK is converted, transparency is dropped.
@@ -179,7 +186,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     Raises:
         DataError: missing, not an image, truncated, more than 8 bits a channel, or several images in one.
     """
-    path = Path(path)
+    path = as_file(path)
     plain = _read_plain_png(path, colors=True)
     if plain is not None:
         return plain
@@ -194,7 +201,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _open_label(path: Path) -> tuple[Image.Image, str]:
+def _open_label(path: Path | HeldFile) -> tuple[Image.Image, str]:
     image, stored = _open(path)
     if image.format not in _LABEL_FORMATS or image.info.get("compression") in ("jpeg", "webp"):
         raise DataError(
@@ -205,13 +212,13 @@ def _open_label(path: Path) -> tuple[Image.Image, str]:
     return image, stored
 
 
-def read_label(path: str | os.PathLike) -> np.ndarray:
+def read_label(path: ImageFile) -> np.ndarray:
     """Read a single-channel label map as ``uint8[H, W]``, or ``uint16`` for 16-bit files; palette indices stay indices.
 
     Raises:
         DataError: missing, truncated, lossy, not single-channel, or beyond 16 bits.
     """
-    path = Path(path)
+    path = as_file(path)
     plain = _read_plain_png(path, colors=False)
     if plain is not None:
         return plain
@@ -242,27 +249,27 @@ def _remedy(image: Image.Image) -> str:
     return "save the channel that holds the ids"
 
 
-def color_mode(path: str | os.PathLike) -> str:
+def color_mode(path: ImageFile) -> str:
     """Return Pillow's mode of an image file: ``RGB``, ``RGBA``, ``P`` (palette) or another."""
-    with contextlib.suppress(Exception), Image.open(path, formats=FORMATS) as image:
+    with contextlib.suppress(Exception), _lazy(as_file(path)) as image:
         return image.mode
     return ""  # reading it says what is wrong
 
 
-def read_palette(path: str | os.PathLike) -> bytes | None:
+def read_palette(path: ImageFile) -> bytes | None:
     """Return the palette of an indexed image (RGB per value), or None."""
-    with Image.open(path, formats=FORMATS) as image:
+    with _lazy(as_file(path)) as image:
         palette = image.getpalette() if image.mode == "P" else None
     return None if palette is None else bytes(palette)
 
 
-def read_color_label(path: str | os.PathLike) -> np.ndarray:
+def read_color_label(path: ImageFile) -> np.ndarray:
     """Read a label map whose colors stand for classes as RGB ``uint8[H, W, 3]``.
 
     Raises:
         DataError: missing, truncated, lossy, not an image of 8-bit colors, or partly transparent.
     """
-    path = Path(path)
+    path = as_file(path)
     image, _ = _open_label(path)
     if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
         raise DataError(f"{path}: partly transparent colors; save the label map without transparency")
@@ -286,7 +293,21 @@ def require_same_size(path: object, shape: Sequence[int], other: object, other_s
 def write_label(
     path: str | os.PathLike, labels: np.ndarray, palette: bytes | None = None, text: tuple[str, str] | None = None
 ) -> None:
-    """Write ``labels`` (``uint8`` or ``uint16``, ``[H, W]``) as PNG, atomically.
+    """Write labels as PNG, atomically; see ``encode_label``.
+
+    Raises:
+        DataError: unsupported labels.
+    """
+    try:
+        content = encode_label(labels, palette, text)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    with atomic_write(path, durable=False) as temporary:
+        temporary.write_bytes(content)
+
+
+def encode_label(labels: np.ndarray, palette: bytes | None = None, text: tuple[str, str] | None = None) -> bytes:
+    """Encode ``labels`` (``uint8`` or ``uint16``, ``[H, W]``) as PNG.
 
     ``palette`` (RGB per value) makes an indexed PNG; ``text`` is a (keyword, text) entry.
 
@@ -294,27 +315,27 @@ def write_label(
         DataError: unsupported labels.
     """
     if labels.dtype not in (np.uint8, np.uint16) or labels.ndim != 2 or not labels.size:
-        raise DataError(
-            f"{path}: a label map is uint8 or uint16[height, width], this is {labels.dtype}{list(labels.shape)}"
-        )
-    if palette is not None and labels.dtype != np.uint8:
-        raise DataError(f"{path}: a palette has 256 colors; labels must be uint8")
-    with atomic_write(path, durable=False) as temporary:
-        if palette is not None:
-            image = Image.fromarray(labels)
-            image.putpalette(palette.ljust(3 * 256, b"\0"))  # a color for every value
-            temporary.write_bytes(_encoded(image, ".png", 1))
-            return
-        content = imagecodecs.png_encode(np.ascontiguousarray(labels), level=1, filter=imagecodecs.PNG.FILTER.UP)
-        temporary.write_bytes(content if text is None else with_text(bytes(content), text))
+        raise DataError(f"a label map is uint8 or uint16[height, width], this is {labels.dtype}{list(labels.shape)}")
+    if palette is not None:
+        if labels.dtype != np.uint8:
+            raise DataError("a palette has 256 colors; labels must be uint8")
+        image = Image.fromarray(labels)
+        image.putpalette(palette.ljust(3 * 256, b"\0"))  # a color for every value
+        return _encoded(image, ".png", 1)
+    content = bytes(imagecodecs.png_encode(np.ascontiguousarray(labels), level=1, filter=imagecodecs.PNG.FILTER.UP))
+    return content if text is None else with_text(content, text)
 
 
 def write_image(path: str | os.PathLike, image: Image.Image | np.ndarray) -> None:
     """Write a PIL image or an RGB ``uint8[H, W, 3]`` array, atomically."""
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(image)
+    content = encode_image(image, Path(path).suffix)
     with atomic_write(path, durable=False) as temporary:
-        temporary.write_bytes(_encoded(image, Path(path).suffix, 3))
+        temporary.write_bytes(content)
+
+
+def encode_image(image: Image.Image | np.ndarray, suffix: str) -> bytes:
+    """Encode a PIL image or an RGB ``uint8[H, W, 3]`` array in the format of a file name's ``suffix``."""
+    return _encoded(Image.fromarray(image) if isinstance(image, np.ndarray) else image, suffix, 3)
 
 
 def _encoded(image: Image.Image, suffix: str, level: int) -> bytes:

@@ -19,7 +19,7 @@ from openseg.errors import OpensegError
 from openseg.io.progress import progress
 from openseg.plugins import load_plugins, loaded_plugins
 
-__all__ = ["Writers", "map_parallel", "run_parallel"]
+__all__ = ["Writers", "init_worker", "map_parallel", "run_parallel"]
 
 _CHUNK = 16
 
@@ -31,7 +31,7 @@ def map_parallel(work: Callable[[Any], Any], items: Sequence[Any], what: str, wo
             yield work(item)
         return
     size = max(min(len(items) // (8 * workers), _CHUNK), 1)
-    with ProcessPoolExecutor(workers, initializer=_init_worker, initargs=(loaded_plugins(),)) as pool:
+    with ProcessPoolExecutor(workers, initializer=init_worker, initargs=(loaded_plugins(),)) as pool:
         try:
             yield from progress(_in_order(pool, work, items, size, 4 * workers), len(items), what)
         except BrokenProcessPool:
@@ -64,7 +64,8 @@ def run_parallel(work: Callable[[Any], None], items: Sequence[Any], what: str, w
         pass
 
 
-def _init_worker(plugins: list[tuple[str, tuple[str, ...]]]) -> None:
+def init_worker(plugins: list[tuple[str, tuple[str, ...]]]) -> None:
+    """Prepare a process of a pool: it ends with its parent, leaves Ctrl-C to it, and knows its plugins."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent handles it
     for name, folders in plugins:  # a process that is no fork of this one knows nothing of them

@@ -9,6 +9,8 @@ from pathlib import Path
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from openseg.io.blob import HeldFile
+
 __all__ = ["count_pictures", "describe_tiff", "unnamed_band"]
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _CHANNELS = 254, 256, 257, 258, 259, 277
@@ -18,7 +20,7 @@ _FORMATS = {1: "unsigned", 2: "signed", 3: "float", 5: "complex", 6: "complex"}
 _MOST_PAGES = 10_000
 
 
-def describe_tiff(path: Path) -> str:
+def describe_tiff(path: Path | HeldFile) -> str:
     """Describe the channels of an unsupported TIFF; empty if the file is not a TIFF."""
     with contextlib.suppress(Exception), warnings.catch_warnings(), path.open("rb") as file:
         warnings.simplefilter("ignore")

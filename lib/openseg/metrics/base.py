@@ -21,5 +21,8 @@ class Metric(Protocol):
     def merge(self, other: Any) -> None:
         """Add what another one of the same kind counted."""
 
+    # Two methods more let it be scored in several parts (docs/scale.md): ``counts_dict() -> dict`` of plain values for
+    # JSON, and ``add_counts(dict)``, which adds them.
+
     def compute(self) -> dict[str, float]:
         """Scores by name, as shares of 1; NaN where there is nothing to score."""

@@ -6,6 +6,7 @@ In both, a mask holds valid pixels only, in the prediction as in the ground trut
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from openseg.datasets.info import DatasetInfo
 from openseg.metrics.confusion import nan_mean, require_same_shape, to_bytes
 from openseg.metrics.counting import NOTHING, joint_counts, nearest_counts
+from openseg.metrics.exact import ExactSums
 from openseg.metrics.registry import register_metric
 
 __all__ = ["DISTANCES", "BoundaryCounts", "BoundaryIoU", "boundary_width", "near_boundary"]
@@ -67,7 +69,7 @@ class BoundaryCounts:
         self.num_classes, self.along_ignored = num_classes, along_ignored
         self.distances = tuple(sorted(distances))
         self.counts = np.zeros((len(self.distances), num_classes, 4), np.int64)
-        self._image_f = np.zeros((len(self.distances), num_classes))
+        self._image_f = ExactSums((len(self.distances), num_classes))
         self._images = np.zeros(num_classes, np.int64)
 
     def update(self, prediction: np.ndarray, truth: np.ndarray) -> None:
@@ -86,14 +88,25 @@ class BoundaryCounts:
             found = nearest_counts(points, others, self.distances, self.num_classes)
             added[..., column], added[..., column + 1] = found[:-1], found[-1]
         self.counts += added
-        self._image_f += np.nan_to_num(_f_score(added))
+        self._image_f.add(np.nan_to_num(_f_score(added)))
         self._images += added[0, :, 3] > 0
 
     def merge(self, other: BoundaryCounts) -> None:
         """Add the counts of another one."""
         self.counts += other.counts
-        self._image_f += other._image_f
+        self._image_f.merge(other._image_f)
         self._images += other._images
+
+    def counts_dict(self) -> dict[str, Any]:
+        """What was counted, see ``Metric.counts_dict``."""
+        sums = self._image_f.counts()
+        return {"counts": self.counts.tolist(), "image_f": sums, "images": self._images.tolist()}
+
+    def add_counts(self, counts: dict[str, Any]) -> None:
+        """Add what ``counts_dict`` gave."""
+        self.counts += np.array(counts["counts"], np.int64).reshape(self.counts.shape)
+        self._image_f.add_counts(counts["image_f"])
+        self._images += np.array(counts["images"], np.int64)
 
     def compute(self) -> dict[str, float]:
         """The mean F-score by distance."""
@@ -111,7 +124,7 @@ class BoundaryCounts:
         ``float64[D, K]``; NaN for a class without a boundary in the ground truth.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
-            return self._image_f / np.where(self._images > 0, self._images, np.nan)
+            return self._image_f.values / np.where(self._images > 0, self._images, np.nan)
 
     @property
     def mean_f(self) -> dict[int, float]:
@@ -138,6 +151,14 @@ class InnerBoundaryF:
     def merge(self, other: InnerBoundaryF) -> None:
         """Add what another one counted."""
         self.counts.merge(other.counts)
+
+    def counts_dict(self) -> dict[str, Any]:
+        """What was counted, see ``Metric.counts_dict``."""
+        return self.counts.counts_dict()
+
+    def add_counts(self, counts: dict[str, Any]) -> None:
+        """Add what ``counts_dict`` gave."""
+        self.counts.add_counts(counts)
 
     def compute(self) -> dict[str, float]:
         """The mean over classes at each distance."""
@@ -192,6 +213,14 @@ class BoundaryIoU:
     def merge(self, other: BoundaryIoU) -> None:
         """Add the counts of another one."""
         self.counts += other.counts
+
+    def counts_dict(self) -> dict[str, Any]:
+        """What was counted, see ``Metric.counts_dict``."""
+        return {"counts": self.counts.tolist()}
+
+    def add_counts(self, counts: dict[str, Any]) -> None:
+        """Add what ``counts_dict`` gave."""
+        self.counts += np.array(counts["counts"], np.int64)
 
     def compute(self) -> dict[str, float]:
         """The mean Boundary IoU."""

@@ -6,10 +6,13 @@ ground truth counts as much as one of average size: its pixels are weighted by a
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from openseg.datasets.info import DatasetInfo
 from openseg.metrics.confusion import ConfusionMatrix, nan_mean, require_same_shape
+from openseg.metrics.exact import ExactSums
 
 __all__ = ["CATEGORIES", "CityscapesCounts"]
 
@@ -45,16 +48,13 @@ _AVERAGE_SIZE = {
 
 
 class CityscapesCounts:
-    """Weighted right and wrong pixels of instances, beside a confusion matrix of the same pairs.
-
-    ``instances: float64[K + C, 2]``: weighted hits and misses by class, then by category of ``CATEGORIES``.
-    """
+    """Weighted right and wrong pixels of instances, beside a confusion matrix of the same pairs."""
 
     def __init__(self, info: DatasetInfo, confusion: ConfusionMatrix) -> None:
         """``confusion`` is counted and added elsewhere."""
         self.classes, self.file_ids = info.classes, info.ids
         self.confusion = confusion
-        self.instances = np.zeros((len(self.classes) + len(CATEGORIES), 2))
+        self._sums = ExactSums((len(self.classes) + len(CATEGORIES), 2))
         self.with_instances = False
         self._members = [np.array([self.classes.index(name) for name in names]) for names in CATEGORIES.values()]
         self._category_of = {int(member): row for row, members in enumerate(self._members) for member in members}
@@ -106,14 +106,32 @@ class CityscapesCounts:
         if list(CATEGORIES)[category] == "vehicle":
             found |= unscored.ravel()[pixels]
         category_hits = np.count_nonzero(found)
-        self.instances[label] += (hits * weight, (pixels.size - hits) * weight)
-        self.instances[len(self.classes) + category] += (category_hits * weight, (pixels.size - category_hits) * weight)
+        added = np.zeros(self._sums.shape)
+        added[label] = hits * weight, (pixels.size - hits) * weight
+        added[len(self.classes) + category] = category_hits * weight, (pixels.size - category_hits) * weight
+        self._sums.add(added)
 
     def merge(self, other: CityscapesCounts) -> None:
         """Add the instances of another one; its confusion matrix is merged elsewhere."""
-        self.instances += other.instances
+        self._sums.merge(other._sums)
         self.with_instances |= other.with_instances
         self._unscored += other._unscored
+
+    def counts_dict(self) -> dict[str, Any]:
+        """What was counted, see ``Metric.counts_dict``."""
+        sums = self._sums.counts()
+        return {"instances": sums, "unscored": self._unscored.tolist(), "with_instances": self.with_instances}
+
+    def add_counts(self, counts: dict[str, Any]) -> None:
+        """Add what ``counts_dict`` gave."""
+        self._sums.add_counts(counts["instances"])
+        self._unscored += np.array(counts["unscored"], np.int64)
+        self.with_instances |= bool(counts["with_instances"])
+
+    @property
+    def instances(self) -> np.ndarray:
+        """Weighted hits and misses by class, then by category of ``CATEGORIES``: ``float64[K + C, 2]``."""
+        return self._sums.values
 
     @property
     def category_iou(self) -> dict[str, float]:
@@ -128,18 +146,18 @@ class CityscapesCounts:
     @property
     def class_iiou(self) -> dict[str, float]:
         """iIoU by class that has instances; NaN for one that neither ground truth nor prediction holds."""
-        counts = self.confusion.counts
+        counts, instances = self.confusion.counts, self.instances
         values = {}
         for name in _AVERAGE_SIZE:
             label = self.classes.index(name)
             wrong = counts[:, label].sum() - counts[label, label]
-            values[name] = _share(self.instances[label], wrong)
+            values[name] = _share(instances[label], wrong)
         return values
 
     @property
     def category_iiou(self) -> dict[str, float]:
         """iIoU of the categories whose classes all have instances."""
-        counts = self.confusion.counts
+        counts, instances = self.confusion.counts, self.instances
         values = {}
         for row, name in enumerate(CATEGORIES):
             if name not in _INSTANCE_CATEGORIES:
@@ -149,7 +167,7 @@ class CityscapesCounts:
             wrong = counts[np.ix_(others, members)].sum()
             if name == "vehicle":
                 wrong += self._unscored[others].sum()
-            values[name] = _share(self.instances[len(self.classes) + row], wrong)
+            values[name] = _share(instances[len(self.classes) + row], wrong)
         return values
 
     def compute(self) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from openseg.errors import DataError
@@ -43,6 +45,14 @@ class ConfusionMatrix:
     def merge(self, other: ConfusionMatrix) -> None:
         """Add the counts of another one."""
         self.counts += other.counts
+
+    def counts_dict(self) -> dict[str, Any]:
+        """What was counted, see ``Metric.counts_dict``."""
+        return {"counts": self.counts.tolist()}
+
+    def add_counts(self, counts: dict[str, Any]) -> None:
+        """Add what ``counts_dict`` gave."""
+        self.counts += np.array(counts["counts"], np.int64)
 
     def compute(self) -> dict[str, float]:
         """The mean scores by name."""

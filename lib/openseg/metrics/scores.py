@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from openseg.datasets.info import DatasetInfo
-from openseg.errors import ConfigError
+from openseg.errors import ConfigError, DataError
 from openseg.metrics.base import Metric
 from openseg.metrics.boundary import DISTANCES, BoundaryCounts, BoundaryIoU
 from openseg.metrics.cityscapes import CityscapesCounts
@@ -90,6 +90,44 @@ class LabelScores:
             raise ValueError(f"scores of {self._measures} and of {other._measures} do not add up")
         for mine, its in zip(self._metrics, other._metrics, strict=True):
             mine.merge(its)
+
+    def counts_dict(self) -> dict[str, Any]:
+        """What was counted, as plain values for JSON; ``add_counts`` of the same metrics takes it.
+
+        Raises:
+            ConfigError: a registered metric has no ``counts_dict`` and ``add_counts``.
+        """
+        counts = {}
+        for name, metric in self._named.items():
+            if not hasattr(metric, "counts_dict") or not hasattr(metric, "add_counts"):
+                raise ConfigError(
+                    f"{name} has no counts_dict() and add_counts(), which scores in several parts need "
+                    "(docs/extending.md)"
+                )
+            counts[name] = metric.counts_dict()
+        return counts
+
+    def add_counts(self, counts: Mapping[str, Any]) -> None:
+        """Add what ``counts_dict`` gave.
+
+        Raises:
+            DataError: it is of other metrics, or damaged.
+        """
+        named = self._named
+        if counts.keys() != named.keys():
+            raise DataError(f"counts of {', '.join(counts)} and of {', '.join(named)} do not add up")
+        try:
+            for name, metric in named.items():
+                metric.add_counts(counts[name])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"damaged or of other classes or distances ({error})") from None
+
+    @property
+    def _named(self) -> dict[str, Any]:
+        built_in: dict[str, Any] = {"confusion": self.confusion, "cityscapes": self.official}
+        built_in |= {"boundary": self.boundary, "boundary_iou": self.boundary_iou}
+        named = {name: each for name, each in built_in.items() if each is not None}
+        return named | {f"metric {name}": each for name, each in self.registered.items()}
 
     @property
     def _measures(self) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from openseg.errors import DataError
+from openseg.io.blob import HeldFile, ImageFile, as_file
 from openseg.io.files import atomic_write, list_files
 from openseg.io.images import write_label
 from openseg.io.limits import max_pixels
@@ -56,7 +57,7 @@ class ZipMember(NamedTuple):
         return Path(self.name).suffix
 
 
-OffsetFile = Path | ZipMember
+OffsetFile = Path | ZipMember | HeldFile
 
 
 def write_offsets(
@@ -87,13 +88,13 @@ def read_offsets(path: str | os.PathLike) -> np.ndarray:
     return read_offset_map(Path(path)).offsets
 
 
-def read_offset_map(place: str | os.PathLike | ZipMember) -> OffsetMap:
+def read_offset_map(place: ImageFile | ZipMember) -> OffsetMap:
     """Read an offset file of either format; without confidences in the file, all are 1.
 
     Raises:
         DataError: missing, damaged, or not an offset file.
     """
-    place = place if isinstance(place, ZipMember) else Path(place)
+    place = place if isinstance(place, ZipMember) else as_file(place)
     _check_suffix(place)
     try:
         content = _content(place)
@@ -117,7 +118,7 @@ def _check_suffix(place: OffsetFile) -> None:
 
 
 def _content(place: OffsetFile) -> bytes:
-    if isinstance(place, Path):
+    if not isinstance(place, ZipMember):
         return place.read_bytes()
     archive = _open_archive(place.archive)
     if archive.getinfo(place.name).file_size > 16 * max_pixels():  # two values of 8 bytes a pixel, not compressed

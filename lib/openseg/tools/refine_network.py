@@ -26,7 +26,7 @@ from openseg.tools.convert import recognize
 from openseg.tools.paths import PathLike, existing_dir
 from openseg.tools.refining import Job, LabelFile, RefineSettings, remaining, require_matches
 
-__all__ = ["NetworkMasks", "load_refiner", "refine_by_network"]
+__all__ = ["NetworkMasks", "load_refiner", "network_file", "refine_by_network", "refined_by"]
 
 logger = logging.getLogger("openseg")
 
@@ -35,7 +35,8 @@ _AROUND = 64  # pixels of the image that a refiner sees around a mask
 Network = SegFixPredictor | RefinerPredictor
 
 
-def _file(checkpoint: PathLike | None) -> Path:
+def network_file(checkpoint: PathLike | None) -> Path:
+    """The checkpoint, or that of the refiner that comes with openseg."""
     return shipped_file(SHIPPED_REFINER if checkpoint is None else checkpoint)
 
 
@@ -46,7 +47,7 @@ def load_refiner(checkpoint: PathLike | None, config_file: PathLike | None, data
         ConfigError: the config cannot be read, or is of a network that refines nothing.
         CheckpointError: the checkpoint is damaged, or belongs to another network.
     """
-    path = _file(checkpoint)
+    path = network_file(checkpoint)
     if config_file is not None:
         config = load_config(Path(config_file))
     else:  # which dataset it was trained on does not matter, and its file may be elsewhere
@@ -76,7 +77,7 @@ def refine_by_network(job: Job, folder: Path, network: Network, checkpoint: Path
         (job.source / name, images[image], job.target(name)) for name, image in matches.items()
     ]
     made_by = {"what": "refined labels", "labels": str(job.source.resolve()), "images": str(folder.resolve())}
-    path = _file(checkpoint)
+    path = network_file(checkpoint)
     made_by |= {"checkpoint": file_hash(path), **network.settings, **job.how.settings}
     with remaining(work, job.out, made_by, job.overwrite, _WRITTEN) as (claimed, todo):
         claimed.start()
@@ -132,7 +133,7 @@ class NetworkMasks:
 
     def __init__(self, network: Network, how: RefineSettings, checkpoint: PathLike | None) -> None:
         self.network, self.how = network, how
-        path = _file(checkpoint)
+        path = network_file(checkpoint)
         self.settings = {"checkpoint": file_hash(path), **network.settings, **how.settings}
 
     def read(self, place: OffsetFile) -> np.ndarray | OffsetMap:

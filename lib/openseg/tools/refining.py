@@ -14,20 +14,21 @@ import numpy as np
 from openseg.datasets.info import DatasetInfo, color_keys
 from openseg.datasets.registry import DATASET_NAMES, get_dataset_info
 from openseg.errors import ConfigError, DataError
+from openseg.io.blob import HeldFile
 from openseg.io.files import atomic_write
 from openseg.io.images import (
     color_mode,
+    encode_image,
+    encode_label,
     read_color_label,
     read_label,
     read_palette,
     require_same_size,
-    write_image,
-    write_label,
 )
 from openseg.io.results import Journal, ResultFolder
 from openseg.labels import IGNORE_INDEX
 from openseg.segfix import OffsetMap, read_offset_map, refine, refine_mask
-from openseg.segfix.offset_files import OffsetFile
+from openseg.segfix.offset_files import OffsetFile, ZipMember
 from openseg.tools.scoring import first_of
 
 __all__ = [
@@ -123,7 +124,7 @@ class RefineSettings:
 def sources_of(files: tuple[Path, OffsetFile, Path]) -> tuple[Path, Path]:
     """Source files of a refined label."""
     label, offset, _ = files
-    return label, offset if isinstance(offset, Path) else offset.archive
+    return label, offset.archive if isinstance(offset, ZipMember) else Path(str(offset))
 
 
 def refine_file(
@@ -157,7 +158,7 @@ class LabelFile:
     colored: bool = False
 
     @staticmethod
-    def read(path: Path, how: RefineSettings, size: tuple[int, ...], source: str) -> LabelFile:
+    def read(path: Path | HeldFile, how: RefineSettings, size: tuple[int, ...], source: str) -> LabelFile:
         """Read a label file.
 
         Raises:
@@ -172,14 +173,21 @@ class LabelFile:
         return LabelFile(labels, read_palette(path) if mode == "P" else None, colored)
 
     def write(self, out: Path, refined: np.ndarray, how: RefineSettings) -> None:
-        """Write refined labels in the kind of this file; a palette stays."""
+        """Write refined labels, see ``encode``."""
+        content = self.encode(refined, how)
+        with atomic_write(out, durable=False) as temporary:
+            temporary.write_bytes(content)
+
+    def encode(self, refined: np.ndarray, how: RefineSettings) -> bytes:
+        """A PNG of refined labels, of the kind of this file; a palette stays."""
         if self.colored:
-            write_image(out, np.stack([refined >> 16, refined >> 8 & 255, refined & 255], axis=2).astype(np.uint8))
-            return
+            return encode_image(
+                np.stack([refined >> 16, refined >> 8 & 255, refined & 255], 2).astype(np.uint8), ".png"
+            )
         if how.eval_ids_only:
             table = _evaluated_ids(get_dataset_info(how.dataset, fresh=False))
             refined = cv2.LUT(refined, table[:256]) if refined.dtype == np.uint8 else table[refined]
-        write_label(out, refined, self.palette)
+        return encode_label(refined, self.palette)
 
 
 def _evaluated_ids(info: DatasetInfo) -> np.ndarray:

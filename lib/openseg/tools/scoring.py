@@ -18,6 +18,7 @@ import numpy as np
 from openseg.datasets.info import DatasetInfo
 from openseg.datasets.registry import get_dataset_info
 from openseg.errors import DataError
+from openseg.io.blob import HeldFile
 from openseg.io.files import IMAGE_SUFFIXES
 from openseg.io.images import read_label, require_same_size
 from openseg.io.matching import index_files
@@ -37,6 +38,7 @@ __all__ = [
     "require_none",
     "score_files",
     "score_instances",
+    "score_pair",
 ]
 
 _NAMED = 5
@@ -46,9 +48,9 @@ Scores = TypeVar("Scores", LabelScores, InstanceScores)
 class ScoredPair(NamedTuple):
     """A prediction, its ground truth, and the instance map for Cityscapes' iIoU."""
 
-    prediction: Path
-    truth: Path
-    instances: Path | None = None
+    prediction: Path | HeldFile
+    truth: Path | HeldFile
+    instances: Path | HeldFile | None = None
 
 
 class Matched(NamedTuple):
@@ -94,7 +96,7 @@ def score_files(
     Raises:
         DataError: a ground truth is damaged or holds an unknown id, and see ``problems``.
     """
-    work = partial(_score_pair, dataset=dataset, distances=tuple(distances), train_ids=train_ids, metrics=metrics)
+    work = partial(score_pair, dataset=dataset, distances=tuple(distances), train_ids=train_ids, metrics=metrics)
     results = map_parallel(work, pairs, what, workers)
     return _add(results, LabelScores(get_dataset_info(dataset), distances, metrics), problems, seen)
 
@@ -156,7 +158,7 @@ class _Map(NamedTuple):
     ``raw`` are its ids. ``colors`` says that its classes were told by color, or the dataset's are.
     """
 
-    path: Path
+    path: Path | HeldFile
     raw: np.ndarray
     values: np.ndarray
     table: np.ndarray
@@ -172,14 +174,14 @@ class _Map(NamedTuple):
         return cv2.LUT(self.values, self.table)
 
 
-def _map_of(path: Path, raw: np.ndarray, info: DatasetInfo) -> _Map:
+def _map_of(path: Path | HeldFile, raw: np.ndarray, info: DatasetInfo) -> _Map:
     """Counting 8-bit ids as they are and looking up afterwards saves looking up every pixel."""
     if raw.dtype == np.uint8 and raw.ndim == 2:
         return _Map(path, raw, raw, info.byte_table)
     return _Map(path, raw, info.encode_known(raw), np.arange(256, dtype=np.uint8))
 
 
-def _read_prediction(path: Path, info: DatasetInfo, train_ids: bool) -> _Map:
+def _read_prediction(path: Path | HeldFile, info: DatasetInfo, train_ids: bool) -> _Map:
     identity = np.arange(256, dtype=np.uint8)
     if not train_ids:
         raw = info.read_raw_prediction(path)
@@ -206,7 +208,7 @@ def read_prediction(path: Path, info: DatasetInfo, train_ids: bool = False) -> n
     return _read_prediction(path, info, train_ids).training_ids()
 
 
-def _score_pair(
+def score_pair(
     pair: ScoredPair, dataset: str, distances: tuple[int, ...], train_ids: bool, metrics: Sequence[str]
 ) -> LabelScores | str:
     """Scores of one pair, or what is wrong with its prediction."""

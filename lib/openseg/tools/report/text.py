@@ -13,7 +13,7 @@ from openseg.datasets.check import SplitReport, suggest_weights
 from openseg.tools.report.tables import align, scores_text
 
 __all__ = ["benchmark_text", "check_text", "inspect_text", "label_text", "refined_text", "tune_text"]
-__all__ += ["version_text"]
+__all__ += ["scale_text", "version_text"]
 
 _SHOWN = 20
 _NAMED = 10
@@ -22,6 +22,20 @@ _NAMED = 10
 def version_text() -> str:
     """The versions that a bug report needs."""
     return f"openseg {openseg.__version__}, PyTorch {metadata.version('torch')}, Python {platform.python_version()}"
+
+
+def scale_text(summary: dict[str, Any]) -> str:
+    """What a run over a large source did: counts, rate, the slowest stage, and the work of each worker."""
+    shard = f" in shard {summary['shard']}" if summary.get("shard", "1/1") != "1/1" else ""
+    parts = [f"{summary['done']} of {summary['in_shard']} inputs done{shard}"]
+    parts += [f"{summary[name]} {name}" for name in ("failed", "missing", "skipped") if summary[name]]
+    parts += [f"{count} {role}s belong to none" for role, count in summary.get("unmatched", {}).items()]
+    lines = [", ".join(parts)]
+    if summary.get("per_second"):
+        lines.append(f"{summary['per_second']:.1f} a second; the slowest stage is to {summary['slowest_stage']}")
+        workers = summary["by_worker"].values()
+        lines.append(f"{len(workers)} workers, which did {min(workers)} to {max(workers)} inputs")
+    return "\n".join(lines)
 
 
 def check_text(report: SplitReport) -> str:
