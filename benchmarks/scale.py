@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py --maps 20000                # both engines, from files and from Parquet
     python benchmarks/scale.py --maps 20000 --kill         # workers killed 5 times, the driver twice
+    python benchmarks/scale.py --images 500                # prediction and scores by both engines
     python benchmarks/scale.py --names 10000000            # listing and matching alone, with its memory
 
 Run it alone. Times are of whole commands, with everything that starts them.
@@ -31,6 +32,7 @@ from openseg.io.images import write_label
 from openseg.io.sources import Found
 from openseg.scale.index import Index
 from openseg.segfix.offset_files import write_offsets
+from openseg_demo.scenes import write_scene
 
 SIZE = 360, 480
 DIFFERENT = 200
@@ -163,6 +165,37 @@ def kill(folder, seed=0):
     )
 
 
+def predict(folder, count):
+    """Prediction and scores of rendered streets by both engines."""
+    for number in range(count):
+        if number < DIFFERENT // 10:
+            write_scene((folder / "base", number), (128, 256), seed=7)
+            continue
+        for kind in ("image", "label"):
+            source = sorted((folder / "base" / kind).glob("demo_*.png"))[number % (DIFFERENT // 10)]
+            source.with_name(f"more_{number:05d}.png").hardlink_to(source)
+    weights = [
+        "--config",
+        "configs/demo/hrnet_tiny_ocr.yaml",
+        "--checkpoint",
+        "configs/demo/hrnet_tiny_ocr.safetensors",
+    ]
+    times, main = {}, [sys.executable, "main.py"]
+    for engine in ("local", "ray"):
+        out, block = folder / engine, ["--engine", engine, "--block", "16"]
+        words = ["predict", str(folder / "base/image"), *weights, "--also", "none", "--out", str(out)]
+        times["predict", engine] = timed([*main, *words, *block])
+        words = ["evaluate", "--pred", str(out / "label"), "--gt", str(folder / "base/label"), "--dataset", "demo"]
+        # The names of the predictions stand in the file, so both score the same folder.
+        words[2] = str(folder / "local/label")
+        times["evaluate", engine] = timed([*main, *words, *block, "--json", str(folder / f"{engine}.json")])
+    plain = [*main, *words, "--json", str(folder / "plain.json")]
+    times["evaluate", "plain"] = timed(plain)
+    scores = len({(folder / f"{each}.json").read_bytes() for each in ("local", "ray", "plain")}) == 1
+    shown = ", ".join(f"{what} {engine} {seconds:.1f} s" for (what, engine), seconds in times.items())
+    print(f"{count} images: {shown}; same labels: {same(folder / 'local', folder / 'ray')}; same scores: {scores}")
+
+
 def names(count):
     """Listing, matching and dealing out of names that no disk holds."""
 
@@ -190,12 +223,16 @@ def main():
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--names", type=int)
+    parser.add_argument("--images", type=int)
     arguments = parser.parse_args()
     if arguments.names:
         names(arguments.names)
         return
     with tempfile.TemporaryDirectory(prefix="openseg-bench-") as place:
         folder = Path(place)
+        if arguments.images:
+            predict(folder, arguments.images)
+            return
         make(folder, arguments.maps)
         if arguments.kill:
             timed(command(folder / "label", folder / "offset", folder / "out_files_local", "local"))

@@ -149,6 +149,29 @@ def test_broken_and_missing_inputs_are_records_and_are_tried_again(maps, tmp_pat
         refined(tmp_path / "label", tmp_path / "offset", tmp_path / "out", keep_thin=2)
 
 
+def test_settings_of_results_never_mix(maps, tmp_path):
+    """Not with --overwrite of one shard, and not in an empty one."""
+    first, second = (scale.Scale(shard=f"{number}/2") for number in (1, 2))
+    for shard in (first, second):
+        refined(maps / "label", maps / "offset", tmp_path / "out", scale=shard, keep_thin=3)
+    again = refined(maps / "label", maps / "offset", tmp_path / "out", scale=first, overwrite=True)
+    assert (again.summary["skipped"], again.summary["done"]) == (0, again.summary["in_shard"])
+    other = refined(maps / "label", maps / "offset", tmp_path / "out", scale=second)
+    assert other.summary["skipped"] == 0 and contents(tmp_path / "out") == contents(maps / "local")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/a.b.png").write_bytes((maps / "label/a/f000.png").read_bytes())
+    (tmp_path / "offset").mkdir()
+    (tmp_path / "offset/a.b.png").write_bytes((maps / "offset/a/f000.png").read_bytes())
+    done = [
+        refined(tmp_path / "one", tmp_path / "offset", tmp_path / "two", scale=shard).summary["done"]
+        for shard in (first, second)
+    ]
+    assert sorted(done) == [0, 1]
+    assert scale.merge(sorted((tmp_path / "two").glob("summary*")))[0]["done"] == 1
+    with pytest.raises(openseg.DataError, match="end at the first dot"):
+        refined(tmp_path / "one", tmp_path / "offset", tmp_path / "tar", scale=scale.Scale(format="tar"))
+
+
 def test_a_list_of_names(maps, tmp_path, one_line_error):
     (tmp_path / "list.txt").write_text("a/f000.png\nb/f003\n")
     how = scale.Scale(listed=tmp_path / "list.txt")

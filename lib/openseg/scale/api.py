@@ -230,7 +230,7 @@ def _path(path: PathLike | None) -> Path | None:
 def _require_complete(found: ScaleResult, allow_missing: bool) -> None:
     summary = found.summary
     wrong = summary["failed"] + summary["missing"] + sum(summary["unmatched"].values())
-    if not summary["done"]:
+    if not summary["done"] and summary["in_shard"]:
         raise DataError(f"nothing could be scored: {'; '.join(found.left_out[:5])}")
     if wrong and not allow_missing:
         shown = "; ".join(found.left_out[:5]) or json.dumps(summary["unmatched"])

@@ -46,6 +46,7 @@ class Index:
         for setting in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-131072"):
             self._base.execute(f"PRAGMA {setting}")
         self._base.create_function("key_of", 1, _key_of, deterministic=True)
+        self._base.create_function("has_dot", 1, lambda name: "." in name.rpartition("/")[2], deterministic=True)
         for number in range(len(roles)):
             self._base.execute(f"CREATE TABLE role{number} (id TEXT, name TEXT, ref TEXT)")
         self._base.execute("CREATE TABLE done (id TEXT PRIMARY KEY) WITHOUT ROWID")
@@ -130,6 +131,12 @@ class Index:
         like = "%" + ending.replace("_", "!_")
         if required or self._base.execute(any_of, (like,)).fetchone():
             self._base.execute(f"DELETE FROM role{role} WHERE id NOT LIKE ? ESCAPE '!'", (like,))
+
+    def with_dot(self) -> str:
+        """A name with a dot in its last part, or an empty text."""
+        found = self._base.execute("SELECT id FROM role0 WHERE has_dot(id) LIMIT 1")
+        row = found.fetchone()
+        return row[0] if row else ""
 
     def size(self, role: int) -> int:
         """How many inputs a role has."""

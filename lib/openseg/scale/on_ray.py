@@ -43,20 +43,19 @@ def require_ray() -> Any:
     return ray
 
 
-def shipped_files(worker: Worker) -> dict[str, bytes]:
-    """The files that the work reads, by name, for machines that do not have them."""
-    return {path.name: path.read_bytes() for path in worker.unit.files}
+def shipped_files(worker: Worker) -> dict[Path, bytes]:
+    """The files that the work reads, for machines that do not have them."""
+    return {path: path.read_bytes() for path in worker.unit.files}
 
 
 class Actor:
     """One worker of the cluster."""
 
-    def __init__(self, worker: Worker, files: dict[str, bytes], plugins: list[tuple[str, tuple[str, ...]]]) -> None:
+    def __init__(self, worker: Worker, files: dict[Path, bytes], plugins: list[tuple[str, tuple[str, ...]]]) -> None:
         for name, folders in plugins:
             load_plugins([name], [Path(folder) for folder in folders])
         self._worker = worker
-        worker.unit.files = tuple(_materialized(path, files[path.name]) for path in worker.unit.files)
-        worker.unit.placed()
+        worker.unit.placed({path: _materialized(path, content) for path, content in files.items()})
         worker.start()
 
     def run(self, block: Sequence[Item]) -> BlockDone | OpensegError:
@@ -69,7 +68,7 @@ class Actor:
 
 def _materialized(path: Path, content: bytes) -> Path:
     """The file where it is, or a copy of it here."""
-    if path.is_file():
+    if path.is_file() and path.read_bytes() == content:
         return path
     folder = Path(tempfile.gettempdir()) / f"openseg-{hashlib.sha256(content).hexdigest()[:16]}"
     copy = folder / path.name

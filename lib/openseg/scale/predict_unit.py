@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from openseg.inference.folder import KINDS, result_settings
 from openseg.inference.predictor import Predictor
 from openseg.io.files import file_hash
 from openseg.io.images import encode_image, encode_label
-from openseg.scale.units import Blobs, Done, Unit, hash_of
+from openseg.scale.units import Blobs, Done, Unit, dataset_files, hash_of
 
 __all__ = ["Predict", "require_kinds"]
 
@@ -37,7 +37,7 @@ class Predict(Unit):
     uses_network: bool = True
 
     def __post_init__(self) -> None:
-        self.files = (self.checkpoint,)
+        self.files = (self.checkpoint, *dataset_files(self.config.data.dataset))
         self.kinds = {kind: KINDS[kind] for kind in ("label", *self.also)}
 
     @cached_property
@@ -54,9 +54,12 @@ class Predict(Unit):
         checkpoint = {"checkpoint": file_hash(self.checkpoint)}
         return {"what": "predictions", **checkpoint, **result_settings(self.config, self.mode), "kinds": [*self.kinds]}
 
-    def placed(self) -> None:
-        """Take the checkpoint from where it now is."""
-        (self.checkpoint,) = self.files
+    def placed(self, moved: Mapping[Path, Path]) -> None:
+        """See ``Unit.placed``."""
+        self.checkpoint, *dataset = self.files = tuple(moved[path] for path in self.files)
+        if dataset:
+            data = self.config.data.model_copy(update={"dataset": str(dataset[0])})
+            self.config = self.config.model_copy(update={"data": data})
 
     def start(self) -> None:
         """Load the network."""

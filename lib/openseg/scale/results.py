@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from openseg.io.sources import require_pyarrow
 from openseg.io.storage import Place, retried
 from openseg.scale.index import Item, shard_of
 
-__all__ = ["Manifest", "Record", "Results", "block_key"]
+__all__ = ["Manifest", "Record", "Results", "block_key", "is_of"]
 
 _PARTS = "parts"
 _AT_ONCE = 200
@@ -61,9 +61,15 @@ class Results:
     out: Place
     kinds: dict[str, str]
     format: str = "files"
+    made_by: dict[str, Any] = field(default_factory=dict)
 
-    def claim(self, made_by: dict[str, Any], overwrite: bool) -> None:
-        """Take the folder, or take it up again.
+    @property
+    def identity(self) -> str:
+        """A hash of what determines the results; records of others are not ours."""
+        return hashlib.sha256(json.dumps(self.made_by, sort_keys=True).encode()).hexdigest()[:16]
+
+    def claim(self, overwrite: bool, shard: tuple[int, int] = (0, 1)) -> None:
+        """Take the folder, or take it up again; ``overwrite`` forgets what is recorded of this shard.
 
         Raises:
             ConfigError: nothing can be written at such an address.
@@ -71,23 +77,32 @@ class Results:
         """
         if not self.out.takes_results:
             raise ConfigError(f"{self.out}: such storage takes no results; write to a folder or an object store")
-        made_by = json.loads(json.dumps({**made_by, "format": self.format}))
-        record = self.out / RECORD
-        before = json.loads(record.read()) if record.exists() else None
-        if before is None and (self.out / _PARTS).exists():
-            before = {}
-        if before is not None and before.get("what") != made_by["what"]:
+        before = self._recorded()
+        if before is None and self._has_other_files():
+            before = self._recorded()  # another shard may have begun meanwhile
+            if before is None:
+                raise DataError(f"{self.out}: is not empty; choose a new folder for the results")
+        if before is not None and before.get("what") != self.made_by["what"]:
             raise DataError(f"{self.out}: holds files that this command did not write; choose another folder")
-        if before not in (None, made_by) and not overwrite:
+        if before is not None and before != self.made_by and not overwrite:
             raise DataError(
                 f"{self.out}: holds results of other settings or weights; choose another folder, or --overwrite"
             )
-        if before is None and self._has_other_files():
-            raise DataError(f"{self.out}: is not empty; choose a new folder for the results")
         if overwrite:
-            for name in self._part_names():
-                self._remove(self.out / _PARTS / name)
-        record.write(json.dumps(made_by, indent=1).encode())
+            for name, part in self._all_parts():
+                if part.get("identity") != self.identity or is_of(part, shard):
+                    self._remove(self.out / _PARTS / name)
+        (self.out / RECORD).write(json.dumps(self.made_by, indent=1).encode())
+
+    def _recorded(self) -> dict[str, Any] | None:
+        record = self.out / RECORD
+        if not record.exists():
+            return None
+        try:
+            found = json.loads(record.read())
+        except ValueError:
+            found = None
+        return found if isinstance(found, dict) else {}
 
     def _has_other_files(self) -> bool:
         if not self.out.exists():
@@ -123,7 +138,7 @@ class Results:
             self._put(f"{key}.tar", _tar(done, self.kinds))
         elif self.kinds and self.format == "parquet":
             self._put(f"{key}.parquet", _parquet(done, self.kinds))
-        part = {"records": [[*record] for record in records], **more}
+        part = {"identity": self.identity, "records": [[*record] for record in records], **more}
         self._put(f"{_PARTS}/{key}.json", json.dumps(part, ensure_ascii=False).encode())
 
     def _put(self, name: str, content: bytes) -> None:
@@ -147,16 +162,19 @@ class Results:
             folder.rmdir()
 
     def parts(self) -> Iterator[dict[str, Any]]:
-        """The blocks' records, in the order of their names.
+        """The blocks' records of the same settings, in the order of their names.
 
         Raises:
             DataError: one is damaged.
         """
+        return (part for _, part in self._all_parts() if part.get("identity") == self.identity)
+
+    def _all_parts(self) -> Iterator[tuple[str, dict[str, Any]]]:
         names = self._part_names()
         for first in range(0, len(names), _AT_ONCE):
             for name, content in zip(names[first : first + _AT_ONCE], self._read(names[first:]), strict=False):
                 try:
-                    yield json.loads(content)
+                    yield name, json.loads(content)
                 except ValueError:
                     raise DataError(
                         f"{self.out / _PARTS / name}: damaged; remove it, and its inputs are done again"
@@ -170,6 +188,11 @@ class Results:
         paths = [place.storage[1] for place in places]
         found = retried(lambda: storage.cat(paths), self.out.address)
         return [found[path] for path in paths] if isinstance(found, dict) else [found]
+
+
+def is_of(part: dict[str, Any], shard: tuple[int, int]) -> bool:
+    """Whether a block is of a shard: all of its inputs are of one."""
+    return shard[1] == 1 or shard_of(part["records"][0][0], shard[1]) == shard[0]
 
 
 def _tar(done: Sequence[tuple[str, dict[str, bytes]]], kinds: dict[str, str]) -> bytes:

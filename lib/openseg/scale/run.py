@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import sqlite3
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,7 +23,7 @@ from openseg.io.storage import Place
 from openseg.metrics import LabelScores
 from openseg.scale.engines import Engine, make_engine
 from openseg.scale.index import Index, blocks_of
-from openseg.scale.results import Manifest, Results
+from openseg.scale.results import Manifest, Results, is_of
 from openseg.scale.settings import Scale
 from openseg.scale.units import Unit
 from openseg.scale.worker import Worker
@@ -88,35 +90,47 @@ def run(task: Task) -> ScaleResult:
     alone = any(place.in_this_process for place in (task.out, *(source.place for source in task.sources)))
     if alone and task.how.engine == "ray":
         raise ConfigError("memory:// is seen by one process only; use another storage with --engine ray")
-    with _group(task.unit) as (rank, world, wait):
-        results = Results(task.out, task.unit.kinds, task.how.format)
+    sources = {source.role: source.place.address for source in task.sources}
+    made_by = json.loads(json.dumps({**task.unit.made_by, "format": task.how.format, "sources": sources}))
+    results = Results(task.out, task.unit.kinds, task.how.format, made_by)
+    with _group(task.unit) as (rank, world, collect):
         if rank == 0:
-            sources = {source.role: source.place.address for source in task.sources}
-            results.claim(task.unit.made_by | {"sources": sources}, task.overwrite)
-        wait()
-        worker = Worker(task.unit, task.sources, results, task.optional)
-        engine = make_engine(worker, task.how, task.workers, alone)
+            results.claim(task.overwrite, task.how.part)
+        collect(None)
+        engine = make_engine(Worker(task.unit, task.sources, results, task.optional), task.how, task.workers, alone)
         try:
             with Index([source.role for source in task.sources]) as index:
                 listed = _list(task, index)
                 index.mark_done(_succeeded(results))
-                spent = _work(task, index, engine, listed, (rank, world))
+                spent = _added(collect(_work(task, index, engine, listed, (rank, world))))
+            return _finish(task, results, listed, spent) if rank == 0 else ScaleResult(task.out.address, "", {})
+        except sqlite3.Error as error:
+            place = tempfile.gettempdir()
+            raise OpensegError(f"the list of work in {place}: {error}; free some space there, or set TMPDIR") from None
         finally:
             engine.stop()
-        wait()
-        return _finish(task, results, listed, spent) if rank == 0 else ScaleResult(task.out.address, "", {})
+
+
+def _added(spent: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all processes of torchrun did."""
+    seconds, by_worker = Counter[str](), Counter[str]()
+    for each in spent:
+        seconds.update(each["seconds"])
+        by_worker.update(each["by_worker"])
+    wall = max(each["wall"] for each in spent)
+    return {"seconds": dict(seconds), "by_worker": dict(by_worker), "wall": wall, "did": sum(by_worker.values())}
 
 
 @contextlib.contextmanager
 def _group(unit: Unit) -> Iterator[tuple[int, int, Any]]:
-    """Rank, world and barrier of torchrun, for networks; other work has no need of it."""
+    """Rank, world and exchange of torchrun, for networks; other work has no need of it."""
     if not unit.uses_network:
-        yield 0, 1, lambda: None
+        yield 0, 1, lambda value: [value]
         return
     from openseg.distributed import process_group
 
     with process_group() as group:
-        yield group.rank, group.world, group.wait
+        yield group.rank, group.world, group.collect
 
 
 @dataclass
@@ -153,8 +167,10 @@ def _list(task: Task, index: Index) -> _Listed:
             unmatched[source.role] = alone
             logger.info("%s: %d belong to no %s, such as %s", source.place, alone, index.roles[0], example)
     total, mine, names = index.count(task.how.part)
-    if not mine:
-        raise DataError(f"{task.sources[0].place}: nothing to do in shard {task.how.shard or '1/1'} of {total} inputs")
+    if task.how.format == "tar" and (dotted := index.with_dot()):
+        raise DataError(
+            f"{dotted}: names in WebDataset end at the first dot; rename it, or use --format parquet or files"
+        )
     return _Listed(total, mine, names, unmatched=unmatched, seconds=time.perf_counter() - begin)
 
 
@@ -200,7 +216,7 @@ def _work(task: Task, index: Index, engine: Engine, listed: _Listed, share: tupl
                     f"{done.errors[-1]}. What is recorded is kept"
                 )
     wall = time.perf_counter() - begin
-    return {"seconds": dict(seconds), "by_worker": dict(by_worker), "wall": wall, "did": sum(by_worker.values())}
+    return {"seconds": dict(seconds), "by_worker": dict(by_worker), "wall": wall}
 
 
 def _finish(task: Task, results: Results, listed: _Listed, spent: dict[str, Any]) -> ScaleResult:
@@ -210,7 +226,7 @@ def _finish(task: Task, results: Results, listed: _Listed, spent: dict[str, Any]
     with Manifest() as rows:
         for part in results.parts():
             repeated += rows.add(part["records"], task.how.part)
-            if scores is not None and "counts" in part and _is_of(part, task.how.part):
+            if scores is not None and "counts" in part and is_of(part, task.how.part):
                 scores.add_counts(part["counts"])
         if scores is not None and repeated:
             raise DataError(f"{task.out}: {repeated} inputs were counted twice; run again with --overwrite")
@@ -239,10 +255,3 @@ def _finish(task: Task, results: Results, listed: _Listed, spent: dict[str, Any]
     }
     summary.write(json.dumps(found, indent=1, ensure_ascii=False).encode())
     return ScaleResult(task.out.address, manifest.address, found, errors, scores)
-
-
-def _is_of(part: dict[str, Any], shard: tuple[int, int]) -> bool:
-    """Whether a block is of a shard: all of its inputs are of one."""
-    from openseg.scale.index import shard_of
-
-    return shard[1] == 1 or shard_of(part["records"][0][0], shard[1]) == shard[0]

@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from openseg.datasets.registry import get_dataset_info
+from openseg.datasets.registry import DATASET_NAMES, get_dataset_info
 from openseg.errors import DataError
 from openseg.io.blob import Blob
 from openseg.io.files import file_hash
@@ -61,7 +61,7 @@ class Unit:
     def start(self) -> None:
         """Load what is needed; called once in every worker."""
 
-    def placed(self) -> None:
+    def placed(self, moved: Mapping[Path, Path]) -> None:
         """Take ``files`` from where they now are."""
 
     def prepare(self, blobs: Blobs) -> Any:
@@ -75,6 +75,11 @@ class Unit:
     def finish(self, computed: Any) -> Done:
         """Encode the results."""
         raise NotImplementedError
+
+
+def dataset_files(dataset: str) -> tuple[Path, ...]:
+    """The file of a dataset, unless it is a built-in one."""
+    return () if dataset in DATASET_NAMES else (Path(dataset),)
 
 
 def hash_of(content: bytes) -> str:
@@ -100,15 +105,22 @@ class Refine(Unit):
         if self.by_images:
             from openseg.tools.refine_network import network_file
 
-            self.files = (network_file(self.checkpoint),)
+            self.files = (network_file(self.checkpoint), *(() if self.config is None else (self.config,)))
+        self.files += dataset_files(self.how.dataset)
+
+    def placed(self, moved: Mapping[Path, Path]) -> None:
+        """See ``Unit.placed``."""
+        self.files = tuple(moved[path] for path in self.files)
+        self.config = self.config if self.config is None else moved[self.config]
+        if dataset_files(self.how.dataset):
+            self.how = replace(self.how, dataset=str(moved[Path(self.how.dataset)]))
 
     @cached_property
     def network(self) -> Any:
         """The network that refines; without one, torch is not imported."""
         from openseg.tools.refine_network import load_refiner
 
-        (path,) = self.files
-        return load_refiner(path, self.config, self.how.dataset, self.device)
+        return load_refiner(self.files[0], self.config, self.how.dataset, self.device)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "network"}
@@ -165,6 +177,12 @@ class Evaluate(Unit):
 
     def __post_init__(self) -> None:
         self.empty().counts_dict()  # or it would only fail at the end
+        self.files = dataset_files(self.dataset)
+
+    def placed(self, moved: Mapping[Path, Path]) -> None:
+        """See ``Unit.placed``."""
+        self.files = tuple(moved[path] for path in self.files)
+        self.dataset = str(self.files[0]) if self.files else self.dataset
 
     def empty(self) -> LabelScores:
         """Scores of nothing, to which others are added."""
