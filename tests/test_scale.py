@@ -120,6 +120,27 @@ def test_scores_of_shards_are_those_of_one_process(maps, tmp_path, capsys, one_l
     one_line_error(code, "do not belong together", "listed differently")
 
 
+def test_names_and_instances_of_cityscapes(data_root, tmp_path, command):
+    """iIoU, too, is the same from the split and from Cityscapes' own folder, whose names have endings."""
+    for path in (data_root / "demo/val/label").iterdir():
+        key = path.stem.removesuffix("_leftImg8bit")
+        (tmp_path / "pred").mkdir(exist_ok=True)
+        (tmp_path / "raw/city").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"pred/{key}_pred.png").write_bytes(path.read_bytes())
+        for name in ("labelIds", "color"):
+            (tmp_path / f"raw/city/{key}_gtFine_{name}.png").write_bytes(path.read_bytes())
+    for path in (data_root / "demo/val/instance").iterdir():
+        (tmp_path / "raw/city" / path.name).write_bytes(path.read_bytes())
+    given = ["evaluate", "--pred", "pred", "--dataset", "demo", "--distances", "none", "--json"]
+    for number, place in enumerate((["--gt", "raw"], ["--data-root", data_root])):
+        assert command(*given, f"plain{number}.json", *place) == 0
+        assert command(*given, f"blocks{number}.json", *place, "--block", 1) == 0
+        assert (tmp_path / f"plain{number}.json").read_bytes() == (tmp_path / f"blocks{number}.json").read_bytes()
+    assert json.loads((tmp_path / "plain0.json").read_text())["pred"]["summary"]["iIoU"] == 1
+    next((tmp_path / "raw/city").glob("*instanceIds.png")).unlink()
+    assert command(*given, "x.json", "--gt", "raw", "--block", 1) == 2
+
+
 def test_broken_and_missing_inputs_are_records_and_are_tried_again(maps, tmp_path, capsys, one_line_error):
     for name in ("label", "offset"):
         for path in (maps / name / "a").glob("*.png"):

@@ -6,7 +6,9 @@ input, and the one that does is recorded as failed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib.util
 import logging
 import os
 import tempfile
@@ -88,44 +90,48 @@ class RayWorkers:
         Raises:
             ConfigError: Ray is not installed.
         """
-        self._ray, self._worker, self._how = require_ray(), worker, how
-        self._started = not self._ray.is_initialized()
-        self._thread = ThreadPoolExecutor(1)
-        self._actors = self._thread.submit(self._start)
+        with contextlib.suppress(ValueError):  # of what was imported in odd ways
+            if importlib.util.find_spec("ray") is None:
+                require_ray()
+        self._worker, self._how = worker, how
+        self._thread, self._own = ThreadPoolExecutor(1), False
+        self._started = self._thread.submit(self._start)
 
-    def _start(self) -> list[Any]:
-        ray, how = self._ray, self._how
-        if self._started:
+    def _start(self) -> tuple[Any, list[Any]]:
+        ray, how = require_ray(), self._how
+        self._own = not ray.is_initialized()
+        if self._own:
             _connect(ray, how)
         count = _count(ray, how)
         options = {"num_cpus": how.num_cpus_per_worker, "num_gpus": how.num_gpus_per_worker}
         remote = ray.remote(Actor).options(max_restarts=-1, max_task_retries=_RETRIES, **options)
         files = shipped_files(self._worker)
         self._files = ray.put(files) if files else files  # kept, since actors that start again need it again
-        return [remote.remote(self._worker, self._files, loaded_plugins()) for _ in range(count)]
+        return ray, [remote.remote(self._worker, self._files, loaded_plugins()) for _ in range(count)]
 
     def run(self, blocks: Iterator[list[Item]]) -> Iterator[BlockDone]:
         """Do all blocks; see ``engines``."""
-        yield from _feed(self._ray, self._actors.result(), blocks, self._worker)
+        ray, actors = self._started.result()
+        yield from _feed(ray, actors, blocks, self._worker)
 
     def stop(self) -> None:
         """Leave the cluster, or end one that was started here."""
-        actors = self._actors.result() if self._actors.exception() is None else []
-        if self._started:
-            self._ray.shutdown()
-        else:
-            for actor in actors:
-                self._ray.kill(actor)
+        if self._started.exception() is None:
+            ray, actors = self._started.result()
+            for actor in () if self._own else actors:
+                ray.kill(actor)
+        if self._own:
+            require_ray().shutdown()
         self._thread.shutdown()
 
 
 def _connect(ray: Any, how: Scale) -> None:
-    logging.getLogger("ray").setLevel(logging.WARNING)
+    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         options: dict[str, Any] = {} if how.address else {"include_dashboard": False}
         if not how.address and how.num_workers:
             options["num_cpus"] = max(int(-(-how.num_workers * how.num_cpus_per_worker // 1)), os.cpu_count() or 1)
-        ray.init(address=how.address, log_to_driver=False, logging_level=logging.WARNING, **options)
+        ray.init(address=how.address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f" at {how.address}" if how.address else ""
         raise OpensegError(f"no Ray cluster{where}: {str(error).splitlines()[0]}") from None

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,17 +99,20 @@ def run(task: Task) -> ScaleResult:
             results.claim(task.overwrite, task.how.part)
         collect(None)
         engine = make_engine(Worker(task.unit, task.sources, results, task.optional), task.how, task.workers, alone)
-        try:
-            with Index([source.role for source in task.sources]) as index:
-                listed = _list(task, index)
-                index.mark_done(_succeeded(results))
-                spent = _added(collect(_work(task, index, engine, listed, (rank, world))))
-            return _finish(task, results, listed, spent) if rank == 0 else ScaleResult(task.out.address, "", {})
-        except sqlite3.Error as error:
-            place = tempfile.gettempdir()
-            raise OpensegError(f"the list of work in {place}: {error}; free some space there, or set TMPDIR") from None
-        finally:
-            engine.stop()
+        with ThreadPoolExecutor(1) as beside:
+            try:
+                with Index([source.role for source in task.sources]) as index:
+                    listed = _list(task, index)
+                    index.mark_done(_succeeded(results))
+                    spent = _added(collect(_work(task, index, engine, listed, (rank, world))))
+            except sqlite3.Error as error:
+                place = tempfile.gettempdir()
+                raise OpensegError(f"the list of work in {place}: {error}; free some space, or set TMPDIR") from None
+            finally:
+                stopped = beside.submit(engine.stop)  # Ray takes a second to end
+            result = ScaleResult(task.out.address, "", {}) if rank else _finish(task, results, listed, spent)
+            stopped.result()
+        return result
 
 
 def _added(spent: list[dict[str, Any]]) -> dict[str, Any]:
