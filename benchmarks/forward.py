@@ -3,10 +3,11 @@
     OMP_NUM_THREADS=2 python benchmarks/forward.py [--size 512 1024] [--rounds 5] [--networks hrnet48_ocr ...]
 
 "plain" is the same network as the original ran it: batch norms as they are, contiguous float32, explicit softmax
-attention, main and auxiliary logits resized to the image before the argmax. "fp32" and "bf16" are what ``val`` does
-with ``test.precision``. All take turns in one process; figures are medians. The weights are those of the golden
-outputs (tests/recipe.py) and the image is noise, so the agreement of classes says little about trained networks. Peak
-memory is that of a process of its own that runs one variant once, weights and libraries (0.5 GiB) included.
+attention, main and auxiliary logits resized to the image before the argmax. "fp32" and "bf16" are what ``val``
+does with ``test.precision``, the others with ``test.runtime``. All take turns in one process; figures are medians.
+The weights are those of the golden outputs (tests/recipe.py), for hrnet18_ocr random ones, and the image is noise, so
+the agreement of classes says little about trained networks. Peak memory is that of a process of its own that runs one
+variant once, weights and libraries (0.5 GiB) included.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -28,6 +30,7 @@ from side_by_side import median_seconds
 from openseg.config import load_config
 from openseg.inference import argmax, from_tensor, resized
 from openseg.inference.prepare import prepare_for_inference
+from openseg.inference.runtimes import in_runtime
 from openseg.models.checkpoint.io import Checkpoint, load_weights
 from openseg.models.checkpoint.layouts import convert_state
 from openseg.models.checkpoint.load import fit_config
@@ -36,12 +39,13 @@ from openseg.models.layers import resize_logits
 
 NETWORKS = {
     "hrnet48_ocr": "hrnet_w48_ocr_19__inplace_abn",
+    "hrnet18_ocr": None,
     "resnet101_base_oc": "base_ocnet_r101d8_19__inplace_abn",
     "resnet101_isa": "isanet_r101d8_19__inplace_abn",
     "resnet101_ocr": "spatial_ocrnet_r101d8_19__inplace_abn",
     "resnet101_asp_ocr": "spatial_asp_ocrnet_r101d8_19__inplace_abn",
 }
-VARIANTS = ("plain", "fp32", "bf16")
+VARIANTS = ("plain", "fp32", "bf16", "openvino", "openvino_bf16", "onnxruntime")
 
 
 def explicit_attention(query, key, value):
@@ -50,6 +54,13 @@ def explicit_attention(query, key, value):
 
 def build(network):
     """The network with the weights of the goldens, which give sensible activations and predict many classes."""
+    if NETWORKS[network] is None:  # not one of the original's
+        torch.manual_seed(0)
+        model = build_model(load_config(ROOT / f"configs/camvid/{network}.yaml")).eval()
+        for layer in model.modules():  # signals stay as large as they are
+            if isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        return model
     state = {key.removeprefix("module."): value for key, value in golden_state(NETWORKS[network]).items()}
     checkpoint = Checkpoint(Path(network), convert_state(state))
     config = fit_config(load_config(ROOT / f"configs/cityscapes/{network}.yaml"), checkpoint)
@@ -65,6 +76,9 @@ def variants(network, wanted=VARIANTS):
         own = copy.deepcopy(model) if len(wanted) > 1 else model
         if name != "plain":
             own = prepare_for_inference(own, torch.bfloat16 if name == "bf16" else torch.float32)
+        runtime, _, precision = name.partition("_")
+        if runtime in ("openvino", "onnxruntime"):
+            own = in_runtime(own, runtime, torch.device("cpu"), precision or "fp32")
         made[name] = own
     return made
 
@@ -100,8 +114,8 @@ def print_peak_memory(network, variant, size):
     print(int(status.split("VmHWM:")[1].split()[0]) / 2**20)
 
 
-def measure(network, size, rounds):
-    made = variants(network)
+def measure(network, size, rounds, wanted):
+    made = variants(network, ["plain", *(each for each in wanted if each != "plain")])
     images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
     labels = {name: predict(name, model, images) for name, model in made.items()}
     medians = median_seconds({name: partial(predict, name, model, images) for name, model in made.items()}, rounds)
@@ -114,20 +128,52 @@ def measure(network, size, rounds):
         )
 
 
+def original_labels(logits, size, table):
+    """Labels as the original makes them: full-size logits, NumPy's argmax over channels last, and a look-up of ids."""
+    large = F.interpolate(logits, size, mode="bilinear", align_corners=True)[0].permute(1, 2, 0).numpy()
+    return table[np.argmax(large, axis=-1).astype(np.uint8)]
+
+
+def our_labels(logits, size, info):
+    return info.decode(argmax(resized(from_tensor(logits), size))[0].numpy())
+
+
+def measure_last_step(rounds):
+    """From logits of stride 4 to label IDs of 1024x2048."""
+    info = load_config(ROOT / "configs/cityscapes/hrnet48_ocr.yaml").dataset_info
+    noise = torch.randn(1, 19, 16, 32, generator=torch.Generator().manual_seed(1))
+    # Regions of the size of objects; noise in every pixel has a boundary everywhere.
+    logits = F.interpolate(noise, (256, 512), mode="bicubic", align_corners=True)
+    table = info.decode(np.arange(256, dtype=np.uint8).clip(max=18))
+    ways = {
+        "original's": partial(original_labels, logits, (1024, 2048), table),
+        "ours": partial(our_labels, logits, (1024, 2048), info),
+    }
+    same = (ways["ours"]() == ways["original's"]()).mean() * 100
+    medians = median_seconds(ways, rounds)
+    theirs, ours = medians.values()
+    print(f"last step: original's {theirs:.3f} s, ours {ours:.3f} s, ratio {theirs / ours:.1f}; same {same:.4f} %")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=2, default=(512, 1024), metavar=("H", "W"))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--last-step", action="store_true", help="from logits to label IDs alone")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--memory-of", nargs=2, metavar=("NETWORK", "VARIANT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of:
         print_peak_memory(*arguments.memory_of, arguments.size)
         return
+    if arguments.last_step:
+        measure_last_step(arguments.rounds)
+        return
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, image {arguments.size}")
     print("| network | variant | s | ratio | peak GiB | same class % |\n|---|---|---|---|---|---|")
     for network in arguments.networks:
-        measure(network, arguments.size, arguments.rounds)
+        measure(network, arguments.size, arguments.rounds, arguments.variants)
 
 
 if __name__ == "__main__":

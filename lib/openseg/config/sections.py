@@ -192,6 +192,15 @@ class TestConfig(Section):
         None, description="stride of sliding windows; null: the window, for SegFix a third of it, as the original"
     )
     compile: bool = Field(False, description="use torch.compile: faster for many images")
+    runtime: Literal["torch", "openvino", "onnxruntime"] = Field(
+        "torch", description="what runs the network; the others are faster on many CPUs, and need their packages"
+    )
+
+    @model_validator(mode="after")
+    def _compile_is_of_torch(self) -> TestConfig:
+        if self.compile and self.runtime != "torch":
+            raise ValueError(f"compile is of runtime torch, not of {self.runtime}")
+        return self
 
     @model_validator(mode="after")
     def _stride_fits_window(self) -> TestConfig:

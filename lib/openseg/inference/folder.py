@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from openseg.io.files import atomic_write
 from openseg.io.images import write_image, write_label
 from openseg.io.results import Journal, OnConflict, ResultFolder
 
-__all__ = ["KINDS", "Outputs", "model_settings", "predict_images", "result_settings"]
+__all__ = ["KINDS", "Outputs", "model_settings", "predict_images", "result_settings", "test_settings"]
 
 logger = logging.getLogger("openseg")
 
@@ -126,12 +126,18 @@ def result_settings(config: Config, mode: str) -> dict[str, Any]:
     """Settings that determine the files of a semantic prediction, besides weights and images."""
     return {
         "mode": mode,
-        "test": config.test.model_dump(mode="json", exclude={"compile"}),
+        "test": test_settings(config),
         "normalization": config.normalization.model_dump(mode="json"),
         "data": config.data.model_dump(mode="json", include={"short_side", "size"}),
         "model": model_settings(config),
         "classes": config.dataset_info.output_fingerprint,
     }
+
+
+def test_settings(config: Config, exclude: Sequence[str] = ()) -> dict[str, Any]:
+    """Settings of ``test`` that determine results; that of torch is left out, as in results of earlier versions."""
+    left_out = {"compile", *exclude, *(("runtime",) if config.test.runtime == "torch" else ())}
+    return config.test.model_dump(mode="json", exclude=left_out)
 
 
 def model_settings(config: Config) -> dict[str, Any]:

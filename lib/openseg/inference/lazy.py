@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from openseg.inference.fused import positions, resized_argmax
 from openseg.models.layers import resize_logits
 
 __all__ = ["LazyLogits", "Window", "argmax", "bands", "cropped", "cubic", "from_tensor", "mosaic", "resized", "summed"]
@@ -25,11 +26,15 @@ _CUBIC = -0.75  # OpenCV's parameter of cubic interpolation
 
 
 class LazyLogits(NamedTuple):
-    """Lazy map ``float[B, K, H, W]``; ``read(top, bottom)`` computes rows ``top`` to ``bottom - 1``."""
+    """Lazy map ``float[B, K, H, W]``; ``read(top, bottom)`` computes rows ``top`` to ``bottom - 1``.
+
+    ``small`` is what it is resized from, if that is its last step.
+    """
 
     classes: int
     size: tuple[int, int]
     read: Callable[[int, int], Tensor]
+    small: LazyLogits | None = None
 
 
 class Window(NamedTuple):
@@ -50,20 +55,17 @@ def resized(source: LazyLogits, size: tuple[int, int]) -> LazyLogits:
     """``resize_logits``: bilinear, corners aligned."""
     if source.size == size:
         return source
-    (rows, _), (height, width) = source.size, size
-    scale = (rows - 1) / (height - 1) if height > 1 else 0.0
+    height, width = size
 
     def read(top: int, bottom: int) -> Tensor:
-        position = torch.arange(top, bottom, dtype=torch.float32) * scale
-        low = position.floor().clamp(max=rows - 1).long()
-        high = (low + 1).clamp(max=rows - 1)
+        low, high, weight = positions(top, bottom, source.size[0], height)
         first = int(low[0])
         part = source.read(first, int(high[-1]) + 1)
-        weight = (position - low).to(part)[:, None]
         low, high = (low - first).to(part.device), (high - first).to(part.device)
-        return resize_logits(torch.lerp(part[:, :, low], part[:, :, high], weight), (bottom - top, width))
+        rows = torch.lerp(part[:, :, low], part[:, :, high], weight.to(part)[:, None])
+        return resize_logits(rows, (bottom - top, width))
 
-    return LazyLogits(source.classes, size, read)
+    return LazyLogits(source.classes, size, read, source)
 
 
 def cubic(source: LazyLogits, size: tuple[int, int]) -> LazyLogits:
@@ -97,6 +99,8 @@ def _cubic_weights(t: Tensor) -> Tensor:
 
 def cropped(source: LazyLogits, size: tuple[int, int]) -> LazyLogits:
     """Crop to the upper left part of a map."""
+    if source.size == size:
+        return source
     return LazyLogits(source.classes, size, lambda top, bottom: source.read(top, bottom)[..., : size[1]])
 
 
@@ -131,6 +135,8 @@ def _cover(starts: set[int], window: int, length: int) -> Tensor:
 
 def summed(terms: Sequence[tuple[LazyLogits, float]], probabilities: bool = False) -> LazyLogits:
     """Weighted sum of maps of equal size, or of their softmax over classes."""
+    if len(terms) == 1 and terms[0][1] == 1 and not probabilities:
+        return terms[0][0]
 
     def read(top: int, bottom: int) -> Tensor:
         total: Tensor | None = None
@@ -155,4 +161,21 @@ def bands(source: LazyLogits, batch: int = 1, most_values: int = BAND_VALUES) ->
 
 def argmax(source: LazyLogits, batch: int = 1, most_values: int = BAND_VALUES) -> Tensor:
     """Class of each pixel, ``uint8[B, H, W]``."""
+    if source.small is not None and (fused := _fused_argmax(source, source.small, batch, most_values)) is not None:
+        return fused
     return torch.cat([part.argmax(dim=1).to(torch.uint8) for _, part in bands(source, batch, most_values)], dim=1)
+
+
+def _fused_argmax(source: LazyLogits, small: LazyLogits, batch: int, most_values: int) -> Tensor | None:
+    """``argmax`` in one loop over pixels, for float32 on a CPU; None for others."""
+    height, width = source.size
+    step = max(most_values // (batch * source.classes * width), 1)
+    parts = []
+    for top in range(0, height, step):
+        low, high, weight = positions(top, min(top + step, height), small.size[0], height)
+        first = int(low[0])
+        part = small.read(first, int(high[-1]) + 1)
+        if part.device.type != "cpu" or part.dtype != torch.float32:
+            return None
+        parts.append(resized_argmax(part, (low - first, high - first, weight), width))
+    return torch.cat(parts, dim=1)

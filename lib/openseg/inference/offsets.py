@@ -16,7 +16,7 @@ from openseg.config.tasks import TASKS
 from openseg.distributed import Group, pick_device
 from openseg.errors import ConfigError, OpensegError
 from openseg.inference import predict_boundary
-from openseg.inference.folder import model_settings
+from openseg.inference.folder import model_settings, test_settings
 from openseg.inference.predictor import load_for_inference
 from openseg.inference.runner import run_over_images
 from openseg.io.results import Journal, OnConflict, ResultFolder
@@ -69,7 +69,7 @@ class SegFixPredictor:
         return {
             "model": model_settings(config),
             "threshold": config.segfix.mask_threshold,
-            "test": config.test.model_dump(mode="json", exclude={"compile", "ms", "average"}),
+            "test": test_settings(config, ("ms", "average")),
             "normalization": config.normalization.model_dump(mode="json"),
         }
 

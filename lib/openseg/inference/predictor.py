@@ -22,6 +22,7 @@ from openseg.distributed import pick_device, set_precision
 from openseg.errors import ConfigError, DataError, OpensegError, is_out_of_memory
 from openseg.inference import LazyLogits, argmax, predict_scores
 from openseg.inference.prepare import prepare_for_inference
+from openseg.inference.runtimes import in_runtime
 from openseg.io.images import read_image
 from openseg.models.checkpoint.io import KeyReport
 from openseg.models.checkpoint.load import load_network
@@ -41,6 +42,13 @@ def load_for_inference(config: Config, checkpoint: str | Path, device: torch.dev
     """
     set_precision(device, config.test.precision)
     model, report = load_network(config, checkpoint)
+    runtime = config.test.runtime
+    if runtime != "torch":
+        if not config.outputs:
+            raise ConfigError(f"test.runtime={runtime}: a network of task {config.task} runs in torch alone")
+        channels, precision = config.dataset_info.channels, config.test.precision
+        model = prepare_for_inference(model)
+        return in_runtime(model, runtime, device, precision, channels, config.needs_targets), report
     dtype = torch.bfloat16 if config.test.precision == "bf16" else torch.float32
     model = prepare_for_inference(model.to(device), dtype)
     if config.test.compile:

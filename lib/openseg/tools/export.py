@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
-import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 
 from openseg.config import Config
 from openseg.errors import ConfigError, OpensegError
 from openseg.inference.boundary import offset_codes
 from openseg.inference.prepare import prepare_for_inference
+from openseg.inference.program import exported_program, written_onnx
 from openseg.io.files import atomic_write, file_hash
 from openseg.models.checkpoint.io import KeyReport
 from openseg.models.checkpoint.load import load_network
@@ -83,22 +83,6 @@ class Exportable(nn.Module):
         return logits.argmax(dim=1).to(torch.uint8) if self.output == "labels" else logits
 
 
-def _attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    *,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """Attention in products and a softmax, since the exporter takes four dimensions only."""
-    products = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    return products.softmax(dim=-1) @ value
-
-
 class Shape(NamedTuple):
     """What a written network takes: a batch and a size, or any of them where None."""
 
@@ -123,9 +107,7 @@ _ANY = Shape()
 def _program(network: Exportable, shape: Shape) -> ExportedProgram:
     """The network for the batches and sizes of ``shape``."""
     example = torch.zeros(shape.batch or 2, network.channels, *(shape.size or (128, 160)))
-    sizes = dict.fromkeys(shape.dynamic, Dim.DYNAMIC)
-    program = torch.export.export(network.eval(), (example,), dynamic_shapes={"images": sizes or None})
-    return program.run_decompositions({torch.ops.aten.scaled_dot_product_attention.default: _attend})
+    return exported_program(network, example, shape.dynamic)
 
 
 def write_exported(
@@ -148,8 +130,6 @@ def write_exported(
         raise OpensegError(f"{path}: ONNX needs {' and '.join(missing)}; pip install 'openseg[export]'")
     if path.suffix == ".onnx" and torch.__version__ < "2.7":
         raise OpensegError(f"{path}: ONNX needs PyTorch 2.7 or newer, this is {torch.__version__}; or write .pt2")
-    for name in ("torch.onnx", "torch.fx.experimental.symbolic_shapes", "torch.export"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what happens inside the exporters; the result is compared
         return _write(path, network, notes, shape, opset)
@@ -164,15 +144,7 @@ def _write(path: Path, network: Exportable, notes: dict[str, Any], shape: Shape,
             torch.export.save(program, content, extra_files={"openseg.json": json.dumps(notes)})
             temporary.write_bytes(content.getbuffer())
         else:
-            made = torch.onnx.export(
-                program,
-                input_names=["images"],
-                output_names=[network.output],
-                dynamic_shapes={"images": shape.dynamic} if shape.dynamic else None,
-                opset_version=opset,
-                verbose=False,
-            )
-            assert made is not None
+            made = written_onnx(program, [network.output], shape.dynamic, opset)
             made.model.metadata_props.update(texts)
             made.save(temporary, external_data=False)
             _require_opset(path, temporary, opset)

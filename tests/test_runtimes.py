@@ -1,0 +1,68 @@
+"""Networks in OpenVINO and ONNX Runtime give what they give in PyTorch."""
+
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, require_onnx, varied
+
+from openseg.config import load_config
+from openseg.errors import ConfigError
+from openseg.inference.prepare import prepare_for_inference
+from openseg.inference.runtimes import in_runtime
+from openseg.models.checkpoint.io import write_weights
+from openseg.models.factory import build_model
+
+RUNTIMES = ("openvino", "onnxruntime")
+CPU = torch.device("cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("name", ["hrnet_tiny_ocr", "segfix_hrnet_tiny"])
+def test_outputs_are_those_of_pytorch(runtime, name):
+    """At two sizes, one of them odd, and two batches."""
+    require_onnx()
+    pytest.importorskip(runtime)
+    config = load_config(ROOT / f"configs/demo/{name}.yaml")
+    torch.manual_seed(0)
+    model = prepare_for_inference(varied(build_model(config)))
+    network = in_runtime(model, runtime, CPU, "fp32", segfix=config.needs_targets)
+    for shape in ((1, 3, 96, 130), (2, 3, 75, 161)):
+        images = torch.rand(shape)
+        with torch.inference_mode():
+            expected = model(images) if config.needs_targets else model(images, aux=False)[:1]
+            found = network(images)
+        for one, other in zip(expected, found, strict=False):
+            assert torch.allclose(one, other, atol=1e-3 * float(one.abs().max())), (one - other).abs().max()
+
+
+@pytest.mark.slow
+def test_a_command_takes_it_and_its_results_are_its_own(data_root, command, one_line_error):
+    pytest.importorskip("openvino")
+    demo = "configs/demo/hrnet_tiny_ocr"
+    given = ["--config", f"{demo}.yaml", "--checkpoint", f"{demo}.safetensors", "--also", "none"]
+    words = ["predict", data_root / "demo/val/image", *given, "--out", "out", "--device", "cpu"]
+    assert command(*words, "test.runtime=openvino") == 0
+    one_line_error(command(*words), "holds results of other inputs, settings or weights")
+
+
+def test_what_a_runtime_cannot_do_is_said(monkeypatch, tmp_path, command, one_line_error):
+    model = torch.nn.Conv2d(3, 2, 1)
+    with pytest.raises(ConfigError, match=r"test.precision=bf16 needs test.runtime=torch or openvino"):
+        in_runtime(model, "onnxruntime", CPU, "bf16")
+    with pytest.raises(ConfigError, match="runs on the CPU"):
+        in_runtime(model, "openvino", torch.device("cuda"), "fp32")
+    for runtime, extra in (("openvino", "openvino"), ("onnxruntime", "export")):
+        monkeypatch.setitem(sys.modules, runtime, None)
+        with pytest.raises(ConfigError, match=rf"pip install 'openseg\[{extra}\]'"):
+            in_runtime(model, runtime, CPU, "fp32")
+    with pytest.raises(ConfigError, match="compile is of runtime torch"):
+        load_config(ROOT / "configs/demo/hrnet_tiny_ocr.yaml", ["test.compile=true", "test.runtime=openvino"])
+    config = load_config(ROOT / "configs/refiner/unet_small.yaml")
+    write_weights(tmp_path / "refiner.pth", build_model(config), config)
+    words = ["segfix", "refine", "--input", tmp_path, "--images", tmp_path, "--checkpoint", tmp_path / "refiner.pth"]
+    config_file = tmp_path / "refiner.yaml"
+    config_file.write_text((ROOT / "configs/refiner/unet_small.yaml").read_text() + "\ntest: {runtime: openvino}\n")
+    (tmp_path / "a.png").write_bytes((ROOT / "docs/images/refiner.png").read_bytes())
+    one_line_error(command(*words, "--config", config_file), "runs in torch alone")
