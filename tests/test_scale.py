@@ -193,6 +193,50 @@ def test_settings_of_results_never_mix(maps, tmp_path):
         refined(tmp_path / "one", tmp_path / "offset", tmp_path / "tar", scale=scale.Scale(format="tar"))
 
 
+def test_what_is_gone_or_was_cut_off_leaves_nothing(maps, tmp_path):
+    """Not a line of the manifest, not a shard without its record, not a suffix that is part of a name."""
+    names = ["photo.png", "photo.jpg.png", *(f"f{number}.png" for number in range(6))]
+    for kind in ("label", "offset"):
+        (tmp_path / kind).mkdir()
+        for number, name in enumerate(names):
+            (tmp_path / kind / name).write_bytes((maps / kind / f"a/f{2 * number:03d}.png").read_bytes())
+    how = scale.Scale(format="parquet", block=2)
+    places = tmp_path / "label", tmp_path / "offset", tmp_path / "out"
+    assert refined(*places, scale=how).summary["done"] == len(names)
+    assert refined(*places, scale=how).summary["skipped"] == len(names)
+    sorted((tmp_path / "out/parts").iterdir())[0].unlink()  # killed between the two files
+    (tmp_path / "label/f3.png").unlink()
+    again = refined(*places, scale=how)
+    assert (again.summary["done"], again.summary["missing"]) == (len(names) - 1, 0)
+    ids = [found.name for found in Source(tmp_path / "out/*.parquet", "label")]
+    assert sorted(ids) == sorted(each["id"] for each in records(again)) and len(ids) == len(names) - 1
+    (tmp_path / "list.txt").write_text("f1\n")
+    with pytest.raises(openseg.DataError, match="other settings"):
+        refined(*places, scale=scale.Scale(format="parquet", listed=tmp_path / "list.txt"))
+    one = refined(tmp_path / "label/f1.png", tmp_path / "offset/f1.png", tmp_path / "one")
+    assert (one.summary["done"], one.summary["failed"]) == (1, 0)
+
+
+def test_a_tar_file_that_ends_early_is_never_taken_for_a_smaller_one(maps, tmp_path):
+    make_tar(tmp_path / "in.tar", (maps / "label", "label.png"), (maps / "offset", "offset.png"))
+    whole, names = (tmp_path / "in.tar").read_bytes(), [*Source(tmp_path / "in.tar", "label")]
+    assert len(names) == COUNT
+    with tarfile.open(tmp_path / "in.tar") as archive:
+        middle = archive.getmembers()[COUNT].offset
+    for place in (middle, middle + 200, middle + 700):
+        (tmp_path / "in.tar").write_bytes(whole[:place])
+        with pytest.raises(openseg.DataError, match=r"in\.tar: (ends early|no readable)"):
+            [*Source(tmp_path / "in.tar", "label")]
+    damaged = bytearray(whole)
+    damaged[middle + 150] ^= 1  # its header's checksum
+    (tmp_path / "in.tar").write_bytes(damaged)
+    with pytest.raises(openseg.DataError, match="ends early or is damaged"):
+        [*Source(tmp_path / "in.tar", "label")]
+    make_tar(tmp_path / "in.tar", (maps / "label", "other.png"))
+    result = refined(tmp_path / "in.tar", maps / "offset", tmp_path / "out", scale=scale.Scale(columns="label=no.png"))
+    assert result.summary["failed"] == COUNT and "has only other.png" in result.left_out[0]
+
+
 def test_a_list_of_names(maps, tmp_path, one_line_error):
     (tmp_path / "list.txt").write_text("a/f000.png\nb/f003\n")
     how = scale.Scale(listed=tmp_path / "list.txt")
@@ -366,8 +410,8 @@ def bucket(monkeypatch):
     thread = threading.Thread(target=service.serve_forever, daemon=True)
     thread.start()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{service.server_port}")
-    times = storage._TIMEOUTS["s3"]["config_kwargs"]
-    monkeypatch.setitem(storage._TIMEOUTS, "s3", {"config_kwargs": {**times, "read_timeout": 1}})
+    times = storage._OPTIONS["s3"]["config_kwargs"]
+    monkeypatch.setitem(storage._OPTIONS["s3"], "config_kwargs", {**times, "read_timeout": 1})
     monkeypatch.setattr(storage, "_FIRST_PAUSE", 0.05)
     files, _ = storage.Place("s3://bucket").storage
     files.mkdir("bucket")

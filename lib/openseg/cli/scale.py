@@ -42,12 +42,13 @@ def run_large(function: str, arguments: argparse.Namespace, scale: Scale, **more
     print(scale_text(result.summary))
     if function != "evaluate" or arguments.out:
         print(f"results: {result.out}\nmanifest: {result.manifest}")
-    return shown_errors([*result.left_out, *_more(result)])
+    return shown_errors([*result.left_out, *_not_done(result.summary, len(result.left_out), result.manifest)])
 
 
-def _more(result: Any) -> list[str]:
-    more = result.summary["failed"] - len(result.left_out)
-    return [f"{more} more, all in {result.manifest}"] if more > 0 else []
+def _not_done(summary: dict[str, Any], shown: int, where: str) -> list[str]:
+    more = summary["failed"] - shown
+    lines = [f"{more} more, all in {where}"] if more > 0 else []
+    return lines + ([f"{summary['missing']} inputs were not done; run again"] if summary["missing"] else [])
 
 
 def _show_scores(scores: dict[str, Any], arguments: argparse.Namespace, part: dict[str, Any] | None) -> None:
@@ -77,4 +78,4 @@ def merge(arguments: argparse.Namespace) -> int:
     elif arguments.json:
         write_json(Path(arguments.json), summary)
     print(scale_text(summary))
-    return shown_errors(summary["errors"])
+    return shown_errors([*summary["errors"], *_not_done(summary, len(summary["errors"]), "the manifests")])

@@ -6,6 +6,7 @@ A reference is a short text that finds one input again: the name in a folder, or
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import tarfile
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from openseg.errors import ConfigError, DataError
+from openseg.errors import ConfigError, DataError, OpensegError
 from openseg.io.blob import Blob, HeldFile, Stamp
 from openseg.io.files import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from openseg.io.results import RECORD
 from openseg.io.storage import Place, place_of, retried
+
+logger = logging.getLogger("openseg")
 
 __all__ = ["Found", "Member", "Source", "require_pyarrow"]
 
@@ -137,7 +140,9 @@ def _read_inside(member: Member) -> Blob:
     address, parts = member.address, member.place.split("\t")
     if address.lower().endswith(".tar"):
         start, size, name = int(parts[0]), int(parts[1]), parts[2]
-        content = _read_range(address, start, start + size)
+        if start < 0:
+            raise DataError(f"{address}: sample {member.sample} has only {name}; name the right one with --columns")
+        content = Place(address).read(start, start + size)
         if len(content) < size:
             raise DataError(f"{address}: ends inside {name}; copy it again")
         return Blob(f"{address}/{name}", content)
@@ -164,15 +169,27 @@ def _files(place: Place, suffixes: tuple[str, ...]) -> Iterator[Found]:
         name = PurePosixPath(place.address).name
         yield Found(name, "")
         return
-    names = _walk_local(place.address, "") if place.local else _walk_storage(place)
+    names = _walk_local(place.address, "", set()) if place.local else _walk_storage(place)
+    others = 0
     for name in names:
         if name.lower().endswith(suffixes):
             yield Found(name, name)
+        else:
+            others += 1
+    if others:
+        logger.info("%s: %d files are left out, which do not end in %s", place, others, ", ".join(suffixes))
 
 
-def _walk_local(folder: str, prefix: str) -> Iterator[str]:
-    """Names below a folder in the order of the disk, without holding them; hidden ones and results are left out."""
+def _walk_local(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Names below a folder in the order of the disk, without holding them; hidden ones and results are left out.
+
+    A folder that links lead to again is read once.
+    """
     try:
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
         entries = os.scandir(folder)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
@@ -183,7 +200,7 @@ def _walk_local(folder: str, prefix: str) -> Iterator[str]:
             if entry.is_dir():
                 if (Path(entry.path) / RECORD).is_file():
                     continue
-                yield from _walk_local(entry.path, f"{prefix}{entry.name}/")
+                yield from _walk_local(entry.path, f"{prefix}{entry.name}/", seen)
             elif entry.is_file():
                 yield prefix + entry.name
             elif entry.is_symlink():
@@ -247,6 +264,8 @@ def _tar_members(address: str, number: int, columns: tuple[str, ...], role: str)
             members: dict[str, tarfile.TarInfo] = {}
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # or it keeps all of them
+                if member.islnk() or member.issym():
+                    raise DataError(f"{address}: {member.name} is a link to another member; write the file itself")
                 if not member.isfile():
                     continue
                 folder, _, base = member.name.rpartition("/")
@@ -255,33 +274,26 @@ def _tar_members(address: str, number: int, columns: tuple[str, ...], role: str)
                 if here != key:
                     yield from _chosen(key, members, number, columns)
                     key, members = here, {}
+                if suffix.lower() in members:
+                    raise DataError(f"{address}: {member.name} is there twice")
                 members[suffix.lower()] = member
+            file.seek(archive.offset)  # tarfile takes a damaged header for the end
+            if file.read(512) != bytes(512):
+                raise DataError(f"{address}: ends early or is damaged after {key or 'its start'}; copy it again")
             yield from _chosen(key, members, number, columns)
     except (tarfile.TarError, EOFError) as error:
         raise DataError(f"{address}: no readable tar file ({error}); copy it again, without compression") from None
 
 
 def _chosen(key: str, members: dict[str, tarfile.TarInfo], number: int, columns: tuple[str, ...]) -> Iterator[Found]:
+    """The member of a sample that has the role; where none has, an input that cannot be read and says so."""
     for column in columns:
-        if column in members:
-            member = members[column]
+        if column.lower() in members:
+            member = members[column.lower()]
             yield Found(key, f"{number}\t{member.offset_data}\t{member.size}\t{member.name}")
             return
-
-
-def _read_range(address: str, start: int, end: int) -> bytes:
-    place = Place(address)
-    if place.local:
-        return place.read(start, end)
-    file = _opened(address, os.getpid())
-    file.seek(start)
-    return bytes(retried(lambda: file.read(end - start), address))
-
-
-@functools.lru_cache(maxsize=4)
-def _opened(address: str, _process: int) -> Any:
-    """A file that stays open, so that reads in its order are served from few requests."""
-    return Place(address).open()
+    if members:
+        yield Found(key, f"{number}\t-1\t0\t{', '.join(members)}")
 
 
 def require_pyarrow(address: object) -> Any:
@@ -317,7 +329,7 @@ def _rows(address: str, number: int, columns: tuple[str, ...], role: str) -> Ite
     struct = key is None and "path" in _fields(table.schema_arrow.field(column).type)
     stem = PurePosixPath(address).stem
     for group in range(table.num_row_groups):
-        read = table.read_row_group(group, [key] if key else [f"{column}.path"] if struct else [column])
+        read = _row_group(table, address, group, key or (f"{column}.path" if struct else column))
         if key or struct:
             values = read.column(0).to_pylist()
             named = (each if key else (each or {}).get("path") for each in values)
@@ -334,7 +346,16 @@ def _fields(kind: Any) -> list[str]:
 
 @functools.lru_cache(maxsize=4)
 def _column(address: str, group: int, column: str, _process: int) -> Any:
-    return _table(address).read_row_group(group, [column]).column(0)
+    return _row_group(_table(address), address, group, column).column(0)
+
+
+def _row_group(table: Any, address: str, group: int, column: str) -> Any:
+    try:
+        return retried(lambda: table.read_row_group(group, [column]), address)
+    except OpensegError:
+        raise
+    except Exception as error:  # pyarrow raises several kinds
+        raise DataError(f"{address}: row group {group} cannot be read ({error}); copy it again") from None
 
 
 def _cell(value: Any, where: str) -> tuple[str, bytes]:

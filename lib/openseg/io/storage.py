@@ -6,11 +6,14 @@ of the storages look for them (environment, ``~/.config/fsspec``).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import time
 import uuid
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,15 +27,23 @@ logger = logging.getLogger("openseg")
 T = TypeVar("T")
 
 _TRIES, _FIRST_PAUSE = 6, 0.5
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+_CLIENTS = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "azure", "huggingface_hub", "httpx")
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub", "abfs": "adlfs"}
 _PACKAGES |= {"az": "adlfs", "http": "aiohttp", "https": "aiohttp"}
 _IN_EXTRA = ("s3fs", "aiohttp")
 _READ_ONLY = ("zip", "tar", "http", "https")
-# A server that stalls is given up and asked again, instead of waited for.
-_TIMEOUTS: dict[str, dict[str, Any]] = {
-    "s3": {"config_kwargs": {"connect_timeout": 10, "read_timeout": 20, "retries": {"max_attempts": 3}}}
+# A server that stalls is given up and asked again, instead of waited for. Others write meanwhile, so that a listing
+# that is kept would be wrong.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "s3": {
+        "config_kwargs": {"connect_timeout": 10, "read_timeout": 20, "retries": {"max_attempts": 3}},
+        "use_listings_cache": False,
+    }
 }
+_OPTIONS["s3a"] = _OPTIONS["s3"]
+_OPTIONS |= {name: {"use_listings_cache": False} for name in ("gs", "gcs", "az", "abfs", "hf")}
 
 
 def retried(work: Callable[[], T], what: str) -> T:
@@ -47,16 +58,18 @@ def retried(work: Callable[[], T], what: str) -> T:
             return work()
         except _LASTING as error:
             raise DataError(f"{what}: {_reason(error)}") from None
-        except (OSError, TimeoutError) as error:
-            if number == _TRIES - 1:
-                raise OpensegError(f"{what}: failed {_TRIES} times, the last time with: {_reason(error)}") from None
+        except OpensegError:
+            raise
+        except _DAMAGED as error:
+            raise DataError(f"{what}: damaged ({_reason(error)}); copy it again") from None
+        except Exception as error:  # clients raise their own classes, such as a timeout of botocore
+            of_client = type(error).__module__.partition(".")[0] in _CLIENTS
+            if not isinstance(error, (OSError, TimeoutError)) and not of_client:
+                raise
+            if number == _TRIES - 1 or "Credentials" in type(error).__name__:
+                tries = f"failed {number + 1} times, the last time with: " if number else ""
+                raise OpensegError(f"{what}: {tries}{_reason(error)}") from None
             logger.info("%s: %s; trying again", what, _reason(error))
-            time.sleep(_FIRST_PAUSE * 2**number)
-        except Exception as error:  # clients raise their own classes, such as a botocore timeout
-            if isinstance(error, OpensegError) or number == _TRIES - 1:
-                raise
-            if type(error).__module__.partition(".")[0] not in ("botocore", "aiobotocore", "aiohttp", "gcsfs"):
-                raise
             time.sleep(_FIRST_PAUSE * 2**number)
     raise AssertionError
 
@@ -156,6 +169,12 @@ class Place:
                 file.writelines(lines)
             retried(lambda: storage.put_file(str(held), path), self.address)
 
+    def remove(self) -> None:
+        """Remove a file or object, unless another process has done it."""
+        storage, path = self.storage
+        with contextlib.suppress(FileNotFoundError):
+            storage.rm_file(path)
+
     def exists(self) -> bool:
         """Whether there is a file or a folder."""
         if self.local:
@@ -195,10 +214,10 @@ def _storage(address: str, _process: int) -> tuple[Any, str]:
 
     protocol = address.partition("://")[0] if "://" in address else "file"
     chained = [each.partition("://")[0] for each in address.split("::")]
-    options = {name: _TIMEOUTS[name] for name in chained if name in _TIMEOUTS and len(chained) > 1}
-    direct = {} if len(chained) > 1 else _TIMEOUTS.get(protocol, {})
+    options = {name: _OPTIONS[name] for name in chained if name in _OPTIONS and len(chained) > 1}
+    direct = {} if len(chained) > 1 else _OPTIONS.get(protocol, {})
     try:
-        storage, path = url_to_fs(address, **options, **direct)
+        storage, path = retried(lambda: url_to_fs(address, **options, **direct), address)
     except (ImportError, ValueError) as error:
         package = next((_PACKAGES[each] for each in chained if each in _PACKAGES), "")
         if isinstance(error, ImportError) and package:

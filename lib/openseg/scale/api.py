@@ -175,6 +175,10 @@ def evaluate(
         if paths.names_differ or paths.list_file is not None:
             raise ConfigError(f"{info.name}: the split has a list; name the folder of its labels with --gt")
         ground_truth, instances = paths.label, paths.instance if paths.instance.is_dir() else None
+    if os.fspath(predictions) == os.fspath(ground_truth) and not {"prediction", "truth"} <= how.named.keys():
+        raise ConfigError(
+            "predictions and ground truth are at one place; name both: --columns prediction=...,truth=..."
+        )
     unit = Evaluate(dataset, tuple(distances), train_ids, tuple(metrics))
     sources = [_source(ground_truth, "truth", how), _source(predictions, "prediction", how)]
     endings, optional = {0: "_labelIds"}, frozenset[int]()

@@ -39,8 +39,9 @@ def _share_of(name: str, count: int) -> int:
 class Index:
     """Names of inputs in a temporary SQLite file; a context that removes it."""
 
-    def __init__(self, roles: Sequence[str]) -> None:
-        self.roles = tuple(roles)
+    def __init__(self, roles: Sequence[str], by_position: bool = False) -> None:
+        """``by_position``: items come in the order in which the first role was listed, instead of that of names."""
+        self.roles, self._order = tuple(roles), "rowid" if by_position else "id"
         self._folder = tempfile.TemporaryDirectory(prefix="openseg-")
         self._base = sqlite3.connect(Path(self._folder.name) / "index.sqlite", isolation_level=None)
         for setting in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-131072"):
@@ -69,7 +70,7 @@ class Index:
         self._base.execute("BEGIN")
         suffix = "_pred" if self.roles[role] == "prediction" else ""
         rows = (
-            (_id_of(each.name).removesuffix(suffix), each.name, "" if each.ref == each.name else each.ref)
+            (_id_of(each.name).removesuffix(suffix), each.name, None if each.ref == each.name else each.ref)
             for each in found
         )
         self._base.executemany(f"INSERT INTO role{role} VALUES (?, ?, ?)", rows)
@@ -86,17 +87,17 @@ class Index:
     def want(self, names: Iterable[str]) -> list[str]:
         """Leave out all but these names; returns the first ones that are not there."""
         self._with_list = True
-        self._insert("wanted", names)
+        self._insert("wanted", (_id_of(name) for name in names))
         missing = "SELECT wanted.id FROM wanted LEFT JOIN role0 ON role0.id = wanted.id WHERE role0.id IS NULL LIMIT 20"
         return [name for (name,) in self._base.execute(missing)]
 
     def mark_done(self, names: Iterable[str]) -> None:
-        """Leave these names out."""
+        """Leave out the inputs of these ids."""
         self._insert("done", names)
 
     def _insert(self, table: str, names: Iterable[str]) -> None:
         self._base.execute("BEGIN")
-        self._base.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?)", ((_id_of(name),) for name in names))
+        self._base.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?)", ((name,) for name in names))
         self._base.execute("COMMIT")
 
     def items(self, shard: tuple[int, int] = (0, 1), share: tuple[int, int] = (0, 1)) -> Iterator[Item]:
@@ -106,15 +107,16 @@ class Index:
         """
         joined = " ".join(f"LEFT JOIN role{n} ON role{n}.id = role0.id" for n in range(1, len(self.roles)))
         columns = ", ".join(f"role{n}.name, role{n}.ref" for n in range(len(self.roles)))
-        chosen = f"SELECT role0.id, {columns} FROM role0 {joined} WHERE {self._condition} ORDER BY role0.id"
+        chosen = f"SELECT role0.id, {columns} FROM role0 {joined} WHERE {self._condition} ORDER BY role0.{self._order}"
         for name, *cells in self._base.execute(chosen):
             if shard[1] > 1 and shard_of(name, shard[1]) != shard[0]:
                 continue
             if share[1] > 1 and _share_of(name, share[1]) != share[0]:
                 continue
+            pairs = zip(cells[::2], cells[1::2], strict=True)
             parts = [
-                Found(cells[n], cells[n + 1] or cells[n]) if cells[n] is not None else self._by_key(n // 2, name)
-                for n in range(0, len(cells), 2)
+                self._by_key(role, name) if found is None else Found(found, found if ref is None else ref)
+                for role, (found, ref) in enumerate(pairs)
             ]
             yield Item(name, tuple(parts))
 
@@ -131,6 +133,11 @@ class Index:
         like = "%" + ending.replace("_", "!_")
         if required or self._base.execute(any_of, (like,)).fetchone():
             self._base.execute(f"DELETE FROM role{role} WHERE id NOT LIKE ? ESCAPE '!'", (like,))
+
+    def has(self, name: str) -> bool:
+        """Whether an id is one of the inputs."""
+        listed = " AND id IN (SELECT id FROM wanted)" if self._with_list else ""
+        return self._base.execute(f"SELECT 1 FROM role0 WHERE id = ?{listed}", (name,)).fetchone() is not None
 
     def with_dot(self) -> str:
         """A name with a dot in its last part, or an empty text."""
@@ -163,7 +170,10 @@ class Index:
         found = self._base.execute(f"SELECT count(*), min(role{role}.name) {alone}").fetchone()
         if found[0]:  # some may be matched by their keys
             self._index_keys(0)
-            alone += f" AND NOT EXISTS (SELECT 1 FROM role0 AS other WHERE key_of(other.id) = key_of(role{role}.id))"
+            alone += (
+                f" AND NOT EXISTS (SELECT 1 FROM role0 AS other WHERE key_of(other.id) = key_of(role{role}.id) AND "
+                f"NOT EXISTS (SELECT 1 FROM role{role} AS same WHERE same.id = other.id))"
+            )
             found = self._base.execute(f"SELECT count(*), min(role{role}.name) {alone}").fetchone()
         return int(found[0]), found[1] or ""
 
@@ -176,7 +186,10 @@ class Index:
         if len(self._base.execute(same.format(0), (key,)).fetchall()) > 1:
             return None
         found = self._base.execute(same.format(role), (key,)).fetchall()
-        return Found(found[0][0], found[0][1] or found[0][0]) if len(found) == 1 else None
+        if len(found) != 1:
+            return None
+        ((name, ref),) = found
+        return Found(name, name if ref is None else ref)
 
     def _index_keys(self, role: int) -> None:
         """Made when the first name has no match: most sources never need it."""
@@ -187,6 +200,10 @@ def _id_of(name: str) -> str:
     """The name without suffix, checked, in the form of Unicode that all systems share."""
     name = unicodedata.normalize("NFC", name.replace("\\", "/"))
     path = PurePosixPath(name)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{name!r}: no valid Unicode; rename it") from None
     if not path.name or path.is_absolute() or ".." in path.parts or "\0" in name or "\n" in name:
         raise DataError(f"{name!r}: cannot be the name of a result; rename it")
     known = path.suffix.lower() in _SUFFIXES

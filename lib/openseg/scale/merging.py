@@ -15,7 +15,7 @@ __all__ = ["COUNTS", "counts_of", "merged"]
 
 COUNTS = "shard_counts"
 """Key of a score file under which what ``merged`` needs stands."""
-_SAME = ("what", "name", "inputs", "names", "settings")
+_SAME = ("what", "name", "inputs", "names", "identity", "settings")
 _ADDED = ("in_shard", "done", "failed", "missing", "skipped")
 
 
@@ -45,6 +45,7 @@ def merged(files: Sequence[Path]) -> tuple[dict[str, Any], LabelScores | None]:
     parts = [part for _, (_, part) in sorted(shards.items())]
     total = {name: parts[0].get(name) for name in ("what", "name", "inputs", "names")}
     total |= {name: sum(part[name] for part in parts) for name in _ADDED}
+    total["unmatched"] = parts[0].get("unmatched", {})  # each shard lists the whole source
     total["errors"] = [error for part in parts for error in part["errors"]]
     if total["in_shard"] != total["inputs"]:
         raise DataError(f"the shards hold {total['in_shard']} inputs, the source {total['inputs']}")
@@ -89,5 +90,7 @@ def _require_same(path: Path, part: dict[str, Any], first: Path, other: dict[str
         raise DataError(f"{path} is shard {part['shard']}, {first} shard {other['shard']}: of different numbers")
     for name in _SAME:
         if part.get(name) != other.get(name):
-            what = "the source was listed differently" if name in ("inputs", "names") else f"their {name} differ"
+            what = (
+                "the source was listed differently" if name in ("inputs", "names") else "of other settings or sources"
+            )
             raise DataError(f"{path} and {first} do not belong together: {what}")

@@ -60,6 +60,9 @@ class Actor:
         worker.unit.placed({path: _materialized(path, content) for path, content in files.items()})
         worker.start()
 
+    def ready(self) -> None:
+        """Answers when it has started."""
+
     def run(self, block: Sequence[Item]) -> BlockDone | OpensegError:
         """Do a block; an expected error is returned, since Ray wraps those that are raised."""
         try:
@@ -107,7 +110,12 @@ class RayWorkers:
         remote = ray.remote(Actor).options(max_restarts=-1, max_task_retries=_RETRIES, **options)
         files = shipped_files(self._worker)
         self._files = ray.put(files) if files else files  # kept, since actors that start again need it again
-        return ray, [remote.remote(self._worker, self._files, loaded_plugins()) for _ in range(count)]
+        actors = [remote.remote(self._worker, self._files, loaded_plugins()) for _ in range(count)]
+        try:  # one that cannot start would fail every block that it is given
+            ray.get([actor.ready.remote() for actor in actors])
+        except ray.exceptions.RayActorError as error:
+            raise OpensegError(f"a worker could not start: {_cause(error)}") from None
+        return ray, actors
 
     def run(self, blocks: Iterator[list[Item]]) -> Iterator[BlockDone]:
         """Do all blocks; see ``engines``."""
@@ -195,10 +203,16 @@ def _feed(ray: Any, actors: list[Any], blocks: Iterator[list[Item]], worker: Wor
         yield done
 
 
+def _cause(error: Exception) -> str:
+    """The last line of a message that quotes a worker's traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
 def _record_death(worker: Worker, block: list[Item], error: Exception) -> BlockDone:
     (item,) = block
     name = item.parts[0].name if item.parts[0] else item.id
     text = f"{name}: its worker died {_RETRIES + 1} times, perhaps out of memory"
     logger.debug("%s", error)
-    worker.results.write_block(block_key(block), [Record(item.id, "failed", {"error": text})], [{}], {})
+    worker.results.write_block(block_key(block, worker.shard), [Record(item.id, "failed", {"error": text})], [{}], {})
     return BlockDone(1, [text], "", {})

@@ -23,7 +23,7 @@ from openseg.errors import ConfigError, DataError
 from openseg.io.results import RECORD
 from openseg.io.sources import require_pyarrow
 from openseg.io.storage import Place, retried
-from openseg.scale.index import Item, shard_of
+from openseg.scale.index import Index, Item, shard_of
 
 __all__ = ["Manifest", "Record", "Results", "block_key", "is_of"]
 
@@ -46,12 +46,16 @@ class Record(NamedTuple):
         return json.dumps({"id": self.id, "status": self.status, **self.facts}, sort_keys=True, ensure_ascii=False)
 
 
-def block_key(block: Sequence[Item]) -> str:
-    """Name of a block, which its inputs decide."""
+def block_key(block: Sequence[Item], shard: tuple[int, int] = (0, 1)) -> str:
+    """Name of a block, which its shard and its inputs decide."""
     digest = hashlib.sha256()
     for item in block:
         digest.update(item.id.encode() + b"\0")
-    return digest.hexdigest()[:20]
+    return f"{_prefix(shard)}{digest.hexdigest()[:20]}"
+
+
+def _prefix(shard: tuple[int, int]) -> str:
+    return f"{shard[0] + 1}-of-{shard[1]}-" if shard[1] > 1 else ""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Results:
         if overwrite:
             for name, part in self._all_parts():
                 if part.get("identity") != self.identity or is_of(part, shard):
-                    self._remove(self.out / _PARTS / name)
+                    self._forget(name)
         (self.out / RECORD).write(json.dumps(self.made_by, indent=1).encode())
 
     def _recorded(self) -> dict[str, Any] | None:
@@ -108,18 +112,44 @@ class Results:
         if not self.out.exists():
             return False
         storage, path = self.out.storage
-        return bool(retried(lambda: storage.ls(path, detail=False), self.out.address))
+        names = retried(lambda: storage.ls(path, detail=False), self.out.address)
+        return any(not Path(name).name.startswith(".") for name in names)
 
-    def _remove(self, place: Place) -> None:
-        storage, path = place.storage
-        retried(lambda: storage.rm_file(path), place.address)
+    def settle(self, index: Index, shard: tuple[int, int]) -> Iterator[str]:
+        """Yield what a shard has done; forget blocks with inputs that are gone, and shards of blocks without record.
+
+        Such a block is done again from the inputs that are left, so that no result, count or line stays of the others.
+        """
+        recorded = set()
+        for name, part in self._all_parts():
+            if part.get("identity") != self.identity or not is_of(part, shard):
+                continue
+            if all(index.has(each) for each, _, _ in part["records"]):
+                recorded.add(name)
+                yield from (each for each, status, _ in part["records"] if status == "ok")
+            else:
+                self._forget(name)
+        if self.kinds and self.format != "files":
+            storage, path = self.out.storage
+            for each in retried(lambda: storage.ls(path, detail=False), self.out.address):
+                file = Path(each).name
+                ours = file.startswith(_prefix(shard)) and ("-of-" not in file) == (shard[1] == 1)
+                if ours and file.endswith(f".{self.format}") and f"{Path(file).stem}.json" not in recorded:
+                    (self.out / file).remove()
+
+    def _forget(self, name: str) -> None:
+        (self.out / _PARTS / name).remove()
+        for suffix in (".tar", ".parquet"):
+            place = self.out / f"{Path(name).stem}{suffix}"
+            if place.exists():
+                place.remove()
 
     def _part_names(self) -> list[str]:
         folder = self.out / _PARTS
-        if not folder.exists():
-            return []
         storage, path = folder.storage
         storage.invalidate_cache()
+        if not folder.exists():
+            return []
         names = retried(lambda: storage.ls(path, detail=False), folder.address)
         return sorted(Path(name).name for name in names if name.endswith(".json"))
 
@@ -158,8 +188,9 @@ class Results:
             with contextlib.suppress(OSError):
                 if everything or time.time() - path.stat().st_mtime > _LONG_AGO:
                     path.unlink()
-        with contextlib.suppress(OSError):  # others are writing
-            folder.rmdir()
+        if everything:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def parts(self) -> Iterator[dict[str, Any]]:
         """The blocks' records of the same settings, in the order of their names.
@@ -172,22 +203,24 @@ class Results:
     def _all_parts(self) -> Iterator[tuple[str, dict[str, Any]]]:
         names = self._part_names()
         for first in range(0, len(names), _AT_ONCE):
-            for name, content in zip(names[first : first + _AT_ONCE], self._read(names[first:]), strict=False):
+            for name, content in self._read(names[first : first + _AT_ONCE]).items():
                 try:
                     yield name, json.loads(content)
                 except ValueError:
-                    raise DataError(
-                        f"{self.out / _PARTS / name}: damaged; remove it, and its inputs are done again"
-                    ) from None
+                    where = self.out / _PARTS / name
+                    raise DataError(f"{where}: damaged; remove it, and its inputs are done again") from None
 
-    def _read(self, names: Sequence[str]) -> list[bytes]:
-        places = [self.out / _PARTS / name for name in names[:_AT_ONCE]]
+    def _read(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Their contents; what another process has removed meanwhile is left out."""
+        places = {name: self.out / _PARTS / name for name in names}
         if self.out.local:
-            return [place.read() for place in places]
+            paths = {name: Path(place.address) for name, place in places.items()}
+            return {name: path.read_bytes() for name, path in paths.items() if path.exists()}
         storage, _ = self.out.storage
-        paths = [place.storage[1] for place in places]
-        found = retried(lambda: storage.cat(paths), self.out.address)
-        return [found[path] for path in paths] if isinstance(found, dict) else [found]
+        keys = {place.storage[1]: name for name, place in places.items()}
+        found = retried(lambda: storage.cat([*keys], on_error="omit"), self.out.address)
+        found = found if isinstance(found, dict) else {next(iter(keys)): found}
+        return {keys[path]: content for path, content in found.items()}
 
 
 def is_of(part: dict[str, Any], shard: tuple[int, int]) -> bool:

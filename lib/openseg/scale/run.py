@@ -18,6 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from openseg.errors import ConfigError, DataError, OpensegError
+from openseg.io.files import file_hash
 from openseg.io.progress import is_hidden
 from openseg.io.sources import Source
 from openseg.io.storage import Place
@@ -91,28 +92,52 @@ def run(task: Task) -> ScaleResult:
     alone = any(place.in_this_process for place in (task.out, *(source.place for source in task.sources)))
     if alone and task.how.engine == "ray":
         raise ConfigError("memory:// is seen by one process only; use another storage with --engine ray")
-    sources = {source.role: source.place.address for source in task.sources}
-    made_by = json.loads(json.dumps({**task.unit.made_by, "format": task.how.format, "sources": sources}))
+    _require_outside(task)
+    made_by = json.loads(json.dumps({**task.unit.made_by, **_asked(task)}))
     results = Results(task.out, task.unit.kinds, task.how.format, made_by)
     with _group(task.unit) as (rank, world, collect):
         if rank == 0:
             results.claim(task.overwrite, task.how.part)
         collect(None)
-        engine = make_engine(Worker(task.unit, task.sources, results, task.optional), task.how, task.workers, alone)
-        with ThreadPoolExecutor(1) as beside:
+        worker = Worker(task.unit, task.sources, results, task.optional, shard=task.how.part)
+        engine = make_engine(worker, task.how, task.workers, alone)
+        with contextlib.ExitStack() as stack:
+            beside = stack.enter_context(ThreadPoolExecutor(1))
             try:
-                with Index([source.role for source in task.sources]) as index:
+                try:
+                    by_position = task.sources[0].kind != "files"
+                    index = stack.enter_context(Index([source.role for source in task.sources], by_position))
                     listed = _list(task, index)
-                    index.mark_done(_succeeded(results))
+                    if rank == 0:
+                        index.mark_done(results.settle(index, task.how.part))
+                    collect(None)
+                    if rank:
+                        index.mark_done(_succeeded(results))
                     spent = _added(collect(_work(task, index, engine, listed, (rank, world))))
+                finally:
+                    stopped = beside.submit(engine.stop)  # Ray takes a second to end
+                result = ScaleResult(task.out.address, "", {}) if rank else _finish(task, results, listed, spent)
             except sqlite3.Error as error:
                 place = tempfile.gettempdir()
                 raise OpensegError(f"the list of work in {place}: {error}; free some space, or set TMPDIR") from None
-            finally:
-                stopped = beside.submit(engine.stop)  # Ray takes a second to end
-            result = ScaleResult(task.out.address, "", {}) if rank else _finish(task, results, listed, spent)
             stopped.result()
         return result
+
+
+def _asked(task: Task) -> dict[str, Any]:
+    """What decides the results besides the unit: other values of these never continue each other."""
+    how = task.how
+    listed = None if how.listed is None else file_hash(how.listed) if Path(how.listed).is_file() else str(how.listed)
+    sources = [[source.role, source.place.address] for source in task.sources]
+    shards = {"shards": how.part[1], "list": listed}
+    return {"format": how.format, "sources": sources, "columns": how.named, **shards}
+
+
+def _require_outside(task: Task) -> None:
+    for source in task.sources:
+        inside = f"{task.out.address}/".startswith(f"{source.place.address.rstrip('/')}/")
+        if source.kind == "files" and inside and not task.out.local:
+            raise ConfigError(f"{task.out}: lies in {source.place}, whose files are the input; choose another place")
 
 
 def _added(spent: list[dict[str, Any]]) -> dict[str, Any]:
@@ -232,14 +257,15 @@ def _finish(task: Task, results: Results, listed: _Listed, spent: dict[str, Any]
             repeated += rows.add(part["records"], task.how.part)
             if scores is not None and "counts" in part and is_of(part, task.how.part):
                 scores.add_counts(part["counts"])
-        if scores is not None and repeated:
-            raise DataError(f"{task.out}: {repeated} inputs were counted twice; run again with --overwrite")
+        if repeated and (scores is not None or task.how.format != "files"):
+            raise DataError(f"{task.out}: {repeated} inputs were done twice; run again with --overwrite")
         manifest.write_lines(rows.lines())
         done, failed, errors = rows.count("ok"), rows.count("failed"), rows.failed()
     results.clean(everything=task.how.shard is None)
     stages = spent["seconds"]
     found = {
         "what": task.unit.made_by["what"],
+        "identity": results.identity,
         "shard": task.how.shard or "1/1",
         "inputs": listed.total,
         "names": listed.names,

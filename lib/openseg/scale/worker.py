@@ -39,6 +39,7 @@ class Worker:
     results: Results
     optional: frozenset[int] = frozenset()
     threads: int = 0
+    shard: tuple[int, int] = (0, 1)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def start(self) -> None:
@@ -71,7 +72,7 @@ class Worker:
                     scores.merge(done.scores)
         begin = time.perf_counter()
         more: dict[str, Any] = {} if scores is None else {"counts": scores.counts_dict()}
-        self.results.write_block(block_key(block), records, outputs, more)
+        self.results.write_block(block_key(block, self.shard), records, outputs, more)
         self._spent("write", begin)
         return BlockDone(len(block), errors, f"{socket.gethostname()}:{os.getpid()}", self.seconds)
 
