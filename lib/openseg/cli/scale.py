@@ -72,9 +72,7 @@ def merge(arguments: argparse.Namespace) -> int:
 
     summary, scores = openseg.scale.merge(arguments.files)
     if scores is not None:
-        named = {summary["name"]: scores}
-        print(tables.scores_text(named, arguments.per_image))
-        tables.write_score_files(named, arguments.json, arguments.markdown, arguments.csv, images=arguments.per_image)
+        _show_scores({summary["name"]: scores}, arguments, None)
     elif arguments.json:
         write_json(Path(arguments.json), summary)
     print(scale_text(summary))
