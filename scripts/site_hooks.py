@@ -27,6 +27,7 @@ MODULES = {
     "models": ("Networks", ["models.base", "models.factory", "models.segmentor", "models.segfix"]),
     "segfix": ("SegFix on arrays", ["segfix"]),
     "metrics": ("Metrics", ["metrics.base", "metrics.confusion", "metrics.boundary", "metrics.scores"]),
+    "scale": ("Large sources", ["scale.api", "scale.settings"]),
 }
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s:]+)(#[^)]*)?\)")
 
