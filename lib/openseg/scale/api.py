@@ -50,7 +50,11 @@ def predict(
             allowed); or a ``ray.data.Dataset`` with columns ``id`` and ``image`` (bytes), which gives a dataset with
             ``id``, ``label``, further results and ``error``.
         config: config, or path of its YAML file.
-        checkpoint, checkpoints, overrides, mode, device: as in ``openseg.predict``.
+        checkpoint: as in ``openseg.predict``.
+        checkpoints: as in ``openseg.predict``.
+        overrides: as in ``openseg.predict``.
+        mode: as in ``openseg.predict``.
+        device: as in ``openseg.predict``.
         also: outputs besides label maps: vis, overlay; or none.
         out: folder or address of the results; not for a Ray dataset.
         overwrite: do what is recorded as done again.
@@ -104,13 +108,25 @@ def refine(
 
     Args:
         labels: see ``images`` of ``predict``; a Ray dataset has columns ``id``, ``label``, and ``image`` or ``offset``.
-        offsets, images: where these are; one of them. For a Ray dataset ``images=True`` refines by ``image``.
-        checkpoint, config, dataset, min_confidence, keep_thin, steps, eval_ids_only, device: as in ``openseg.refine``.
+        offsets: where the offset files are.
+        images: where the images are, instead of ``offsets``. For a Ray dataset ``images=True`` refines by ``image``.
+        checkpoint: as in ``openseg.refine``.
+        config: as in ``openseg.refine``.
+        dataset: as in ``openseg.refine``.
+        min_confidence: as in ``openseg.refine``.
+        keep_thin: as in ``openseg.refine``.
+        steps: as in ``openseg.refine``.
+        eval_ids_only: as in ``openseg.refine``.
+        device: as in ``openseg.refine``.
         scale_pixels: ``scale`` of ``openseg.refine``.
-        out, overwrite, scale, progress: as in ``predict``.
+        out: as in ``predict``.
+        overwrite: as in ``predict``.
+        scale: as in ``predict``.
+        progress: as in ``predict``.
         workers: processes of this machine for refinement with offsets; None is one for each core.
 
-    Returns, raises: as ``predict``.
+    Returns:
+        As ``predict``, and so are errors.
     """
     how = scale or Scale()
     require_one_source(offsets, images, checkpoint)
@@ -151,11 +167,20 @@ def evaluate(
     """Score predictions in storage or in shards; the scores are those of ``openseg.evaluate``, to the last bit.
 
     Args:
-        predictions, ground_truth: see ``images`` of ``predict``.
-        dataset, split, data_root, train_ids, allow_missing, distances, metrics, plugins: as in ``openseg.evaluate``;
-            metrics of your own need ``counts_dict`` and ``add_counts``.
+        predictions: see ``images`` of ``predict``.
+        ground_truth: see ``images`` of ``predict``.
+        dataset: as in ``openseg.evaluate``.
+        split: as in ``openseg.evaluate``.
+        data_root: as in ``openseg.evaluate``.
+        train_ids: as in ``openseg.evaluate``.
+        allow_missing: as in ``openseg.evaluate``.
+        distances: as in ``openseg.evaluate``.
+        metrics: as in ``openseg.evaluate``; those of your own need ``counts_dict`` and ``add_counts``.
+        plugins: as in ``openseg.evaluate``.
         out: folder or address of the records, with which an interrupted run continues; None keeps none.
-        overwrite, scale, progress: as in ``predict``.
+        overwrite: as in ``predict``.
+        scale: as in ``predict``.
+        progress: as in ``predict``.
         workers: processes of this machine; None is one for each core.
 
     Returns:
