@@ -79,7 +79,9 @@ def test_onnx_of_labels_is_what_predict_gives(checkpoints, command, tmp_path, ca
     assert "100.000 % the same" in capsys.readouterr().out
     image = np.random.default_rng(0).integers(0, 256, (97, 140, 3), dtype=np.uint8)
     session = onnxruntime.InferenceSession("labels.onnx")
-    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"])[0] == "road"
+    notes = session.get_modelmeta().custom_metadata_map
+    assert json.loads(notes["classes"])[0] == "road" and json.loads(notes["ids"])[0] == 7
+    assert json.loads(notes["colors"])[0] == [128, 64, 128] and json.loads(notes["void_id"]) == 255
     (found,) = session.run(None, {"images": image.transpose(2, 0, 1)[None].astype(np.float32)})
     expected = Predictor(SEMANTIC, checkpoints / "demo/hrnet_tiny_ocr_latest.pth", device="cpu")(image).labels
     assert found.dtype == np.uint8 and (found[0] == expected).mean() >= 0.9999

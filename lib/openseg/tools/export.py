@@ -254,7 +254,8 @@ def export(
     model, report = load_network(settings, file)
     network = Exportable(prepare_for_inference(model), settings, output).eval()
     info = settings.dataset_info
-    notes = {"classes": list(info.classes), "config": settings.name, "dataset": info.name}
+    notes = {"classes": list(info.classes), "ids": list(info.ids), "colors": [list(each) for each in info.colors]}
+    notes |= {"void_id": info.void_id, "config": settings.name, "dataset": info.name}
     write_exported(path, network, {**notes, "checkpoint": file_hash(file)}, shape, opset)
     found = [*compare(path, network, shape)]
     if any(each.same < _SAME for each in found):
