@@ -64,9 +64,10 @@ than 0.25 points. Use images that neither SegFix nor the model was trained on, a
 
 
 def _refine(arguments: argparse.Namespace, function: str = "refine") -> int:
-    scale = large(arguments, arguments.labels, arguments.offsets, arguments.images, arguments.out)
-    if scale is not None and function == "refine":
-        return run_large("refine", arguments, scale, scale_pixels=arguments.scale)
+    if function == "refine":
+        scale = large(arguments, arguments.labels, arguments.offsets, arguments.images, arguments.out)
+        if scale is not None:
+            return run_large("refine", arguments, scale, scale_pixels=arguments.scale)
     result = call(function, arguments, data_root=arguments.data_root or data_root())
     print(f"{result.refined} label maps: {result.out}")
     print(refined_text(result, "" if result.left_out else _report_command(arguments, result.out)))
