@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,8 +9,6 @@ from torch import Tensor
 from openseg.compiled import compiled
 
 __all__ = ["positions", "resized_argmax"]
-
-_ROWS = 32  # of a task for a thread
 
 
 def positions(first: int, last: int, length: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -32,26 +28,15 @@ def resized_argmax(logits: Tensor, rows: tuple[Tensor, Tensor, Tensor], width: i
     Args:
         rows: of N rows, where they lie in ``logits``, see ``positions``.
 
-    Of equal logits the first class is taken, as by ``argmax``.
+    Of equal logits the first class is taken, as by ``argmax``. One thread does it: more
+    would wait for those of PyTorch.
     """
     columns = [each.numpy() for each in positions(0, width, logits.shape[3], width)]
     low, high, weight = (each.numpy() for each in rows)
     values = logits.contiguous().numpy()
     labels = np.empty((len(values), len(low), width), np.uint8)
-    parts = [(b, slice(y, y + _ROWS)) for b in range(len(values)) for y in range(0, len(low), _ROWS)]
-
-    def fill(part: tuple[int, slice]) -> None:
-        image, some = part
-        _classes_of_rows(values[image], low[some], high[some], weight[some], *columns, labels[image, some])
-
-    threads = min(torch.get_num_threads(), len(parts))
-    fill(parts[0])  # compiled once, not by several threads
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(fill, parts[1:]))
-    else:
-        for part in parts[1:]:
-            fill(part)
+    for image, found in zip(values, labels, strict=True):
+        _classes_of_rows(image, low, high, weight, *columns, found)
     return torch.from_numpy(labels)
 
 
