@@ -147,14 +147,14 @@ def kill(folder, seed=0):
             now = sum(1 for _ in parts.glob("*.json")) if parts.is_dir() else 0
             if now <= begun:  # nothing to lose yet
                 continue
-            if workers and (victims := actors()):
-                os.kill(rng.choice(victims), signal.SIGKILL)
-                workers -= 1
-                begun = now
-            elif drivers and not workers % 2:
+            if drivers and workers <= 1 + drivers:  # between the workers
                 process.kill()
                 drivers -= 1
                 time.sleep(2)
+            elif workers and (victims := actors()):
+                os.kill(rng.choice(victims), signal.SIGKILL)
+                workers -= 1
+                begun = now
         process.wait()
         if process.returncode == 0:
             break
