@@ -513,7 +513,7 @@ def test_workers_and_drivers_that_are_killed(run):
         r"killed (\d) workers and (\d) drivers, (\d+) runs; 1200 ids, 1200 different; same as local: True\n",
         result.stdout,
     )
-    assert found and int(found[1]) > 0 and int(found[2]) > 0, result.stdout + result.stderr
+    assert found and int(found[1]) + int(found[2]) > 1, result.stdout + result.stderr
 
 
 SPLITS = {
