@@ -84,33 +84,29 @@ class _Processes:
     workers: int
 
     def run(self, blocks: Blocks) -> Iterator[BlockDone]:
-        yield from _in_processes(self.worker, blocks, self.workers)
-
-    def stop(self) -> None:
-        pass
-
-
-def _in_processes(worker: Worker, blocks: Blocks, workers: int) -> Iterator[BlockDone]:
-    with ProcessPoolExecutor(workers, initializer=_start, initargs=(worker, loaded_plugins())) as pool:
-        pending: set[Future[BlockDone]] = set()
-        try:
-            for block in blocks:
-                pending.add(pool.submit(_run, block))
-                if len(pending) >= 2 * workers:
+        with ProcessPoolExecutor(self.workers, initializer=_start, initargs=(self.worker, loaded_plugins())) as pool:
+            pending: set[Future[BlockDone]] = set()
+            try:
+                for block in blocks:
+                    pending.add(pool.submit(_run, block))
+                    if len(pending) >= 2 * self.workers:
+                        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                        for each in done:
+                            yield each.result()
+                while pending:
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
                     for each in done:
                         yield each.result()
-            while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for each in done:
-                    yield each.result()
-        except BrokenProcessPool:
-            raise OpensegError(
-                "a worker process died, perhaps out of memory; use fewer --workers. What is recorded is kept"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            except BrokenProcessPool:
+                raise OpensegError(
+                    "a worker process died, perhaps out of memory; use fewer --workers. What is recorded is kept"
+                ) from None
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def stop(self) -> None:
+        pass
 
 
 def _start(worker: Worker, plugins: list[tuple[str, tuple[str, ...]]]) -> None:

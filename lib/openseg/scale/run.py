@@ -113,7 +113,7 @@ def run(task: Task) -> ScaleResult:
                     collect(None)
                     if rank:
                         index.mark_done(_succeeded(results))
-                    spent = _added(collect(_work(task, index, engine, listed, (rank, world))))
+                    spent = _added(collect(_work(task, index, engine, listed, (rank, world), made_by["what"])))
                 finally:
                     stopped = beside.submit(engine.stop)  # Ray takes a second to end
                 result = ScaleResult(task.out.address, "", {}) if rank else _finish(task, results, listed, spent)
@@ -218,7 +218,9 @@ def _succeeded(results: Results) -> Iterator[str]:
         yield from (name for name, status, _ in part["records"] if status == "ok")
 
 
-def _work(task: Task, index: Index, engine: Engine, listed: _Listed, share: tuple[int, int]) -> dict[str, Any]:
+def _work(
+    task: Task, index: Index, engine: Engine, listed: _Listed, share: tuple[int, int], what: str
+) -> dict[str, Any]:
     """Run the engine over what is left; returns seconds by stage and inputs by worker."""
     how = task.how
     left = index.remaining(how.part)
@@ -232,7 +234,7 @@ def _work(task: Task, index: Index, engine: Engine, listed: _Listed, share: tupl
     begin = time.perf_counter()
     blocks = blocks_of(index.items(how.part, share), size)
     hidden = True if is_hidden() or share[0] else None
-    with tqdm(total=left, desc=task.unit.made_by["what"], disable=hidden, leave=False, dynamic_ncols=True) as bar:
+    with tqdm(total=left, desc=what, disable=hidden, leave=False, dynamic_ncols=True) as bar:
         for done in engine.run(blocks):
             bar.update(done.inputs)
             seconds.update(done.seconds)
@@ -264,7 +266,7 @@ def _finish(task: Task, results: Results, listed: _Listed, spent: dict[str, Any]
     results.clean(everything=task.how.shard is None)
     stages = spent["seconds"]
     found = {
-        "what": task.unit.made_by["what"],
+        "what": results.made_by["what"],
         "identity": results.identity,
         "shard": task.how.shard or "1/1",
         "inputs": listed.total,
