@@ -10,10 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import scale_recipe
 import torch
 
+import openseg
 from openseg.cli.main import main
 from openseg.io.images import read_label, write_label
+from openseg.segfix.offset_files import write_offsets
 from openseg_demo.scenes import write_scene
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +46,21 @@ def data_root(tmp_path_factory):
     for index in range(6):
         write_scene((root / "demo" / ("train" if index < 4 else "val"), index), (128, 256), seed=7)
     assert segfix_targets(["--datadir", str(root / "demo")]) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory):
+    """Labels with ground truth and offsets in two folders, and what the local command makes of them."""
+    root = tmp_path_factory.mktemp("maps")
+    rng = np.random.default_rng(0)
+    for number in range(scale_recipe.COUNT):
+        name = f"{'ab'[number % 2]}/f{number:03d}.png"
+        truth = np.kron(rng.integers(0, 11, (4, 6)), np.ones((10, 10))).astype(np.uint8)
+        write_label(root / "truth" / name, truth)
+        write_label(root / "label" / name, np.where(rng.random(truth.shape) < 0.1, 3, truth).astype(np.uint8))
+        write_offsets(root / "offset" / name, rng.integers(-1, 2, (*truth.shape, 2)).astype(np.int8))
+    openseg.refine(root / "label", offsets=root / "offset", out=root / "local", **scale_recipe.HOW, split="test")
     return root
 
 
