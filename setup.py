@@ -7,7 +7,7 @@ setup(
     packages=[*find_packages("lib", include=["openseg", "openseg.*"]), "openseg.configs"],
     package_dir={"": "lib", "openseg.configs": "configs"},
     package_data={
-        "openseg": ["py.typed", "datasets/definitions/*.yaml", "tools/report/page/*"],
+        "openseg": ["py.typed", "datasets/definitions/*.yaml", "tools/report/page/*", "serving/page/*"],
         "openseg.configs": ["*/*.yaml", "*/*.safetensors"],
     },
 )

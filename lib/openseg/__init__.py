@@ -19,6 +19,7 @@ if typing.TYPE_CHECKING:
     from openseg.metrics.registry import register_metric
     from openseg.models.checkpoint.load import load_model
     from openseg.models.factory import create_model, register_backbone, register_head
+    from openseg.serving.run import serve
     from openseg.tools.auto import refine_auto
     from openseg.tools.benchmark import benchmark
     from openseg.tools.check import check, fill_cache
@@ -64,6 +65,7 @@ _MODULES = {
     "register_metric": "metrics.registry",
     "register_transform": "datasets.augmentations",
     "report": "tools.report.build",
+    "serve": "serving.run",
     "test": "tools.predict",
     "train": "tools.train",
     "tune": "tools.tune",
@@ -100,6 +102,7 @@ __all__ = [
     "register_metric",
     "register_transform",
     "report",
+    "serve",
     "test",
     "train",
     "tune",

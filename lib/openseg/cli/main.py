@@ -17,7 +17,7 @@ from openseg.cli.segfix import COMMANDS as SEGFIX
 from openseg.errors import ConfigError, DataError, printable
 from openseg.io.files import write_json
 from openseg.tools.report import tables
-from openseg.tools.report.text import benchmark_text, check_text, inspect_text, label_text, version_text
+from openseg.tools.report.text import benchmark_text, check_text, inspect_text, label_text, quantized_text, version_text
 
 __all__ = ["main", "make_parser"]
 
@@ -118,10 +118,15 @@ def _export(arguments: Arguments) -> None:
     if result.left_out:
         print(f"the file does one pass at the size that images have; val also uses {', '.join(result.left_out)}")
     print(f"{result.checkpoint}: {result.report}")
-    text = "input images: float32[batch, 3, height, width], RGB from 0 to 255"
-    print(f"written: {result.path}; {text}; output {result.output}")
+    print(f"written: {result.path}; input images: {result.input}, RGB from 0 to 255; output {result.output}")
     for shape, difference, same in result.comparisons:
         print(f"compared with PyTorch, {list(shape)}: largest difference {difference:.2g}, {100 * same:.3f} % the same")
+    if result.quantized is not None:
+        print(quantized_text(result.quantized))
+
+
+def _serve(arguments: Arguments) -> None:
+    call("serve", arguments)
 
 
 def _convert(arguments: Arguments) -> None:
@@ -219,6 +224,7 @@ _COMMANDS = (
     Command("inspect", _inspect, "Show parameters, FLOPs; describe a checkpoint.", "inspect", more=(_SHOW_JSON,)),
     Command("labels", _labels, "Describe label files: IDs, names, shares.", "describe_labels", "", (_SHOW_JSON,)),
     Command("export", _export, "Export a network as ONNX or torch.export.", "export"),
+    Command("serve", _serve, "Answer images with labels over HTTP; shows a page to drop them on.", "serve"),
     Command("convert", _convert, "Convert a checkpoint to openseg's layout.", "convert"),
     Command("check", _check, "Check a dataset; exit code 1 if there are errors.", "check", more=(_JSON,)),
     Command("cache", _cache, "Fill the disk cache with decoded samples.", "fill_cache"),

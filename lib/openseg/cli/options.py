@@ -19,6 +19,7 @@ __all__ += ["options_of", "result_file"]
 
 Arguments = argparse.Namespace
 _FLAGS = {
+    "config": ("--config", "--model"),
     "ground_truth": ("--gt",),
     "no_ground_truth": ("--no-gt",),
     "predictions": ("--pred",),

@@ -9,7 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from openseg.config.sections import Config
+from openseg.datasets.registry import remember_dataset
 from openseg.errors import ConfigError
+from openseg.io.exported import is_exported, read_facts
 from openseg.plugins import load_plugins
 from openseg.schema import explain, parse_yaml, read_yaml
 from openseg.shipped import shipped_file
@@ -18,14 +20,14 @@ __all__ = ["load_config"]
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a config from YAML and apply ``dotted.key=value`` overrides, the last one winning.
+    """Read a config from YAML or from an exported network, and apply overrides ``dotted.key=value``; the last one wins.
 
     Raises:
         ConfigError: missing file, bad YAML, unknown key (with the nearest names), an invalid value, or a module of
             ``plugins`` that cannot be imported.
     """
     path = shipped_file(path)
-    values = read_yaml(path, "the config; see configs/")
+    values = _exported(path) if is_exported(path) else read_yaml(path, "the config; see configs/")
     for override in overrides:
         _apply(values, override)
     plugins = values.get("plugins", ())
@@ -35,6 +37,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, Config)}") from None
+
+
+def _exported(path: Path) -> dict[str, Any]:
+    """The settings in an exported file, whose dataset is then known without its own file."""
+    facts = read_facts(path)
+    remember_dataset(facts["settings"]["data"]["dataset"], facts["dataset"])
+    return dict(facts["settings"])
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
 
 from openseg.datasets.dataset_file import read_dataset_file
 from openseg.datasets.info import DatasetInfo
 from openseg.errors import ConfigError, nearest_names
 
-__all__ = ["DATASET_NAMES", "get_dataset_info"]
+__all__ = ["DATASET_NAMES", "get_dataset_info", "remember_dataset"]
 
 _FOLDER = Path(__file__).parent / "definitions"
 DATASET_NAMES = tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
-_OWN: dict[Path, tuple[int, DatasetInfo]] = {}
+_OWN: dict[Path, tuple[int | None, DatasetInfo]] = {}
 
 
 def get_dataset_info(name: str, fresh: bool = True) -> DatasetInfo:
@@ -37,7 +40,7 @@ def get_dataset_info(name: str, fresh: bool = True) -> DatasetInfo:
 
 def _own_dataset(path: Path, name: str, fresh: bool) -> DatasetInfo:
     known = _OWN.get(path)
-    if known is not None and not fresh:
+    if known is not None and (not fresh or (known[0] is None and not path.exists())):
         return known[1]
     try:
         stamp = path.stat().st_mtime_ns
@@ -46,6 +49,13 @@ def _own_dataset(path: Path, name: str, fresh: bool) -> DatasetInfo:
     if known is None or known[0] != stamp:
         _OWN[path] = stamp, read_dataset_file(path, _builtin_classes)
     return _OWN[path][1]
+
+
+def remember_dataset(name: str, facts: dict[str, Any]) -> None:
+    """Make the dataset file ``name`` known from what an exported network says of it, where there is no such file."""
+    path = Path(name).absolute()
+    if name not in DATASET_NAMES and not path.exists():
+        _OWN[path] = None, TypeAdapter(DatasetInfo).validate_python(facts)
 
 
 def _builtin_classes(name: str) -> DatasetInfo:

@@ -92,6 +92,8 @@ def predict_images(
     config = predictor.config
     if "logits" in outputs.kinds and config.test.average == "probabilities":
         raise ConfigError("with test.average=probabilities there are no logits to write; write probabilities")
+    for kind in {"logits", "probabilities"} & set(outputs.kinds):
+        predictor.require_logits(f"{kind} to write are made of")
     made_by = {**made_by, **result_settings(predictor.config, predictor.mode)}
     with outputs.claim(made_by) if group.first else contextlib.nullcontext() as claimed:
         todo = group.broadcast(None if claimed is None else _remaining(outputs, claimed, images))

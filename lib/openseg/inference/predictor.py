@@ -22,7 +22,8 @@ from openseg.distributed import pick_device, set_precision
 from openseg.errors import ConfigError, DataError, OpensegError, is_out_of_memory
 from openseg.inference import LazyLogits, argmax, predict_scores
 from openseg.inference.prepare import prepare_for_inference
-from openseg.inference.runtimes import in_runtime
+from openseg.inference.runtimes import ExportedNetwork, in_runtime
+from openseg.io.exported import is_exported
 from openseg.io.images import read_image
 from openseg.models.checkpoint.io import KeyReport
 from openseg.models.checkpoint.load import load_network
@@ -34,12 +35,20 @@ logger = logging.getLogger("openseg")
 _SMALLEST_WINDOW = 128
 
 
-def load_for_inference(config: Config, checkpoint: str | Path, device: torch.device) -> tuple[nn.Module, KeyReport]:
+def load_for_inference(
+    config: Config, checkpoint: str | Path, device: torch.device
+) -> tuple[nn.Module, KeyReport | ExportedNetwork]:
     """Load the network of a config for prediction on ``device``, with folded batch norms, in ``test.precision``.
+
+    Returns:
+        The network, and what tells how it was loaded: an exported one tells of itself.
 
     Raises:
         CheckpointError: the file is damaged, belongs to another network, or contradicts the config.
     """
+    if is_exported(checkpoint):
+        exported = ExportedNetwork(Path(checkpoint), config, device)
+        return exported, exported
     set_precision(device, config.test.precision)
     model, report = load_network(config, checkpoint)
     runtime = config.test.runtime
@@ -90,7 +99,7 @@ class Predictor:
     def __init__(
         self,
         config: str | os.PathLike | Config,
-        checkpoint: str | os.PathLike,
+        checkpoint: str | os.PathLike | None = None,
         *,
         mode: Literal["ss", "ms"] = "ss",
         device: str | torch.device = "auto",
@@ -99,9 +108,9 @@ class Predictor:
     ) -> None:
         """
         Args:
-            config: the config, or its YAML file.
+            config: the config, its YAML file, or an exported network (``.onnx``).
             checkpoint: weights of any layout that we know; ``configs/demo/hrnet_tiny_ocr.safetensors`` comes with
-                openseg.
+                openseg. None: the exported network.
             mode: single-scale, or multi-scale and mirrored; see ``test`` of the config.
             device: auto (a GPU if available), cpu, cuda, cuda:1, ...
             overrides: ``dotted.key=value`` of the config.
@@ -122,7 +131,11 @@ class Predictor:
             )
         self.device = pick_device(device)
         self.mode = mode
-        self.model, self.report = load_for_inference(self.config, Path(checkpoint), self.device)
+        if checkpoint is None and not is_exported(config):
+            raise ConfigError(f"{self.config.name}: give the checkpoint")
+        self.model, self.report = load_for_inference(self.config, Path(checkpoint or str(config)), self.device)
+        if mode == "ms":
+            self.require_logits("mode ms sums")
         self._windows_when_full = windows_when_full
         self._limit: tuple[int, int] | None = None
 
@@ -148,11 +161,20 @@ class Predictor:
         Raises:
             OpensegError: memory runs out even in small windows.
         """
-        images = image[None].to(self.device, non_blocking=True)
+        labels, rows = self._predict(image[None], size)
+        return labels[0], rows
+
+    @torch.inference_mode()
+    def predict_batch(self, images: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
+        """Train IDs ``uint8[B, *size]`` of images ``[B, C, H, W]``, see ``predict``."""
+        return self._predict(images, size)[0]
+
+    def _predict(self, images: torch.Tensor, size: tuple[int, int]) -> tuple[np.ndarray, LazyLogits]:
+        images = images.to(self.device, non_blocking=True)
         while True:
             try:
                 rows = predict_scores(self.model, images, self.config, self.mode, size, self._limit)
-                return argmax(rows)[0].cpu().numpy(), rows
+                return argmax(rows, len(images)).cpu().numpy(), rows
             except (RuntimeError, MemoryError) as error:
                 if not self._windows_when_full or not is_out_of_memory(error):
                     raise
@@ -160,6 +182,11 @@ class Predictor:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             self._limit = self._smaller((images.shape[-2], images.shape[-1]))
+
+    def require_logits(self, what: str) -> None:
+        """Raises ConfigError, saying ``what`` needs them, if the network is an exported one that gives labels alone."""
+        if isinstance(self.model, ExportedNetwork) and self.model.gives_labels:
+            raise ConfigError(f"{self.config.name}: {what} logits, this network gives labels; export it with logits")
 
     def _smaller(self, size: tuple[int, int]) -> tuple[int, int]:
         before = self._limit or self.config.test.window or size

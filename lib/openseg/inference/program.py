@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-__all__ = ["exported_program", "written_onnx"]
+__all__ = ["exported_program", "needs_fixed_size", "written_onnx"]
+
+
+def needs_fixed_size(network: nn.Module) -> bool:
+    """Whether it can be exported for one size of images alone.
+
+    TensorFlow's padding depends on the size at every stride, and the exporter's formulas of it grow without bound.
+    """
+    return any(type(module).__name__.endswith(("Conv2dSame", "Pool2dSame")) for module in network.modules())
 
 
 def exported_program(network: nn.Module, example: Tensor, dynamic: dict[int, str] | None = None) -> ExportedProgram:

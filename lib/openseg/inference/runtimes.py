@@ -6,22 +6,29 @@ Everything before and after the network stays the same code, so that labels and 
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from openseg.errors import ConfigError
-from openseg.inference.program import exported_program, written_onnx
+from openseg.config import Config
+from openseg.datasets.registry import remember_dataset
+from openseg.errors import CheckpointError, ConfigError
+from openseg.inference.exportable import Scaling
+from openseg.inference.program import exported_program, needs_fixed_size, written_onnx
+from openseg.io.exported import read_facts
 from openseg.models.segfix import SegFixOutput
 from openseg.models.segmentor import SegmentorOutput
 
-__all__ = ["RuntimeNetwork", "in_runtime"]
+__all__ = ["ExportedNetwork", "RuntimeNetwork", "in_runtime"]
 
 Infer = Callable[[np.ndarray], Sequence[np.ndarray]]
 _EXAMPLE = 2, 128, 160  # batch, height, width: none is 1, which exporters take as fixed
+_AXES = {0: "batch", 2: "height", 3: "width"}
 _SHAPES = 4
 
 
@@ -50,6 +57,66 @@ class RuntimeNetwork(nn.Module):
         return SegFixOutput(*outputs) if self._segfix else SegmentorOutput(outputs[0], None)
 
 
+class ExportedNetwork(nn.Module):
+    """An exported file, called like the network that it was made from; takes and gives tensors on the CPU.
+
+    It normalizes images itself, so they are first put back to what they were. One that gives labels gives logits of 0
+    and 1 here.
+    """
+
+    def __init__(self, path: Path, config: Config, device: torch.device) -> None:
+        """
+        Raises:
+            ConfigError: the runtime is not installed or does not do what is asked for, or the network is of SegFix.
+            CheckpointError: the file is damaged, or another program wrote it.
+        """
+        super().__init__()
+        runtime, precision = config.test.runtime, config.test.precision
+        if runtime == "torch":
+            raise ConfigError(f"{path}: runs in test.runtime=onnxruntime or openvino, not in torch")
+        _require_possible(runtime, device, precision)
+        self._path, self._facts = path, read_facts(path)
+        remember_dataset(config.data.dataset, self._facts["dataset"])  # this may be another process
+        if self._facts["output"] == "offsets":
+            raise ConfigError(f"{path}: is of SegFix and gives offsets, no labels of images")
+        self._scaling = Scaling(config)
+        try:
+            content = path.read_bytes()
+            made = _openvino(_read_openvino(content), precision) if runtime == "openvino" else _onnxruntime(content)
+        except Exception as error:  # each runtime has its own
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{path}: {runtime} cannot run it ({reason})") from None
+        self._infer: Infer = made
+
+    @property
+    def gives_labels(self) -> bool:
+        """Whether it decides on classes itself, so that there are no logits to sum or to write."""
+        return bool(self._facts["output"] == "labels")
+
+    def __str__(self) -> str:
+        return f"exported network, gives {self._facts['output']}"
+
+    def forward(self, images: Tensor, aux: bool = False) -> SegmentorOutput:
+        self._require_size(images.shape)
+        pixels = self._scaling.undone(images.float())
+        if self._facts["uint8"]:
+            pixels = pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        found = torch.from_numpy(self._infer(pixels.contiguous().numpy())[0])
+        if self.gives_labels:
+            found = (found[:, None] == torch.arange(len(self._facts["classes"]))[:, None, None]).float()
+        return SegmentorOutput(found, None)
+
+    def _require_size(self, shape: torch.Size) -> None:
+        batch, size = self._facts["batch"], self._facts["size"]
+        if size is not None and tuple(size) != tuple(shape[-2:]):
+            raise ConfigError(
+                f"{self._path}: takes images of {size[0]}x{size[1]} pixels, this one has {shape[-2]}x{shape[-1]}; set "
+                f"data.size=[{size[0]},{size[1]}] to resize them, or export it without --size"
+            )
+        if batch is not None and batch != shape[0]:
+            raise ConfigError(f"{self._path}: takes batches of {batch} images; export it without --batch to predict")
+
+
 def in_runtime(
     model: nn.Module,
     runtime: Literal["openvino", "onnxruntime"],
@@ -67,22 +134,34 @@ def in_runtime(
     Raises:
         ConfigError: the runtime is not installed, or does not do what is asked for.
     """
+    _require_possible(runtime, device, precision)
+    network, outputs = _Logits(model, segfix), ["mask", "direction"] if segfix else ["logits"]
+    axes = {} if needs_fixed_size(model) else _AXES
+
+    @functools.lru_cache(maxsize=_SHAPES)
+    def made_for(shape: tuple[int, ...]) -> Infer:
+        program = exported_program(network, torch.zeros(shape), axes)
+        if runtime == "openvino":
+            return _openvino(_require(runtime).convert_model(program), precision)
+        return _onnxruntime(written_onnx(program, outputs, axes).model_proto.SerializeToString())
+
+    if axes:
+        return RuntimeNetwork(made_for((_EXAMPLE[0], channels, *_EXAMPLE[1:])), segfix)
+    return RuntimeNetwork(lambda images: made_for(images.shape)(images), segfix)
+
+
+def _require_possible(runtime: str, device: torch.device, precision: str) -> None:
     if device.type != "cpu":
         raise ConfigError(f"test.runtime={runtime} runs on the CPU; add --device cpu")
     if precision == "bf16" and runtime == "onnxruntime":
         raise ConfigError("test.precision=bf16 needs test.runtime=torch or openvino")
     _require(runtime)
-    example = torch.zeros(_EXAMPLE[0], channels, *_EXAMPLE[1:])
-    axes = {0: "batch", 2: "height", 3: "width"}
-    program = exported_program(_Logits(model, segfix), example, axes)
-    if runtime == "openvino":
-        return RuntimeNetwork(_openvino(program, precision), segfix)
-    return RuntimeNetwork(_onnxruntime(program, ["mask", "direction"] if segfix else ["logits"], axes), segfix)
 
 
 def _require(runtime: str) -> Any:
     try:
         if runtime == "openvino":
+            sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would report its use
             import openvino
 
             return openvino
@@ -95,10 +174,13 @@ def _require(runtime: str) -> Any:
     return onnxruntime
 
 
-def _openvino(program: Any, precision: str) -> Infer:
+def _read_openvino(content: bytes) -> Any:
+    return _require("openvino").Core().read_model(content)
+
+
+def _openvino(model: Any, precision: str) -> Infer:
     """Compiled anew for each size of images, of which a few are kept: fixed sizes are faster."""
     openvino = _require("openvino")
-    model = openvino.convert_model(program)
     options = {
         # Without it, OpenVINO takes bfloat16 where the CPU has it.
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
@@ -118,10 +200,9 @@ def _openvino(program: Any, precision: str) -> Infer:
     return infer
 
 
-def _onnxruntime(program: Any, outputs: list[str], axes: dict[int, str]) -> Infer:
+def _onnxruntime(content: bytes) -> Infer:
     onnxruntime = _require("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    content = written_onnx(program, outputs, axes).model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})

@@ -73,7 +73,9 @@ def predict(
 
     how = scale or Scale()
     settings = as_config(config, overrides)
-    unit = Predict(settings, checkpoint_of(settings, checkpoint, checkpoints), mode, require_kinds(also), device)
+    unit = Predict(
+        settings, checkpoint_of(settings, checkpoint, checkpoints, config), mode, require_kinds(also), device
+    )
     if not isinstance(images, (str, os.PathLike)):
         from openseg.scale.ray_data import mapped
 

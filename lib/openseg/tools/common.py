@@ -7,6 +7,7 @@ from pathlib import Path
 
 from openseg.config import Config, load_config
 from openseg.errors import CheckpointError, ConfigError
+from openseg.io.exported import is_exported
 from openseg.shipped import shipped_file
 from openseg.tools.paths import PathLike
 from openseg.training.checkpoints import find_checkpoint
@@ -27,12 +28,18 @@ def as_config(config: PathLike | Config, overrides: Sequence[str] = ()) -> Confi
     return config
 
 
-def checkpoint_of(config: Config, checkpoint: PathLike | None, checkpoints: PathLike) -> Path:
+def checkpoint_of(
+    config: Config, checkpoint: PathLike | None, checkpoints: PathLike, source: PathLike | Config | None = None
+) -> Path:
     """Return the given checkpoint, or the config's latest below the folder ``checkpoints``.
+
+    ``source`` is where the config is from: an exported network is its own checkpoint.
 
     Raises:
         CheckpointError: there is none.
     """
+    if checkpoint is None and is_exported(source):
+        checkpoint = str(source)
     if checkpoint is None:
         return find_checkpoint(config, Path(checkpoints))
     path = shipped_file(checkpoint)

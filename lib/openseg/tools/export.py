@@ -2,85 +2,39 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import io
 import json
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from pydantic import TypeAdapter
 from torch.export import ExportedProgram
 
 from openseg.config import Config
+from openseg.datasets.info import DatasetInfo
 from openseg.errors import ConfigError, OpensegError
-from openseg.inference.boundary import offset_codes
+from openseg.inference.exportable import Exportable
 from openseg.inference.prepare import prepare_for_inference
-from openseg.inference.program import exported_program, written_onnx
+from openseg.inference.program import exported_program, needs_fixed_size, written_onnx
 from openseg.io.files import atomic_write, file_hash
 from openseg.models.checkpoint.io import KeyReport
 from openseg.models.checkpoint.load import load_network
-from openseg.models.layers import resize_logits
 from openseg.tools.common import as_config, checkpoint_of
 from openseg.tools.paths import PathLike
+from openseg.tools.quantize import Quantized, quantized
 
-__all__ = ["FORMATS", "Comparison", "Exportable", "Exported", "compare", "export", "write_exported"]
+__all__ = ["FORMATS", "Comparison", "Exported", "compare", "export", "write_exported"]
 
 FORMATS = (".onnx", ".pt2")
-_SAME = 0.999  # share of pixels; random weights have near ties
+_SAME, _SAME_HALF = 0.999, 0.99  # share of pixels; random weights have near ties
 _TRIED = ((1, 96, 130), (2, 161, 200))  # batch, height, width
-
-
-class Exportable(nn.Module):
-    """``forward(images: float[B, C, H, W])``: RGB from 0 to 255, or bands as in files, in one pass at their size.
-
-    It gives ``logits: float[B, K, H, W]``, ``labels: uint8[B, H, W]`` (train IDs), or ``offsets: uint8[B, H, W]``
-    (codes of ``OffsetMap``).
-    """
-
-    def __init__(self, model: nn.Module, config: Config, output: str) -> None:
-        """
-        Raises:
-            ConfigError: the task has no such output, or predicts in more than one pass.
-        """
-        super().__init__()
-        self.mean: Tensor
-        self.std: Tensor
-        if output not in config.outputs:
-            known = " or ".join(config.outputs)
-            raise ConfigError(f"a network of task {config.task} gives {known}, not {output}")
-        normalization, bands = config.normalization, config.dataset_info.bands
-        self.model = model
-        self.config = config
-        self.output = output
-        self.channels = config.dataset_info.channels
-        self.order = [*range(self.channels)] if bands or normalization.order == "rgb" else [2, 1, 0]
-        self.scale = 1.0 if bands else normalization.scale
-        for name in ("mean", "std"):
-            given = [getattr(band, name) for band in bands] or getattr(normalization, name)
-            values = torch.tensor(given, dtype=torch.float32).view(1, -1, 1, 1)
-            self.register_buffer(name, values, persistent=False)
-
-    def example(self, batch: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """Random images ``float[B, C, H, W]`` with values that occur."""
-        noise = torch.rand(batch, self.channels, *size, generator=generator)
-        if self.config.dataset_info.bands:
-            return (4 * noise - 2) * self.std + self.mean
-        return 255 * noise
-
-    def forward(self, images: Tensor) -> Tensor:
-        size = images.shape[-2:]
-        inputs = (images[:, self.order] / self.scale - self.mean) / self.std
-        if self.output == "offsets":
-            found = self.model(inputs)
-            boundary = resize_logits(found.mask_logits.softmax(dim=1)[:, 1:], size)[:, 0]
-            return offset_codes(boundary, resize_logits(found.direction_logits, size), self.config)
-        logits = resize_logits(self.model(inputs, aux=False).logits, size)
-        return logits.argmax(dim=1).to(torch.uint8) if self.output == "labels" else logits
 
 
 class Shape(NamedTuple):
@@ -89,10 +43,11 @@ class Shape(NamedTuple):
     batch: int | None = None
     size: tuple[int, int] | None = None
 
-    @property
-    def dynamic(self) -> dict[int, str]:
+    def axes(self, channels_last: bool) -> dict[int, str]:
         """Names of the axes that may be of any length."""
-        return {**({} if self.batch else {0: "batch"}), **({} if self.size else {2: "height", 3: "width"})}
+        first = 1 if channels_last else 2
+        sides = {} if self.size else {first: "height", first + 1: "width"}
+        return {**({} if self.batch else {0: "batch"}), **sides}
 
     def tried(self) -> list[tuple[int, int, int]]:
         """Batches and sizes to compare at."""
@@ -107,7 +62,7 @@ _ANY = Shape()
 def _program(network: Exportable, shape: Shape) -> ExportedProgram:
     """The network for the batches and sizes of ``shape``."""
     example = torch.zeros(shape.batch or 2, network.channels, *(shape.size or (128, 160)))
-    return exported_program(network, example, shape.dynamic)
+    return exported_program(network, network.as_input(example), shape.axes(network.uint8))
 
 
 def write_exported(
@@ -144,7 +99,7 @@ def _write(path: Path, network: Exportable, notes: dict[str, Any], shape: Shape,
             torch.export.save(program, content, extra_files={"openseg.json": json.dumps(notes)})
             temporary.write_bytes(content.getbuffer())
         else:
-            made = written_onnx(program, [network.output], shape.dynamic, opset)
+            made = written_onnx(program, [network.output], shape.axes(network.uint8), opset)
             made.model.metadata_props.update(texts)
             made.save(temporary, external_data=False)
             _require_opset(path, temporary, opset)
@@ -196,14 +151,17 @@ def _runner(path: Path) -> Any:
 
 @dataclass(frozen=True)
 class Exported:
-    """A written network: the file, its output, what was loaded, how far it agrees with PyTorch, what it leaves out."""
+    """A written network: the file, its input and output, what was loaded, how far it agrees with PyTorch, what it
+    leaves out, and with int8 what that costs."""
 
     path: Path
+    input: str
     output: str
     checkpoint: Path
     report: KeyReport
     comparisons: list[Comparison]
     left_out: list[str]
+    quantized: Quantized | None = None
 
 
 def export(
@@ -214,9 +172,16 @@ def export(
     checkpoint: PathLike | None = None,
     checkpoints: PathLike = "checkpoints",
     output: str | None = None,
+    resize: bool = True,
+    uint8: bool = False,
     size: tuple[int, int] | None = None,
     batch: int | None = None,
     opset: int | None = None,
+    half: bool = False,
+    int8: bool = False,
+    calibrate: PathLike | None = None,
+    ground_truth: PathLike | None = None,
+    max_loss: float = 0.5,
 ) -> Exported:
     """Write a trained network as ONNX or ``torch.export``, and compare it with PyTorch.
 
@@ -227,16 +192,24 @@ def export(
         checkpoint: None is ``<name>_latest.pth`` below ``checkpoints``.
         checkpoints: root folder of checkpoints.
         output: logits or labels (semantic), offsets (SegFix); None is logits or offsets.
+        resize: resize logits to the image; without it they have the network's stride, which is faster.
+        uint8: take images as uint8[batch, height, width, 3], as they are decoded.
         size: fixed image height and width; None is any.
         batch: fixed batch size; None is any number.
         opset: ONNX opset version, 13 to 23; None is that of PyTorch's exporter.
+        half: weights and computation in float16.
+        int8: quantize to int8, with ranges measured on images of ``calibrate``.
+        calibrate: folder of at least two images, for ``int8``: every other one measures ranges, the rest verify.
+        ground_truth: label maps of these images, for ``int8``.
+        max_loss: mIoU (percent) that int8 may lose; layers that lose more stay float, and no file is left beyond it.
 
     Returns:
         The file, its output, and how far it agrees with PyTorch.
 
     Raises:
         ConfigError, CheckpointError: the config or the checkpoint cannot be used.
-        OpensegError: the file exists, a package is missing, or the written file gives other numbers.
+        DataError: images or label maps for ``int8`` cannot be read, or do not belong together.
+        OpensegError: the file exists, a package is missing, the written file gives other numbers, or loses more.
     """
     path = Path(out)
     if path.exists():
@@ -249,20 +222,60 @@ def export(
     settings = as_config(config, overrides)
     if not settings.outputs:
         raise ConfigError(f"{settings.name}: a network of task {settings.task} cannot be exported; it needs labels too")
-    file = checkpoint_of(settings, checkpoint, checkpoints)
     output = output or settings.outputs[0]
+    _require_int8_inputs(int8, path, settings, shape, half, output, calibrate, ground_truth)
+    file = checkpoint_of(settings, checkpoint, checkpoints)
     model, report = load_network(settings, file)
-    network = Exportable(prepare_for_inference(model), settings, output).eval()
-    info = settings.dataset_info
-    notes = {"classes": list(info.classes), "ids": list(info.ids), "colors": [list(each) for each in info.colors]}
-    notes |= {"void_id": info.void_id, "config": settings.name, "dataset": info.name}
-    write_exported(path, network, {**notes, "checkpoint": file_hash(file)}, shape, opset)
+    halved = prepare_for_inference(copy.deepcopy(model), torch.float16) if half else None
+    network = Exportable(prepare_for_inference(model), settings, output, resize, uint8).eval()
+    if needs_fixed_size(model) and shape.size is None:
+        raise ConfigError(f"{settings.model.backbone}: pads by the size of images; export it with --size H W")
+    notes = {**_notes(network, shape), "checkpoint": file_hash(file)}
+    written = network if halved is None else Exportable(halved, settings, output, resize, uint8).eval()
+    write_exported(path, written, notes, shape, opset)
     found = [*compare(path, network, shape)]
-    if any(each.same < _SAME for each in found):
+    if any(not each.same >= (_SAME_HALF if half else _SAME) for each in found):
         path.unlink()
         worst = 100 * min(each.same for each in found)
         raise OpensegError(f"{out}: gave other classes than PyTorch ({worst:.2f} % the same)")
-    return Exported(path, output, file, report, found, _other_passes(settings))
+    loss = None
+    if calibrate is not None and ground_truth is not None:
+        loss = quantized(path, network, calibrate, ground_truth, max_loss)
+    taken = "uint8[batch, height, width, 3]" if uint8 else f"float32[batch, {network.channels}, height, width]"
+    return Exported(path, taken, output, file, report, found, _other_passes(settings), loss)
+
+
+def _require_int8_inputs(
+    int8: bool,
+    path: Path,
+    config: Config,
+    shape: Shape,
+    half: bool,
+    output: str,
+    calibrate: PathLike | None,
+    ground_truth: PathLike | None,
+) -> None:
+    if int8 != (calibrate is not None) or int8 != (ground_truth is not None):
+        raise ConfigError("--int8, --calibrate and --gt belong together: what int8 costs is measured on labeled images")
+    if int8 and (path.suffix != ".onnx" or half or output != "logits" or config.dataset_info.bands):
+        raise ConfigError("--int8 writes .onnx that gives logits of RGB images, without --half")
+    if int8 and shape.batch not in (None, 1):
+        raise ConfigError("--int8 measures images one by one; leave out --batch, or --batch 1")
+
+
+def _notes(network: Exportable, shape: Shape) -> dict[str, Any]:
+    """What the file says about itself; ``openseg`` is for ``predict --model``."""
+    config, info = network.config, network.config.dataset_info
+    notes = {"classes": list(info.classes), "ids": list(info.ids), "colors": [list(each) for each in info.colors]}
+    settings = config.model_dump(mode="json", include={"name", "task", "normalization", "test"})
+    if settings["test"]["runtime"] == "torch":
+        settings["test"] |= {"runtime": "onnxruntime", "compile": False, "precision": "fp32"}
+    settings["data"] = config.data.model_dump(mode="json", include={"dataset", "short_side", "size"})
+    settings["model"] = {"backbone": "exported"}
+    facts = {"output": network.output, "uint8": network.uint8, "batch": shape.batch, "size": shape.size}
+    portable = replace(info, folder="", splits={})
+    facts |= {"settings": settings, "dataset": TypeAdapter(DatasetInfo).dump_python(portable, mode="json")}
+    return {**notes, "void_id": info.void_id, "config": config.name, "dataset": info.name, "openseg": facts}
 
 
 def _other_passes(config: Config) -> list[str]:

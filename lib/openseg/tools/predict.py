@@ -84,9 +84,9 @@ def validate(
     """Predict the validation split and score it; existing results of the same settings are skipped.
 
     Args:
-        config: config, or path of its YAML file.
+        config: config, path of its YAML file, or an exported network (``.onnx``).
         overrides: config values to override, as ``key.sub=value``.
-        checkpoint: None is ``<name>_latest.pth`` below ``checkpoints``.
+        checkpoint: None is ``<name>_latest.pth`` below ``checkpoints``, or the exported network.
         checkpoints: root folder of checkpoints.
         mode: ss: single-scale; ms: multi-scale with flipping.
         also: outputs besides label maps: vis, report, logits, probabilities; or none.
@@ -273,7 +273,7 @@ def _predictor(
     windows: bool = False,
 ) -> tuple[Predictor, Path]:
     settings = as_config(config, overrides)
-    path = checkpoint_of(settings, checkpoint, checkpoints)
+    path = checkpoint_of(settings, checkpoint, checkpoints, config)
     predictor = Predictor(settings, path, mode=mode, device=device, windows_when_full=windows)
     _tell_loaded(path, predictor.report, group)
     return predictor, path

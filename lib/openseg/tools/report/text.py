@@ -13,7 +13,7 @@ from openseg.datasets.check import SplitReport, suggest_weights
 from openseg.tools.report.tables import align, scores_text
 
 __all__ = ["benchmark_text", "check_text", "inspect_text", "label_text", "refined_text", "tune_text"]
-__all__ += ["scale_text", "version_text"]
+__all__ += ["quantized_text", "scale_text", "version_text"]
 
 _SHOWN = 20
 _NAMED = 10
@@ -110,6 +110,14 @@ def label_text(found: dict[str, Any]) -> str:
         cells = [str(row.get(name, "")) for name in columns[:-1]]
         rows.append([*cells, f"{100 * row['share']:.3f}"])
     return f"{found['file']}: {height} x {width}, {found['kind']}\n{align(rows)}"
+
+
+def quantized_text(found: Any) -> str:
+    """Return in one line what int8 costs."""
+    return (
+        f"int8: {found.layers} of {found.all_layers} layers; mIoU of {found.images} other images {found.before:.2f} -> "
+        f"{found.after:.2f}, {100 * found.same:.3f} % of the pixels the same"
+    )
 
 
 def benchmark_text(found: dict[str, dict[str, float]]) -> str:

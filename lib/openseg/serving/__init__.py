@@ -1,0 +1,1 @@
+"""A network behind HTTP: an image in, labels, an overlay or polygons out."""

@@ -1,0 +1,185 @@
+"""Exported networks in int8: NNCF's post-training quantization, bounded by what it costs in mIoU."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from openseg.datasets.splits import list_images
+from openseg.datasets.transforms import fit_image
+from openseg.errors import ConfigError, DataError, OpensegError
+from openseg.inference import argmax, cubic, from_tensor, resized
+from openseg.inference.exportable import Exportable
+from openseg.io.files import atomic_write, list_files
+from openseg.io.matching import match_files
+from openseg.metrics import ConfusionMatrix
+from openseg.tools.paths import PathLike
+
+__all__ = ["Quantized", "quantized"]
+
+_CALIBRATED = 100
+
+
+class Quantized(NamedTuple):
+    """What int8 costs: mIoU (percent) on ``images`` before and after, and the share of pixels of the same class.
+
+    ``layers`` of ``all_layers`` convolutions and products are in int8.
+    """
+
+    images: int
+    before: float
+    after: float
+    same: float
+    layers: int
+    all_layers: int
+
+
+class _Images:
+    """Labeled images: what the exported network takes, and the train IDs that it should find."""
+
+    def __init__(self, network: Exportable, images: Sequence[Path], labels: Sequence[Path]) -> None:
+        self.config = network.config
+        self._network, self._images, self._labels = network, images, labels
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def input(self, number: int) -> np.ndarray:
+        """The image as the network takes it, with a batch axis."""
+        image = self.config.dataset_info.read_image(self._images[number])
+        fitted = fit_image(image, self.config.data)
+        planes = torch.from_numpy(np.ascontiguousarray(fitted.transpose(2, 0, 1)))[None].float()
+        return self._network.as_input(planes).contiguous().numpy()
+
+    def truth(self, number: int) -> np.ndarray:
+        """Train IDs of a label map."""
+        return self.config.dataset_info.read_truth(self._labels[number])
+
+    def labels(self, infer: Callable[[np.ndarray], Any], number: int, size: tuple[int, ...]) -> np.ndarray:
+        """Train IDs of ``infer``, at the size of the label map."""
+        given = self.input(number)
+        side = given.shape[1:3] if self._network.uint8 else given.shape[2:4]
+        logits = torch.from_numpy(np.array(infer(given)))
+        rows = cubic(resized(from_tensor(logits), (side[0], side[1])), (size[0], size[1]))
+        return argmax(rows)[0].numpy()
+
+
+def quantized(
+    path: Path, network: Exportable, calibrate: PathLike, ground_truth: PathLike, max_loss: float
+) -> Quantized:
+    """Rewrite ``path`` in int8; layers whose quantization costs the most stay float until ``max_loss`` holds.
+
+    Raises:
+        ConfigError: a package is missing.
+        DataError: images and label maps do not belong together.
+        OpensegError: it loses more than ``max_loss`` nevertheless; there is no file then.
+    """
+    finished = False
+    try:
+        result = _quantized(path, network, calibrate, ground_truth, max_loss)
+        finished = True
+        return result
+    finally:
+        if not finished:  # what is there is the float network, which was not asked for
+            path.unlink(missing_ok=True)
+
+
+def _quantized(
+    path: Path, network: Exportable, calibrate: PathLike, ground_truth: PathLike, max_loss: float
+) -> Quantized:
+    nncf, onnx, openvino = _packages()
+    measured, verified = _halves(network, Path(calibrate), Path(ground_truth))
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+
+    def compiled(model: Any) -> Callable[[np.ndarray], Any]:
+        core = openvino.Core()
+        network = core.compile_model(core.read_model(model.SerializeToString()), "CPU", options)
+        return lambda image: network(image)[0]
+
+    def score(model: Any, numbers: Iterable[int]) -> tuple[float, list[float]]:
+        infer, whole, each = compiled(model), ConfusionMatrix(network.config.dataset_info.num_classes), []
+        for number in numbers:
+            truth = verified.truth(number)
+            labels = verified.labels(infer, number, truth.shape)
+            whole.update(labels, truth)
+            alone = ConfusionMatrix(network.config.dataset_info.num_classes)
+            alone.update(labels, truth)
+            each.append(_miou(alone))
+        return _miou(whole), each
+
+    original, numbers = onnx.load(path), range(len(verified))
+    result = nncf.quantize_with_accuracy_control(
+        original,
+        nncf.Dataset(range(len(measured)), lambda number: {"images": measured.input(number)}),
+        nncf.Dataset(numbers),
+        score,
+        max_drop=max_loss,
+        drop_type=nncf.DropType.ABSOLUTE,
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(measured),
+    )
+    before, after = score(original, numbers)[0], score(result, numbers)[0]
+    if before - after > max_loss:
+        raise OpensegError(
+            f"{path}: int8 loses {before - after:.2f} mIoU ({before:.2f} to {after:.2f}), more than --max-loss "
+            f"{max_loss:g}; give more images, or export float"
+        )
+    del result.metadata_props[:]
+    result.metadata_props.extend(original.metadata_props)
+    with atomic_write(path) as temporary:
+        onnx.save(result, temporary)
+    same = _same(verified, compiled(original), compiled(result))
+    return Quantized(len(verified), before, after, same, *_in_int8(result))
+
+
+def _packages() -> tuple[Any, Any, Any]:
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would report its use
+    try:
+        import nncf
+        import onnx
+        import openvino
+    except ImportError as error:
+        raise ConfigError(f"--int8 needs {error.name}; pip install 'openseg[int8]'") from None
+    nncf.set_log_level(logging.WARNING)
+    return nncf, onnx, openvino
+
+
+def _halves(network: Exportable, images: Path, labels: Path) -> tuple[_Images, _Images]:
+    """Images to measure ranges on, and the others, to verify."""
+    found = [path.relative_to(images).as_posix() for path in list_images(images)]
+    maps = [path.relative_to(labels).as_posix() for path in list_files(labels)]
+    matches, alone = match_files(found, maps)
+    if alone:
+        raise DataError(f"{images / alone[0]}: no label map in {labels} (and {len(alone) - 1} more such images)")
+    if len(found) < 2:
+        raise DataError(f"{images}: {len(found)} images; --int8 needs two at least, better a hundred")
+    both = [(images / name, labels / matches[name]) for name in found]
+    first, second = both[::2], both[1::2]
+    chosen = first[:: -(-len(first) // _CALIBRATED)]  # spread over all of them
+    return _Images(network, *zip(*chosen, strict=True)), _Images(network, *zip(*second, strict=True))
+
+
+def _miou(confusion: ConfusionMatrix) -> float:
+    return 100 * confusion.mean_iou
+
+
+def _in_int8(model: Any) -> tuple[int, int]:
+    """How many layers with weights have quantized ones, and how many there are."""
+    quantized = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    layers = [node for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")]
+    return sum(node.input[1] in quantized for node in layers), len(layers)
+
+
+def _same(images: _Images, one: Callable[..., Any], other: Callable[..., Any]) -> float:
+    same = total = 0
+    for number in range(len(images)):
+        size = images.truth(number).shape
+        equal = images.labels(one, number, size) == images.labels(other, number, size)
+        same, total = same + int(equal.sum()), total + equal.size
+    return same / total
