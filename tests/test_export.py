@@ -9,6 +9,7 @@ from conftest import ROOT, require_onnx, varied
 from PIL import Image
 
 from openseg.config import load_config
+from openseg.inference.exportable import Exportable
 from openseg.inference.offsets import SegFixPredictor
 from openseg.inference.predictor import Predictor
 from openseg.inference.prepare import prepare_for_inference
@@ -17,7 +18,7 @@ from openseg.models.checkpoint.io import read_checkpoint, write_weights
 from openseg.models.factory import HEADS, build_model
 from openseg.models.segmentor import Segmentor
 from openseg.segfix import OffsetMap
-from openseg.tools.export import Exportable, compare, write_exported
+from openseg.tools.export import compare, write_exported
 from openseg.tools.summary import summarize
 
 SEMANTIC, SEGFIX = ROOT / "configs/demo/hrnet_tiny_ocr.yaml", ROOT / "configs/demo/segfix_hrnet_tiny.yaml"

@@ -67,6 +67,7 @@ def serve(
     predictor = Predictor(settings, file, mode=mode, device=device)
     logger.info("%s: %s", file, predictor.report)
     limits = Limits(int(max_megabytes * 1e6), int(max_megapixels * 1e6), max_batch, max_waiting, timeout)
+    listening.listen(128)  # from here on, those who connect wait
     address, number = listening.getsockname()[:2]
     logger.info("listening on http://%s:%d (Ctrl-C ends)", f"[{address}]" if ":" in address else address, number)
     app = make_app(predictor, limits)

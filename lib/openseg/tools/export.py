@@ -28,7 +28,7 @@ from openseg.models.checkpoint.io import KeyReport
 from openseg.models.checkpoint.load import load_network
 from openseg.tools.common import as_config, checkpoint_of
 from openseg.tools.paths import PathLike
-from openseg.tools.quantize import Quantized, quantized
+from openseg.tools.quantize import Quantized, labeled_images, quantized
 
 __all__ = ["FORMATS", "Comparison", "Exported", "compare", "export", "write_exported"]
 
@@ -199,7 +199,7 @@ def export(
         opset: ONNX opset version, 13 to 23; None is that of PyTorch's exporter.
         half: weights and computation in float16.
         int8: quantize to int8, with ranges measured on images of ``calibrate``.
-        calibrate: folder of at least two images, for ``int8``: every other one measures ranges, the rest verify.
+        calibrate: folder of images for ``int8``: every other one (at most 100) measures ranges, the rest (200) verify.
         ground_truth: label maps of these images, for ``int8``.
         max_loss: mIoU (percent) that int8 may lose; layers that lose more stay float, and no file is left beyond it.
 
@@ -224,6 +224,7 @@ def export(
         raise ConfigError(f"{settings.name}: a network of task {settings.task} cannot be exported; it needs labels too")
     output = output or settings.outputs[0]
     _require_int8_inputs(int8, path, settings, shape, half, output, calibrate, ground_truth)
+    pairs = labeled_images(calibrate, ground_truth) if calibrate is not None and ground_truth is not None else []
     file = checkpoint_of(settings, checkpoint, checkpoints)
     model, report = load_network(settings, file)
     halved = prepare_for_inference(copy.deepcopy(model), torch.float16) if half else None
@@ -238,9 +239,7 @@ def export(
         path.unlink()
         worst = 100 * min(each.same for each in found)
         raise OpensegError(f"{out}: gave other classes than PyTorch ({worst:.2f} % the same)")
-    loss = None
-    if calibrate is not None and ground_truth is not None:
-        loss = quantized(path, network, calibrate, ground_truth, max_loss)
+    loss = quantized(path, network, pairs, max_loss) if int8 else None
     taken = "uint8[batch, height, width, 3]" if uint8 else f"float32[batch, {network.channels}, height, width]"
     return Exported(path, taken, output, file, report, found, _other_passes(settings), loss)
 

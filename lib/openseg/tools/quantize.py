@@ -21,9 +21,11 @@ from openseg.io.matching import match_files
 from openseg.metrics import ConfusionMatrix
 from openseg.tools.paths import PathLike
 
-__all__ = ["Quantized", "quantized"]
+__all__ = ["Quantized", "labeled_images", "quantized"]
 
-_CALIBRATED = 100
+Pairs = Sequence[tuple[Path, Path]]
+
+_MEASURED, _VERIFIED = 100, 200
 
 
 class Quantized(NamedTuple):
@@ -43,23 +45,23 @@ class Quantized(NamedTuple):
 class _Images:
     """Labeled images: what the exported network takes, and the train IDs that it should find."""
 
-    def __init__(self, network: Exportable, images: Sequence[Path], labels: Sequence[Path]) -> None:
+    def __init__(self, network: Exportable, pairs: Pairs) -> None:
         self.config = network.config
-        self._network, self._images, self._labels = network, images, labels
+        self._network, self._pairs = network, pairs
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._pairs)
 
     def input(self, number: int) -> np.ndarray:
         """The image as the network takes it, with a batch axis."""
-        image = self.config.dataset_info.read_image(self._images[number])
+        image = self.config.dataset_info.read_image(self._pairs[number][0])
         fitted = fit_image(image, self.config.data)
         planes = torch.from_numpy(np.ascontiguousarray(fitted.transpose(2, 0, 1)))[None].float()
         return self._network.as_input(planes).contiguous().numpy()
 
     def truth(self, number: int) -> np.ndarray:
         """Train IDs of a label map."""
-        return self.config.dataset_info.read_truth(self._labels[number])
+        return self.config.dataset_info.read_truth(self._pairs[number][1])
 
     def labels(self, infer: Callable[[np.ndarray], Any], number: int, size: tuple[int, ...]) -> np.ndarray:
         """Train IDs of ``infer``, at the size of the label map."""
@@ -70,19 +72,36 @@ class _Images:
         return argmax(rows)[0].numpy()
 
 
-def quantized(
-    path: Path, network: Exportable, calibrate: PathLike, ground_truth: PathLike, max_loss: float
-) -> Quantized:
+def labeled_images(images: PathLike, labels: PathLike) -> list[tuple[Path, Path]]:
+    """Images of a folder with their label maps in another.
+
+    Raises:
+        DataError: fewer than two, or one without label map.
+    """
+    images, labels = Path(images), Path(labels)
+    found = [path.relative_to(images).as_posix() for path in list_images(images)]
+    maps = [path.relative_to(labels).as_posix() for path in list_files(labels)]
+    matches, alone = match_files(found, maps)
+    if alone:
+        raise DataError(f"{images / alone[0]}: no label map in {labels} ({len(alone)} such images)")
+    if len(found) < 2:
+        raise DataError(f"{images}: {len(found)} images; --int8 needs two at least, better a hundred")
+    return [(images / name, labels / matches[name]) for name in found]
+
+
+def quantized(path: Path, network: Exportable, pairs: Pairs, max_loss: float) -> Quantized:
     """Rewrite ``path`` in int8; layers whose quantization costs the most stay float until ``max_loss`` holds.
+
+    Every other one of ``pairs`` (image, label map) measures ranges, the rest verify.
 
     Raises:
         ConfigError: a package is missing.
-        DataError: images and label maps do not belong together.
+        DataError: an image or a label map cannot be read.
         OpensegError: it loses more than ``max_loss`` nevertheless; there is no file then.
     """
     finished = False
     try:
-        result = _quantized(path, network, calibrate, ground_truth, max_loss)
+        result = _quantized(path, network, pairs, max_loss)
         finished = True
         return result
     finally:
@@ -90,11 +109,11 @@ def quantized(
             path.unlink(missing_ok=True)
 
 
-def _quantized(
-    path: Path, network: Exportable, calibrate: PathLike, ground_truth: PathLike, max_loss: float
-) -> Quantized:
+def _quantized(path: Path, network: Exportable, pairs: Pairs, max_loss: float) -> Quantized:
     nncf, onnx, openvino = _packages()
-    measured, verified = _halves(network, Path(calibrate), Path(ground_truth))
+    first, second = pairs[::2], pairs[1::2]
+    measured = _Images(network, _spread(first, _MEASURED))
+    verified = _Images(network, _spread(second, _VERIFIED))
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
 
     def compiled(model: Any) -> Callable[[np.ndarray], Any]:
@@ -124,7 +143,7 @@ def _quantized(
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(measured),
     )
-    before, after = score(original, numbers)[0], score(result, numbers)[0]
+    before, after, same = _compared(verified, compiled(original), compiled(result))
     if before - after > max_loss:
         raise OpensegError(
             f"{path}: int8 loses {before - after:.2f} mIoU ({before:.2f} to {after:.2f}), more than --max-loss "
@@ -134,7 +153,6 @@ def _quantized(
     result.metadata_props.extend(original.metadata_props)
     with atomic_write(path) as temporary:
         onnx.save(result, temporary)
-    same = _same(verified, compiled(original), compiled(result))
     return Quantized(len(verified), before, after, same, *_in_int8(result))
 
 
@@ -150,19 +168,9 @@ def _packages() -> tuple[Any, Any, Any]:
     return nncf, onnx, openvino
 
 
-def _halves(network: Exportable, images: Path, labels: Path) -> tuple[_Images, _Images]:
-    """Images to measure ranges on, and the others, to verify."""
-    found = [path.relative_to(images).as_posix() for path in list_images(images)]
-    maps = [path.relative_to(labels).as_posix() for path in list_files(labels)]
-    matches, alone = match_files(found, maps)
-    if alone:
-        raise DataError(f"{images / alone[0]}: no label map in {labels} (and {len(alone) - 1} more such images)")
-    if len(found) < 2:
-        raise DataError(f"{images}: {len(found)} images; --int8 needs two at least, better a hundred")
-    both = [(images / name, labels / matches[name]) for name in found]
-    first, second = both[::2], both[1::2]
-    chosen = first[:: -(-len(first) // _CALIBRATED)]  # spread over all of them
-    return _Images(network, *zip(*chosen, strict=True)), _Images(network, *zip(*second, strict=True))
+def _spread(pairs: Pairs, count: int) -> Pairs:
+    """At most ``count`` of them, from everywhere."""
+    return pairs[:: -(-len(pairs) // count)]
 
 
 def _miou(confusion: ConfusionMatrix) -> float:
@@ -176,10 +184,14 @@ def _in_int8(model: Any) -> tuple[int, int]:
     return sum(node.input[1] in quantized for node in layers), len(layers)
 
 
-def _same(images: _Images, one: Callable[..., Any], other: Callable[..., Any]) -> float:
+def _compared(images: _Images, one: Callable[..., Any], other: Callable[..., Any]) -> tuple[float, float, float]:
+    """mIoU (percent) of two networks, and the share of pixels to which they give the same class."""
+    scores = [ConfusionMatrix(images.config.dataset_info.num_classes) for _ in range(2)]
     same = total = 0
     for number in range(len(images)):
-        size = images.truth(number).shape
-        equal = images.labels(one, number, size) == images.labels(other, number, size)
-        same, total = same + int(equal.sum()), total + equal.size
-    return same / total
+        truth = images.truth(number)
+        first, second = (images.labels(infer, number, truth.shape) for infer in (one, other))
+        for confusion, labels in zip(scores, (first, second), strict=True):
+            confusion.update(labels, truth)
+        same, total = same + int((first == second).sum()), total + truth.size
+    return _miou(scores[0]), _miou(scores[1]), same / total
