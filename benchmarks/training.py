@@ -97,13 +97,19 @@ def peak(device):
     return memory
 
 
-def compare(config, overrides, device, rounds, compiled=False):
+def compare(config, overrides, device, rounds, compiled=False, seconds=None):
     """The figures of each way, as one dict a way.
+
+    Args:
+        compiled: also a compiled network; "alone": beside few others.
+        seconds: no round begins after them.
 
     Raises:
         RuntimeError: the first losses of "plain" and "fp32" differ by more than rounding.
     """
     chosen = WAYS | (ON_GPU if device.type == "cuda" else {}) | (COMPILED if compiled else {})
+    if compiled == "alone":
+        chosen = {name: chosen[name] for name in ("fp32", "bf16, channels last", *COMPILED)}
     overrides = [*overrides, "model.dropout=0", "loss.type=ce"]
     base = load_config(config, overrides)
     batch = next(random_batches(base))
@@ -117,7 +123,7 @@ def compare(config, overrides, device, rounds, compiled=False):
         way(batch)
     if abs(losses["fp32"] / losses["plain"] - 1) > 1e-5:
         raise RuntimeError(f"the plain loop's loss is {losses['plain']}, ours {losses['fp32']}")
-    medians = median_seconds({name: partial(way, batch) for name, way in ways.items()}, rounds)
+    medians = median_seconds({name: partial(way, batch) for name, way in ways.items()}, rounds, seconds)
     size = base.train.batch_size
     return [
         {
