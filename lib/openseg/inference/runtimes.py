@@ -24,7 +24,7 @@ from openseg.io.exported import read_facts
 from openseg.models.segfix import SegFixOutput
 from openseg.models.segmentor import SegmentorOutput
 
-__all__ = ["ExportedNetwork", "RuntimeNetwork", "in_runtime"]
+__all__ = ["ExportedNetwork", "LogitsOnly", "RuntimeNetwork", "in_runtime", "openvino_infer"]
 
 Infer = Callable[[np.ndarray], Sequence[np.ndarray]]
 _EXAMPLE = 2, 128, 160  # batch, height, width: none is 1, which exporters take as fixed
@@ -32,7 +32,7 @@ _AXES = {0: "batch", 2: "height", 3: "width"}
 _SHAPES = 4
 
 
-class _Logits(nn.Module):
+class LogitsOnly(nn.Module):
     """A network whose outputs are tensors alone."""
 
     def __init__(self, model: nn.Module, segfix: bool) -> None:
@@ -82,7 +82,7 @@ class ExportedNetwork(nn.Module):
         self._scaling = Scaling(config)
         try:
             content = path.read_bytes()
-            made = _openvino(_read_openvino(content), precision) if runtime == "openvino" else _onnxruntime(content)
+            made = openvino_infer(content, precision) if runtime == "openvino" else _onnxruntime(content)
         except Exception as error:  # each runtime has its own
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{path}: {runtime} cannot run it ({reason})") from None
@@ -135,7 +135,7 @@ def in_runtime(
         ConfigError: the runtime is not installed, or does not do what is asked for.
     """
     _require_possible(runtime, device, precision)
-    network, outputs = _Logits(model, segfix), ["mask", "direction"] if segfix else ["logits"]
+    network, outputs = LogitsOnly(model, segfix), ["mask", "direction"] if segfix else ["logits"]
     axes = {} if needs_fixed_size(model) else _AXES
 
     @functools.lru_cache(maxsize=_SHAPES)
@@ -174,8 +174,9 @@ def _require(runtime: str) -> Any:
     return onnxruntime
 
 
-def _read_openvino(content: bytes) -> Any:
-    return _require("openvino").Core().read_model(content)
+def openvino_infer(content: bytes, precision: str) -> Infer:
+    """What runs an ONNX file in OpenVINO."""
+    return _openvino(_require("openvino").Core().read_model(content), precision)
 
 
 def _openvino(model: Any, precision: str) -> Infer:
