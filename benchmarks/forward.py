@@ -203,11 +203,32 @@ def measure_last_step(rounds):
     print(f"last step: original's {theirs:.3f} s, ours {ours:.3f} s, ratio {theirs / ours:.1f}; same {same:.4f} %")
 
 
+def measure_peak(rounds):
+    """What the convolution library reaches at most: GFLOP/s of convolutions and products of friendly sizes."""
+    cases = {
+        "3x3 convolution, 256 channels, 128x256": (torch.nn.Conv2d(256, 256, 3, padding=1), (1, 256, 128, 256)),
+        "3x3 convolution, 48 channels, 128x256": (torch.nn.Conv2d(48, 48, 3, padding=1), (1, 48, 128, 256)),
+        "1x1 convolution, 1024 channels, 64x128": (torch.nn.Conv2d(1024, 1024, 1), (1, 1024, 64, 128)),
+    }
+    print("| operation | fp32 GFLOP/s | bf16 GFLOP/s |\n|---|---|---|")
+    for name, (layer, shape) in cases.items():
+        row = []
+        flops = 2 * layer.weight.numel() * shape[2] * shape[3]
+        for dtype in (torch.float32, torch.bfloat16):
+            own = copy.deepcopy(layer).to(dtype=dtype, memory_format=torch.channels_last)
+            images = torch.randn(shape).to(dtype=dtype, memory_format=torch.channels_last)
+            with torch.inference_mode():
+                own(images)
+                row.append(flops / median_seconds({"it": partial(own, images)}, 3 * rounds)["it"] / 1e9)
+        print(f"| {name} | {row[0]:.0f} | {row[1]:.0f} |", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=2, default=(512, 1024), metavar=("H", "W"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory", action="store_true", help="also peak memory, which takes as long again")
+    parser.add_argument("--peak", action="store_true", help="GFLOP/s of convolutions alone, the limit of all networks")
     parser.add_argument("--last-step", action="store_true", help="from logits to label IDs alone")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
@@ -215,6 +236,10 @@ def main():
     arguments = parser.parse_args()
     if arguments.memory_of:
         print_peak_memory(*arguments.memory_of, arguments.size)
+        return
+    if arguments.peak:
+        with torch.inference_mode():
+            measure_peak(arguments.rounds)
         return
     if arguments.last_step:
         measure_last_step(arguments.rounds)

@@ -11,17 +11,16 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, require_onnx
-from test_export import Stem
+from conftest import ROOT
 
 from openseg.cli.main import make_parser as main_parser
 from openseg.config import load_config
 from openseg.io.images import write_image
 from openseg.models.checkpoint.io import write_weights
-from openseg.models.factory import HEADS, build_model
-from openseg.models.segmentor import Segmentor
-from openseg.tools.export import Exportable, write_exported
+from openseg.models.factory import build_model
 
+ELSEWHERE = "extending.md", "quickstart.md", "deploy.md"
+"""Pages whose Python is run by test_extending.py and test_deploy.py in processes of its own, or as a notebook."""
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "pretrained_model/README.md"])
 IDS = [str(path.relative_to(ROOT)) for path in PAGES]
 SHELL = {
@@ -40,6 +39,7 @@ SHELL = {
     "cd",
     "diff",
     "sed",
+    "curl",
 }
 
 
@@ -161,15 +161,9 @@ def test_python_blocks_run(tmp_path, monkeypatch, data_root):
         write_weights(target, build_model(config), config)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(data_root / "demo", tmp_path / "data/demo")
-    require_onnx()
-    config = load_config(ROOT / "configs/demo/hrnet_tiny_ocr.yaml")
-    model = Segmentor(Stem(), HEADS["fcn"](Stem.channels, Stem.strides, 19, head_channels=32))
-    write_exported(tmp_path / "labels.onnx", Exportable(model.eval(), config, "labels"), {})
     street, ran = np.zeros((64, 96, 3), np.uint8), 0
     for path in PAGES:
-        # Files that register something are run by test_extending.py, each in a process of its own;
-        # the quick start is a notebook (test_quickstart.py).
-        for block in blocks(path, "python") if path.name not in ("extending.md", "quickstart.md") else ():
+        for block in blocks(path, "python") if path.name not in ELSEWHERE else ():
             write_image(tmp_path / "street.png", street)
             exec(compile(block, str(path), "exec"), {"images": torch.zeros(1, 3, 64, 96)})
             ran += 1

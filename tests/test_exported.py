@@ -57,16 +57,21 @@ def require(package, extra):
         pytest.skip(f"pip install openseg[{extra}]")
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """A network of a plugin, which nobody who has the files needs, in each of the ways of VARIANTS."""
-    require_onnx()
-    folder = tmp_path_factory.mktemp("exported")
+def stem_network(folder):
+    """Write a plugin with a small backbone, a config that names it, and weights."""
     (folder / "stem_plugin.py").write_text(PLUGIN)
     (folder / "stem.yaml").write_text(CONFIG)
     config = load_config(folder / "stem.yaml")
     torch.manual_seed(0)
     write_weights(folder / "stem.pth", trained(varied(build_model(config))), config)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A network of a plugin, which nobody who has the files needs, in each of the ways of VARIANTS."""
+    require_onnx()
+    folder = stem_network(tmp_path_factory.mktemp("exported"))
     for name, options in VARIANTS.items():
         made = openseg.export(folder / f"{name}.onnx", folder / "stem.yaml", checkpoint=folder / "stem.pth", **options)
         assert all(each.same >= 0.99 for each in made.comparisons)

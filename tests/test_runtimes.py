@@ -1,13 +1,17 @@
 """Networks in OpenVINO and ONNX Runtime give what they give in PyTorch."""
 
 import importlib.util
+import json
+import shutil
 
 import pytest
 import torch
 from conftest import ROOT, require_onnx, varied
 
 from openseg.config import load_config
+from openseg.distributed import has_bfloat16
 from openseg.errors import ConfigError
+from openseg.inference.precision import with_precision
 from openseg.inference.prepare import prepare_for_inference
 from openseg.inference.runtimes import in_runtime
 from openseg.models.checkpoint.io import write_weights
@@ -80,3 +84,36 @@ def test_what_a_runtime_cannot_do_is_said(run, tmp_path, command, one_line_error
     config_file.write_text((ROOT / "configs/refiner/unet_small.yaml").read_text() + "\ntest: {runtime: openvino}\n")
     (tmp_path / "a.png").write_bytes((ROOT / "docs/images/refiner.png").read_bytes())
     one_line_error(command(*words, "--config", config_file), "runs in torch alone")
+
+
+def test_bf16_is_chosen_where_it_was_verified(data_root, tmp_path, command, capsys, caplog, one_line_error):
+    """For this checkpoint as it is, in this runtime, where the processor has it; and what was chosen is said."""
+    caplog.set_level("INFO", "openseg")
+    checkpoint = tmp_path / "weights.safetensors"
+    shutil.copy(ROOT / "configs/demo/hrnet_tiny_ocr.safetensors", checkpoint)
+    given = ["--config", ROOT / "configs/demo/hrnet_tiny_ocr.yaml", "--checkpoint", checkpoint, "--device", "cpu"]
+    config = load_config(given[1], ["test.precision=auto"])
+
+    def chosen():
+        caplog.clear()
+        return with_precision(config, checkpoint, CPU).test.precision, caplog.text
+
+    native = has_bfloat16(CPU)
+    precision, text = chosen()
+    assert precision == "fp32" and ("was not verified" if native else "no bfloat16") in text
+    assert command("verify", *given, f"data.root={data_root}", "--max-loss", 100) == 0
+    record = tmp_path / "weights.safetensors.bf16.json"
+    found = json.loads(record.read_text())
+    assert f"{found['fp32']:.2f} in fp32" in capsys.readouterr().out and 0.9 < found["same"] <= 1 <= found["images"]
+    precision, text = chosen()
+    assert precision == ("bf16" if native else "fp32") and (not native or "% of the pixels the same" in text)
+    words = ["predict", data_root / "demo/val/image", *given, "--also", "none", "test.precision=auto", "--out"]
+    assert command(*words, "out") == 0 and f"test.precision=auto is {precision}" in caplog.text
+    one_line_error(command(*words, "large", "--engine", "local", "--block", 2), "test.precision=fp32 or bf16")
+    assert command("verify", *given, f"data.root={data_root}", "--max-loss", -100) == 1
+    assert "beyond --max-loss -100" in capsys.readouterr().out
+    assert chosen()[0] == "fp32"
+    assert command("verify", *given, f"data.root={data_root}", "--max-loss", 100) == 0
+    record.write_text(record.read_text().replace(found["checkpoint"], "0" * 64))  # of another file
+    assert chosen()[0] == "fp32"
+    one_line_error(command("verify", *given, "test.runtime=onnxruntime"), "has no bf16")

@@ -35,6 +35,7 @@ if typing.TYPE_CHECKING:
     from openseg.tools.report.build import report
     from openseg.tools.train import train
     from openseg.tools.tune import tune
+    from openseg.tools.verify import verify
 
 __version__ = "0.1.0"
 
@@ -70,6 +71,7 @@ _MODULES = {
     "train": "tools.train",
     "tune": "tools.tune",
     "validate": "tools.predict",
+    "verify": "tools.verify",
 }
 __all__ = [
     "CheckpointError",
@@ -107,6 +109,7 @@ __all__ = [
     "train",
     "tune",
     "validate",
+    "verify",
 ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import platform
 import sys
 import threading
 import time
@@ -25,6 +26,7 @@ __all__ = [
     "SharedSignal",
     "be_deterministic",
     "end_with_the_others",
+    "has_bfloat16",
     "leave_at_once",
     "pick_device",
     "process_group",
@@ -216,6 +218,16 @@ def set_precision(device: torch.device, precision: str) -> None:
     """Allow or forbid TF32 in float32 products on GPUs; PyTorch allows it for convolutions by default."""
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16; unknown of CPUs other than x86, where it is assumed."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    if platform.machine().lower() not in ("x86_64", "amd64") or None in checks:
+        return True
+    return any(check() for check in checks if check is not None)
 
 
 def _own_gpu() -> int:

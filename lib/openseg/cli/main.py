@@ -56,6 +56,13 @@ def _val(arguments: Arguments) -> None:
         print(f"labels: {result.labels}\nscores: {result.files['json']}, scores.md and confusion.csv beside it")
 
 
+def _verify(arguments: Arguments) -> int:
+    result = call("verify", arguments)
+    limit = f"{'within' if result.verified.accepted else 'beyond'} --max-loss {result.verified.max_loss:g}"
+    print(f"{result.verified}; {limit}\nrecorded: {result.file}")
+    return 0 if result.verified.accepted else EXIT_FOUND
+
+
 def _test(arguments: Arguments) -> None:
     print(f"labels: {call('test', arguments).labels}")
 
@@ -213,6 +220,7 @@ _COMMANDS = (
     Command("train", _train, "Train a network; no checkpoint is overwritten.", "train", "resume change", (_AUTO,)),
     Command("resume", _resume, "Resume an interrupted training exactly.", "train", "resume weights partial"),
     Command("val", _val, "Predict and score the validation split.", "validate"),
+    Command("verify", _verify, "Measure what bf16 changes, for test.precision=auto.", "verify"),
     Command("test", _test, "Predict a split, in the format of its test server.", "test"),
     Command("predict", _predict, "Predict an image, a folder of images, or a video.", "predict", "", SCALE),
     Command("offsets", _offsets, "Predict SegFix offsets of a split or a folder.", "predict_offsets"),

@@ -177,8 +177,10 @@ class TestConfig(Section):
 
     __test__ = False  # the name starts with Test; pytest should not collect it
 
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="inference precision; bf16 is faster and changes the class of few pixels"
+    precision: Literal["fp32", "bf16", "auto"] = Field(
+        "fp32",
+        description="inference precision; bf16 is faster and changes the class of few pixels; auto: bf16 where the "
+        "processor has it and the command verify accepted it for this checkpoint",
     )
     ss: SingleScale = SingleScale()
     ms: MultiScale = MultiScale()

@@ -21,6 +21,7 @@ from openseg.datasets.transforms import fit_image
 from openseg.distributed import pick_device, set_precision
 from openseg.errors import ConfigError, DataError, OpensegError, is_out_of_memory
 from openseg.inference import LazyLogits, argmax, predict_scores
+from openseg.inference.precision import with_precision
 from openseg.inference.prepare import prepare_for_inference
 from openseg.inference.runtimes import ExportedNetwork, in_runtime
 from openseg.io.exported import is_exported
@@ -133,7 +134,9 @@ class Predictor:
         self.mode = mode
         if checkpoint is None and not is_exported(config):
             raise ConfigError(f"{self.config.name}: give the checkpoint")
-        self.model, self.report = load_for_inference(self.config, Path(checkpoint or str(config)), self.device)
+        file = Path(checkpoint or str(config))
+        self.config = with_precision(self.config, file, self.device)
+        self.model, self.report = load_for_inference(self.config, file, self.device)
         if mode == "ms":
             self.require_logits("mode ms sums")
         self._windows_when_full = windows_when_full

@@ -17,6 +17,7 @@ from openseg.datasets.transforms import normalize
 from openseg.distributed import pick_device
 from openseg.errors import ConfigError, DataError
 from openseg.inference.folder import model_settings
+from openseg.inference.precision import with_precision
 from openseg.inference.predictor import load_for_inference
 from openseg.segfix.directions import candidate_steps
 from openseg.segfix.votes import undecided, vote
@@ -62,9 +63,10 @@ class RefinerPredictor:
             config = load_config(SHIPPED_REFINER.with_suffix(".yaml") if config is None else Path(config))
         if not config.needs_coarse:
             raise ConfigError(f"{config.name} is a config of task {config.task}, which refines no labels")
-        self.config = config
         self.device = pick_device(device)
-        self.model, self.report = load_for_inference(config, Path(checkpoint or SHIPPED_REFINER), self.device)
+        file = Path(checkpoint or SHIPPED_REFINER)
+        self.config = config = with_precision(config, file, self.device)
+        self.model, self.report = load_for_inference(config, file, self.device)
         if self.device.type == "cpu":  # tiles of one size after another: a third of the time went into page faults
             keep_freed_memory()
 

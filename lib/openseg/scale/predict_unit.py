@@ -37,6 +37,8 @@ class Predict(Unit):
     uses_network: bool = True
 
     def __post_init__(self) -> None:
+        if self.config.test.precision == "auto":
+            raise ConfigError("the machines of a large source may differ; set test.precision=fp32 or bf16")
         self.files = (self.checkpoint, *dataset_files(self.config.data.dataset))
         self.kinds = {kind: KINDS[kind] for kind in ("label", *self.also)}
 

@@ -267,8 +267,7 @@ def _notes(network: Exportable, shape: Shape) -> dict[str, Any]:
     config, info = network.config, network.config.dataset_info
     notes = {"classes": list(info.classes), "ids": list(info.ids), "colors": [list(each) for each in info.colors]}
     settings = config.model_dump(mode="json", include={"name", "task", "normalization", "test"})
-    if settings["test"]["runtime"] == "torch":
-        settings["test"] |= {"runtime": "onnxruntime", "compile": False, "precision": "fp32"}
+    settings["test"] |= {"runtime": "onnxruntime", "compile": False, "precision": "fp32"}
     settings["data"] = config.data.model_dump(mode="json", include={"dataset", "short_side", "size"})
     settings["model"] = {"backbone": "exported"}
     facts = {"output": network.output, "uint8": network.uint8, "batch": shape.batch, "size": shape.size}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import platform
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from openseg.config import Config
 from openseg.datasets.features import FeatureStore
 from openseg.datasets.transforms import normalize
-from openseg.distributed import Group, end_with_the_others
+from openseg.distributed import Group, end_with_the_others, has_bfloat16
 from openseg.errors import ConfigError
 from openseg.losses.total import build_loss
 from openseg.models.base import freeze_statistics
@@ -99,17 +98,10 @@ def to_device(batches: Iterator[dict[str, Tensor]], device: torch.device) -> Ite
 
 def _autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
     """The type of autocast; none for bf16 on an x86 CPU without instructions for it, which takes many times longer."""
-    if precision == "bf16" and device.type == "cpu" and not _has_bf16():
+    if precision == "bf16" and device.type == "cpu" and not has_bfloat16(device):
         logger.warning("this CPU has no bfloat16 instructions: training in fp32, which is several times faster on it")
         return None
     return _AUTOCAST.get(precision)
-
-
-def _has_bf16() -> bool:
-    checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
-    if platform.machine().lower() not in ("x86_64", "amd64") or None in checks:
-        return True
-    return any(check() for check in checks if check is not None)
 
 
 def _no_mark(_: str) -> None:
