@@ -5,10 +5,11 @@
 "plain" is the same network as the original ran it: batch norms as they are, contiguous float32, explicit softmax
 attention, main and auxiliary logits resized to the image before the argmax. "fp32" and "bf16" are what ``val``
 does with ``test.precision``, the others with ``test.runtime``; "openvino_int8" is what ``export --int8`` writes, with
-ranges of this image (needs nncf). All take turns in one process; figures are medians. The weights are those of the
-golden outputs (tests/recipe.py), of networks that are not the original's random ones, and the image is noise, so the
-agreement of classes says little about trained networks (benchmarks/runtimes.py). SegFix is measured to offset codes.
-Peak memory is that of a process of its own that runs one variant once, weights and libraries (0.5 GiB) included.
+ranges of this image (needs nncf); "compiled" (with --variants) is torch.compile with frozen weights. All take turns in
+one process; figures are medians. The weights are those of the golden outputs (tests/recipe.py), of networks that are
+not the original's random ones, and the image is noise, so the agreement of classes says little about trained networks
+(benchmarks/runtimes.py). SegFix is measured to offset codes. Peak memory is that of a process of its own that runs one
+variant once, weights and libraries (0.5 GiB) included.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch._inductor import config as inductor
 from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +59,7 @@ OWN = {
 }
 """Configs of the networks without golden outputs."""
 VARIANTS = ("plain", "fp32", "bf16", "openvino", "openvino_bf16", "openvino_int8", "onnxruntime")
+COMPILED = ("compiled", "compiled_bf16")
 
 
 def explicit_attention(query, key, value):
@@ -91,9 +94,13 @@ def variants(network, wanted=VARIANTS, size=(512, 1024)):
     for name in wanted:
         own = copy.deepcopy(model) if len(wanted) > 1 else model
         if name != "plain":
-            own = prepare_for_inference(own, torch.bfloat16 if name == "bf16" else torch.float32)
+            bf16 = name in ("bf16", "compiled_bf16")
+            own = prepare_for_inference(own, torch.bfloat16 if bf16 else torch.float32)
         runtime, _, precision = name.partition("_")
-        if precision == "int8":
+        if runtime == "compiled":
+            inductor.freezing = True  # weights are constants
+            own = torch.compile(own)
+        elif precision == "int8":
             own = in_int8(own, size, segfix)
         elif runtime in ("openvino", "onnxruntime"):
             own = in_runtime(own, runtime, torch.device("cpu"), precision or "fp32", segfix=segfix)
@@ -230,7 +237,7 @@ def main():
     parser.add_argument("--memory", action="store_true", help="also peak memory, which takes as long again")
     parser.add_argument("--peak", action="store_true", help="GFLOP/s of convolutions alone, the limit of all networks")
     parser.add_argument("--last-step", action="store_true", help="from logits to label IDs alone")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS + COMPILED, default=list(VARIANTS))
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--memory-of", nargs=2, metavar=("NETWORK", "VARIANT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -99,7 +99,8 @@ def test_the_wheel_holds_everything(tmp_path):
     done = openseg("openseg-segfix", *arguments)
     assert done.returncode == 0 and (tmp_path / "refined/a.png").is_file(), done.stderr
     code = "import openseg, pathlib; p = pathlib.Path(openseg.__file__).parent"
-    code += "; assert (p / 'py.typed').is_file() and (p / 'tools/report/page/viewer.js').is_file(); print(p)"
+    files = "py.typed", "tools/report/page/viewer.js", "serving/page/index.html"
+    code += f"; assert all((p / name).is_file() for name in {files}); print(p)"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.stdout.strip() == str(tmp_path / "site/openseg"), result.stderr
     assert len([*(tmp_path / "site/openseg/configs").glob("*/*.yaml")]) == len([*ROOT.glob("configs/*/*.yaml")])

@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
+from starlette.requests import ClientDisconnect
 
 from openseg.errors import OpensegError, is_out_of_memory, printable
 from openseg.inference.predictor import Prediction, Predictor
@@ -146,6 +147,8 @@ def _told() -> Any:
         raise HTTPException(503, "too many images wait; try again", {"Retry-After": "1"}) from None
     except (TimeoutError, asyncio.TimeoutError):
         raise HTTPException(504, "this image took too long; send a smaller one, or try again") from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the connection ended before the image did") from None
     except OpensegError as error:
         raise HTTPException(400, printable(error)) from None
     except (MemoryError, RuntimeError) as error:

@@ -223,7 +223,7 @@ def export(
     if not settings.outputs:
         raise ConfigError(f"{settings.name}: a network of task {settings.task} cannot be exported; it needs labels too")
     output = output or settings.outputs[0]
-    _require_int8_inputs(int8, path, settings, shape, half, output, calibrate, ground_truth)
+    _require_int8_inputs(int8, path, settings, shape, half, output, calibrate, ground_truth, max_loss)
     pairs = labeled_images(calibrate, ground_truth) if calibrate is not None and ground_truth is not None else []
     file = checkpoint_of(settings, checkpoint, checkpoints)
     model, report = load_network(settings, file)
@@ -253,11 +253,14 @@ def _require_int8_inputs(
     output: str,
     calibrate: PathLike | None,
     ground_truth: PathLike | None,
+    max_loss: float,
 ) -> None:
     if int8 != (calibrate is not None) or int8 != (ground_truth is not None):
         raise ConfigError("--int8, --calibrate and --gt belong together: what int8 costs is measured on labeled images")
     if int8 and (path.suffix != ".onnx" or half or output != "logits" or config.dataset_info.bands):
         raise ConfigError("--int8 writes .onnx that gives logits of RGB images, without --half")
+    if not 0 <= max_loss <= 100:
+        raise ConfigError(f"--max-loss {max_loss:g}: is from 0 to 100")
     if int8 and shape.batch not in (None, 1):
         raise ConfigError("--int8 measures images one by one; leave out --batch, or --batch 1")
 

@@ -49,6 +49,11 @@ class _Images:
         self.config = network.config
         self._network, self._pairs = network, pairs
 
+    @property
+    def name(self) -> Path:
+        """The folder of the label maps."""
+        return self._pairs[0][1].parent
+
     def __len__(self) -> int:
         return len(self._pairs)
 
@@ -174,7 +179,7 @@ def _spread(pairs: Pairs, count: int) -> Pairs:
 
 
 def _miou(confusion: ConfusionMatrix) -> float:
-    return 100 * confusion.mean_iou
+    return 100 * confusion.mean_iou if confusion.counts.any() else 0.0  # an image may have no labeled pixel
 
 
 def _in_int8(model: Any) -> tuple[int, int]:
@@ -194,4 +199,6 @@ def _compared(images: _Images, one: Callable[..., Any], other: Callable[..., Any
         for confusion, labels in zip(scores, (first, second), strict=True):
             confusion.update(labels, truth)
         same, total = same + int((first == second).sum()), total + truth.size
+    if not scores[0].counts.any():
+        raise DataError(f"{images.name}: no pixel of a class in these label maps, so nothing can be verified")
     return _miou(scores[0]), _miou(scores[1]), same / total
