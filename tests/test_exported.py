@@ -264,6 +264,21 @@ def test_int8_of_a_trained_network(data_root, tmp_path, run):
         assert (read_label(tmp_path / f"out/label/{path.stem}.png") == predictor(path).ids).mean() > 0.97
 
 
+def test_int8_without_enough_memory_leaves_no_file(tmp_path, monkeypatch):
+    """Where ONNX Runtime gives up; Linux would kill the process without the limit of memory."""
+
+    def full(path, *_):
+        raise RuntimeError("Failed to allocate memory for requested buffer of size 25")
+
+    monkeypatch.setattr("openseg.tools.quantize._quantized", full)
+    (tmp_path / "x.onnx").write_bytes(b"float")
+    from openseg.tools.quantize import quantized
+
+    with pytest.raises(OpensegError, match=r"x.onnx: out of memory: .*data.size"):
+        quantized(tmp_path / "x.onnx", None, [], 1)
+    assert not (tmp_path / "x.onnx").exists()
+
+
 def test_int8_needs_labels_of_every_image(data_root, tmp_path, command, one_line_error):
     make_images(tmp_path, load_config(GIVEN[1]), 3)
     (tmp_path / "label/1.png").unlink()

@@ -48,7 +48,7 @@ def printable(text: object, keep: str = "") -> str:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception is out of memory, on a GPU or in main memory."""
-    signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "bad_alloc")
+    signs = ("out of memory", "allocate memory", "ALLOC_FAILED", "bad_alloc")
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
 
 

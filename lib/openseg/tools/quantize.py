@@ -13,9 +13,10 @@ import torch
 
 from openseg.datasets.splits import list_images
 from openseg.datasets.transforms import fit_image
-from openseg.errors import ConfigError, DataError, OpensegError
+from openseg.errors import ConfigError, DataError, OpensegError, is_out_of_memory
 from openseg.inference import argmax, cubic, from_tensor, resized
 from openseg.inference.exportable import Exportable
+from openseg.inference.memory import limit_memory
 from openseg.io.files import atomic_write, list_files
 from openseg.io.matching import match_files
 from openseg.metrics import ConfusionMatrix
@@ -102,13 +103,21 @@ def quantized(path: Path, network: Exportable, pairs: Pairs, max_loss: float) ->
     Raises:
         ConfigError: a package is missing.
         DataError: an image or a label map cannot be read.
-        OpensegError: it loses more than ``max_loss`` nevertheless; there is no file then.
+        OpensegError: it loses more than ``max_loss`` nevertheless, or memory runs out; there is no file then.
     """
     finished = False
     try:
-        result = _quantized(path, network, pairs, max_loss)
+        with limit_memory():
+            result = _quantized(path, network, pairs, max_loss)
         finished = True
         return result
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OpensegError(
+            f"{path}: out of memory: --int8 holds the outputs of all layers for an image; take smaller images, such as "
+            "data.size=[512,1024], or a machine with more memory"
+        ) from None
     finally:
         if not finished:  # what is there is the float network, which was not asked for
             path.unlink(missing_ok=True)
