@@ -34,7 +34,7 @@ def serve(
     max_waiting: int = 64,
     timeout: float = 60,
 ) -> None:
-    """Answer images with labels over HTTP, until it is interrupted; other arguments are those of ``validate``.
+    """Answer images with labels over HTTP until interrupted; arguments and errors are those of ``validate``.
 
     Args:
         host: address to listen on; 0.0.0.0 for all, which is for networks that you trust.
@@ -45,8 +45,11 @@ def serve(
         max_waiting: images that wait; more are answered with status 503.
         timeout: seconds that an image may wait and be predicted; then status 504.
 
+    Returns:
+        Nothing, when it was interrupted.
+
     Raises:
-        ConfigError, CheckpointError: the config or the checkpoint cannot be used, or a package is missing.
+        ConfigError: a package is missing.
         OpensegError: the address cannot be used.
     """
     for name, value in (("--max-megabytes", max_megabytes), ("--max-megapixels", max_megapixels)):
