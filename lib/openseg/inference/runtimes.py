@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from openseg.config import Config
 from openseg.datasets.registry import remember_dataset
-from openseg.errors import CheckpointError, ConfigError
+from openseg.errors import CheckpointError, ConfigError, is_out_of_memory
 from openseg.inference.exportable import Scaling
 from openseg.inference.program import exported_program, needs_fixed_size, written_onnx
 from openseg.io.exported import read_facts
@@ -192,7 +192,13 @@ def _openvino(model: Any, precision: str) -> Infer:
     def compiled(shape: tuple[int, ...]) -> Any:
         own = model.clone()
         own.reshape(list(shape))
-        return openvino.Core().compile_model(own, "CPU", options)
+        try:
+            return openvino.Core().compile_model(own, "CPU", options)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            fix = "set test.precision=fp32" if precision == "bf16" else "set test.runtime=torch or onnxruntime"
+            raise ConfigError(f"OpenVINO cannot compile this network in {precision} on this CPU; {fix}") from None
 
     def infer(images: np.ndarray) -> Sequence[np.ndarray]:
         found = compiled(images.shape)(images)
