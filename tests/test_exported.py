@@ -143,6 +143,9 @@ def test_what_a_file_cannot_do_is_one_line(exported, data_root, tmp_path, comman
     one_line_error(command(*labels, "--mode", "ms"), "gives labels")
     one_line_error(command(*labels, "--also", "probabilities"), "gives labels")
     one_line_error(command(*labels, "test.runtime=torch"), "onnxruntime or openvino, not in torch")
+    (tmp_path / "other.yaml").write_text("classes: [one, two]\n")
+    small = exported / "small.onnx"
+    one_line_error(command("predict", images, "--model", small, "data.dataset=other.yaml"), "has other classes or IDs")
     one_line_error(command("train", "--model", exported / "small.onnx", f"data.root={data_root}"), "exported")
 
 
@@ -281,6 +284,17 @@ def test_int8_without_enough_memory_leaves_no_file(tmp_path, monkeypatch):
     with pytest.raises(OpensegError, match=r"x.onnx: out of memory: .*data.size"):
         quantized(tmp_path / "x.onnx", None, [], 1)
     assert not (tmp_path / "x.onnx").exists()
+
+
+def test_int8_of_one_size_says_which_image_is_not(tmp_path, command, one_line_error):
+    require_onnx()
+    require("nncf", "int8")
+    stem_network(tmp_path)
+    make_images(tmp_path, load_config(GIVEN[1]))
+    given = ["--config", "stem.yaml", "--checkpoint", "stem.pth", "--size", 128, 160]
+    words = ["export", "q.onnx", *given, "--int8", "--calibrate", "image", "--gt", "label"]
+    one_line_error(command(*words), "is 64x96, not --size; resize with data.size=[128,160]")
+    assert not (tmp_path / "q.onnx").exists()
 
 
 def test_int8_needs_labels_of_every_image(data_root, tmp_path, command, one_line_error):

@@ -97,7 +97,10 @@ def test_what_is_wrong_with_a_request_is_said(server, data_root):
     image = min((data_root / "demo/val/image").iterdir()).read_bytes()
     large = io.BytesIO()
     Image.new("RGB", (1000, 501)).save(large, "PNG")
+    bomb = bytearray(large.getvalue())
+    bomb[16:24] = (60000).to_bytes(4, "big") * 2  # more than it holds, and than anybody decodes
     for body, status, words in (
+        (bytes(bomb), 413, "more than 500,000 pixels"),
         (b"hello", 400, "not an image"),
         (image[: len(image) // 2], 400, "truncated"),
         (b"", 400, "no image"),
@@ -109,6 +112,8 @@ def test_what_is_wrong_with_a_request_is_said(server, data_root):
         answer = ask(server, "/predict", *given)
         assert answer[0] == status and words in json.loads(answer[2])["detail"], answer
     assert ask(server, "/predict?output=x", image)[0] == 422
+    body = json.loads(ask(server, "/openapi.json")[2])["paths"]["/predict"]["post"]["requestBody"]["content"]
+    assert {"image/*", "multipart/form-data"} == set(body)
     assert ask(server, "/predict")[0] == 405
     assert json.loads(ask(server, "/health")[2])["status"] == "ok"  # and it still answers
 
@@ -144,7 +149,7 @@ def test_the_line_is_served_in_order_and_failures_are_of_their_batch():
         def predict_batch(self, images, size):
             seen.append(len(images))
             time.sleep(0.05)
-            if size == (5, 5):
+            if size == (5, 5) or len(images) > 1:
                 raise ValueError("no")
             return np.zeros((len(images), *size), np.uint8)
 
@@ -157,11 +162,12 @@ def test_the_line_is_served_in_order_and_failures_are_of_their_batch():
         with pytest.raises(Full):
             batcher.submit(np.zeros((4, 4, 3), np.uint8))
         rest[-1].cancel()
+        again = batcher.submit(np.zeros((4, 4, 3), np.uint8))  # in the place of the cancelled one
         assert first.result(5).shape == (4, 4)
         with pytest.raises(ValueError, match="no"):
             rest[1].result(5)
-        assert [rest[place].result(5).shape for place in (0, 2, 3)] == [(4, 4)] * 3
-    assert seen == [1, 2, 1, 1]  # the cancelled one is left out
+        assert [job.result(5).shape for job in (rest[0], rest[2], rest[3], again)] == [(4, 4)] * 4
+    assert seen == [1, 2, 1, 1, 1, 2, 1, 1]  # what fails together is tried one by one
     assert not batcher.alive
 
 
@@ -185,7 +191,7 @@ def test_polygons_give_the_labels_again(seed, height, width, noise):
     assert np.array_equal(drawn, labels)
 
 
-def test_wrong_options(command, one_line_error, run):
+def test_wrong_options(command, one_line_error, run, tmp_path):
     one_line_error(command("serve", *GIVEN, "--timeout", 0), "--timeout")
     one_line_error(command("serve", *GIVEN, "--port", 70000), "--port 70000: is from 0 to 65535")
     one_line_error(command("serve", *GIVEN, "--host", "no.such.host.invalid"), "--host no.such.host.invalid")

@@ -13,12 +13,12 @@ import torch
 
 from openseg.config import Config
 from openseg.config.tasks import TASKS
-from openseg.distributed import Group, pick_device
+from openseg.distributed import Group
 from openseg.errors import ConfigError, OpensegError
 from openseg.inference import predict_boundary
 from openseg.inference.folder import model_settings, test_settings
 from openseg.inference.precision import with_precision
-from openseg.inference.predictor import load_for_inference
+from openseg.inference.predictor import device_for, load_for_inference
 from openseg.inference.runner import run_over_images
 from openseg.io.results import Journal, OnConflict, ResultFolder
 from openseg.segfix import OFFSET_SUFFIXES, OffsetMap, write_offsets
@@ -48,7 +48,7 @@ class SegFixPredictor:
                 f"{config.name} is a config of task {config.task}, which predicts no offsets; use the command "
                 f"'{command}'"
             )
-        self.device = pick_device(device)
+        self.device = device_for(config, device)
         self.config = config = with_precision(config, Path(checkpoint), self.device)
         self.model, self.report = load_for_inference(config, Path(checkpoint), self.device)
         self.model.eval()

@@ -24,6 +24,8 @@ class Verified:
 
     checkpoint: str
     runtime: str
+    device: str
+    mode: str
     dataset: str
     images: int
     fp32: float
@@ -57,20 +59,24 @@ def read_verified(checkpoint: Path) -> Verified | None:
         found = Verified(**json.loads(_record(checkpoint).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    return found if found.checkpoint == file_hash(checkpoint) else None
+    numbers = (found.fp32, found.bf16, found.same, found.max_loss)
+    whole = all(isinstance(number, (int, float)) for number in numbers)
+    return found if whole and found.checkpoint == file_hash(checkpoint) else None
 
 
-def with_precision(config: Config, checkpoint: Path, device: torch.device) -> Config:
+def with_precision(config: Config, checkpoint: Path, device: torch.device, mode: str = "ss") -> Config:
     """``config`` with fp32 or bf16 in the place of auto; what is chosen and why is logged."""
     test = config.test
     if test.precision != "auto":
         return config
-    verified = read_verified(checkpoint)
+    verified, now = read_verified(checkpoint), (test.runtime, device.type, mode)
     chosen = "fp32"
     if test.runtime == "onnxruntime" or not has_bfloat16(device):
         reason = f"no bfloat16 in {test.runtime} on this {device.type.upper()}"
-    elif verified is None or verified.runtime != test.runtime:
-        reason = f"{checkpoint}: bf16 was not verified in {test.runtime}; run verify"
+    elif not config.predicts_labels:
+        reason = f"verify is about labels, not about task {config.task}; set test.precision=bf16 for it"
+    elif verified is None or (verified.runtime, verified.device, verified.mode) != now:
+        reason = f"{checkpoint}: bf16 was not verified in {test.runtime} on this device, mode {mode}; run verify"
     elif not verified.accepted:
         reason = f"bf16 loses more than {verified.max_loss:g} mIoU: {verified}"
     else:

@@ -29,11 +29,16 @@ from openseg.io.images import read_image
 from openseg.models.checkpoint.io import KeyReport
 from openseg.models.checkpoint.load import load_network
 
-__all__ = ["Prediction", "Predictor", "load_for_inference"]
+__all__ = ["Prediction", "Predictor", "device_for", "load_for_inference"]
 
 logger = logging.getLogger("openseg")
 
 _SMALLEST_WINDOW = 128
+
+
+def device_for(config: Config, device: str | torch.device) -> torch.device:
+    """The device to predict on; auto is the CPU for runtimes that have nothing else."""
+    return pick_device("cpu" if device == "auto" and config.test.runtime != "torch" else device)
 
 
 def load_for_inference(
@@ -130,12 +135,12 @@ class Predictor:
                 f"{self.config.name} is a config of task {task}, which predicts no labels of images; use the command "
                 f"'{TASKS[task].command}'"
             )
-        self.device = pick_device(device)
+        self.device = device_for(self.config, device)
         self.mode = mode
         if checkpoint is None and not is_exported(config):
             raise ConfigError(f"{self.config.name}: give the checkpoint")
         file = Path(checkpoint or str(config))
-        self.config = with_precision(self.config, file, self.device)
+        self.config = with_precision(self.config, file, self.device, mode)
         self.model, self.report = load_for_inference(self.config, file, self.device)
         if mode == "ms":
             self.require_logits("mode ms sums")

@@ -29,7 +29,7 @@ __all__ = ["ExportedNetwork", "LogitsOnly", "RuntimeNetwork", "in_runtime", "ope
 Infer = Callable[[np.ndarray], Sequence[np.ndarray]]
 _EXAMPLE = 2, 128, 160  # batch, height, width: none is 1, which exporters take as fixed
 _AXES = {0: "batch", 2: "height", 3: "width"}
-_SHAPES = 4
+_SHAPES = 8
 
 
 class LogitsOnly(nn.Module):
@@ -77,6 +77,9 @@ class ExportedNetwork(nn.Module):
         _require_possible(runtime, device, precision)
         self._path, self._facts = path, read_facts(path)
         remember_dataset(config.data.dataset, self._facts["dataset"])  # this may be another process
+        stated = self._facts["dataset"]
+        if (stated["classes"], stated["ids"]) != (list(config.dataset_info.classes), list(config.dataset_info.ids)):
+            raise CheckpointError(f"{path}: has other classes or IDs than {config.data.dataset}, which is here too")
         if self._facts["output"] == "offsets":
             raise ConfigError(f"{path}: is of SegFix and gives offsets, no labels of images")
         self._scaling = Scaling(config)
@@ -92,6 +95,11 @@ class ExportedNetwork(nn.Module):
     def gives_labels(self) -> bool:
         """Whether it decides on classes itself, so that there are no logits to sum or to write."""
         return bool(self._facts["output"] == "labels")
+
+    @property
+    def batch(self) -> int | None:
+        """The only number of images that it takes; None: any."""
+        return None if self._facts["batch"] is None else int(self._facts["batch"])
 
     def __str__(self) -> str:
         return f"exported network, gives {self._facts['output']}"
@@ -212,4 +220,11 @@ def _onnxruntime(content: bytes) -> Infer:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {"images": images})
+
+    def infer(images: np.ndarray) -> Sequence[np.ndarray]:
+        try:
+            return list(session.run(None, {"images": images}))
+        except Exception as error:  # a class of its own for each kind of failure
+            raise RuntimeError(f"ONNX Runtime: {error}") from None
+
+    return infer

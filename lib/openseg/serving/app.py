@@ -3,13 +3,16 @@
 import asyncio
 import contextlib
 import io
-from collections.abc import AsyncIterator, Callable
+import math
+import struct
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
 
 import numpy as np
+import tifffile
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from PIL import Image
@@ -17,6 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 
+from openseg.datasets.info import DatasetInfo
 from openseg.errors import OpensegError, is_out_of_memory, printable
 from openseg.inference.predictor import Prediction, Predictor
 from openseg.io.blob import Blob
@@ -30,6 +34,18 @@ Output = Literal["label", "vis", "overlay", "polygons"]
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob: data:; connect-src 'self'"
 )
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {}, "image/jpeg": {}, "application/json": {}}, "description": "as output says"}
+}
+_BINARY = {"type": "string", "format": "binary"}
+_BODY = {
+    "required": True,
+    "content": {
+        "image/*": {"schema": _BINARY},
+        "multipart/form-data": {"schema": {"type": "object", "properties": {"image": _BINARY}}},
+    },
+}
+_LONGEST_JPEG = 65500
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
 
@@ -41,8 +57,8 @@ class Limits:
         max_bytes: of an image file.
         max_pixels: of an image.
         max_batch: images that are predicted together.
-        max_waiting: images that wait.
-        seconds: to send an image, and again from then to its labels.
+        max_waiting: requests besides those that are predicted.
+        seconds: for a request, from its first byte to the answer.
     """
 
     max_bytes: int
@@ -55,7 +71,14 @@ class Limits:
 def make_app(predictor: Predictor, limits: Limits) -> FastAPI:
     """The application that predicts with ``predictor``."""
     batcher = Batcher(predictor, limits.max_batch, limits.max_waiting)
-    info = predictor.config.dataset_info
+    info, active = predictor.config.dataset_info, 0
+
+    async def answer(request: Request, output: Output) -> Response:
+        content = await _content(request, limits.max_bytes)
+        image = await run_in_threadpool(_decode, content, info, limits.max_pixels)
+        waits = await run_in_threadpool(batcher.submit, image)
+        labels = await _labels(waits)
+        return await run_in_threadpool(_answer, Prediction(labels, info.as_rgb(image), info), output)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -82,18 +105,21 @@ def make_app(predictor: Predictor, limits: Limits) -> FastAPI:
         rows = zip(info.classes, info.ids, info.colors, strict=True)
         return [{"name": name, "id": number, "color": list(color)} for name, number, color in rows]
 
-    @app.post("/predict")
+    @app.post("/predict", responses=_ANSWERS, openapi_extra={"requestBody": _BODY}, response_class=Response)
     async def predict(request: Request, output: Output = "label") -> Response:
         """The labels of an image, which is the body, or the file ``image`` of a form.
 
         ``output``: label (PNG of label IDs), vis (PNG of colors), overlay (JPEG), polygons (JSON).
         """
+        nonlocal active
         with _told():
-            content = await asyncio.wait_for(_content(request, limits.max_bytes), limits.seconds)
-            image = await run_in_threadpool(_decode, content, info.read_image, limits.max_pixels)
-            waits = await run_in_threadpool(batcher.submit, image)
-            labels = await _labels(waits, limits.seconds)
-            return await run_in_threadpool(_answer, Prediction(labels, info.as_rgb(image), info), output)
+            if active >= limits.max_waiting + limits.max_batch:
+                raise Full  # before anything of it is read
+            active += 1
+            try:
+                return await asyncio.wait_for(answer(request, output), limits.seconds)
+            finally:
+                active -= 1
 
     return app
 
@@ -157,21 +183,38 @@ def _told() -> Any:
         raise HTTPException(413, "the image needs more memory than there is; send a smaller one") from None
 
 
-def _decode(content: bytes, read: Callable[[Any], np.ndarray], max_pixels: int) -> np.ndarray:
+def _decode(content: bytes, info: DatasetInfo, max_pixels: int) -> np.ndarray:
     too_many = HTTPException(413, f"the image has more than {max_pixels:,} pixels")
-    with contextlib.suppress(OSError, ValueError, SyntaxError), Image.open(io.BytesIO(content)) as header:
-        if header.width * header.height > max_pixels:  # said before it is decoded
-            raise too_many
-    image = read(Blob("the image", content))
+    if _stated_pixels(content, info.channels) > max_pixels:  # before it is decoded
+        raise too_many
+    image = info.read_image(Blob("the image", content))
     if image.shape[0] * image.shape[1] > max_pixels:
         raise too_many
     return image
 
 
-async def _labels(waits: Future[np.ndarray], seconds: float) -> np.ndarray:
-    """The result; when it takes too long, or nobody waits any more, its place in the line is given up."""
+def _stated_pixels(content: bytes, channels: int) -> float:
+    """How many pixels a file says that it has; 0 if it does not say so, and is refused by its reader."""
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):  # whatever else is in it
+        return math.prod(struct.unpack(">II", content[16:24])) if len(content) >= 24 else 0
     try:
-        return await asyncio.wait_for(asyncio.wrap_future(waits), seconds)
+        with Image.open(io.BytesIO(content)) as header:
+            return header.width * header.height
+    except Image.DecompressionBombError:
+        return math.inf
+    except (OSError, ValueError, SyntaxError):
+        pass
+    try:
+        with tifffile.TiffFile(io.BytesIO(content)) as file:
+            return sum(page.size for page in file.pages) / channels
+    except Exception:  # of a damaged file, its reader says what is wrong
+        return 0
+
+
+async def _labels(waits: Future[np.ndarray]) -> np.ndarray:
+    """The result; when nobody waits for it any more, its place in the line is given up."""
+    try:
+        return await asyncio.wrap_future(waits)
     finally:
         waits.cancel()
 
@@ -182,6 +225,8 @@ def _answer(prediction: Prediction, output: Output) -> Response:
         polygons = polygons_of(prediction.labels, prediction.dataset_info)
         return JSONResponse({"width": width, "height": height, "polygons": polygons}, headers=_HEADERS)
     if output == "overlay":
+        if max(prediction.labels.shape) > _LONGEST_JPEG:
+            raise HTTPException(413, f"a JPEG has at most {_LONGEST_JPEG} pixels on a side; ask for vis")
         return Response(encode_image(prediction.overlay, ".jpg"), media_type="image/jpeg", headers=_HEADERS)
     png = encode_label(prediction.ids) if output == "label" else encode_image(prediction.colors, ".png")
     return Response(png, media_type="image/png", headers=_HEADERS)

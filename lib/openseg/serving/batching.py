@@ -74,6 +74,7 @@ class Batcher:
         planes = torch.from_numpy(np.ascontiguousarray(fitted.transpose(2, 0, 1)))
         job = _Job(planes, (image.shape[0], image.shape[1]), Future())
         with self._changed:
+            self._waiting = deque(each for each in self._waiting if not each.labels.cancelled())
             if len(self._waiting) >= self._max_waiting:
                 raise Full
             self._waiting.append(job)
@@ -102,9 +103,12 @@ class Batcher:
             return
         try:
             labels = self._predictor.predict_batch(torch.stack([job.planes for job in batch]), batch[0].size)
-        except Exception as error:  # told to those who asked; the next ones may succeed
-            for job in batch:
-                job.labels.set_exception(error)
+        except Exception as error:  # told to the one who asked; the next ones may succeed
+            if len(batch) == 1:
+                batch[0].labels.set_exception(error)
+            else:
+                for job in batch:  # one of them may be to blame, or there is memory for one at a time
+                    self._predict([job])
             return
         self.batches += 1
         self.done += len(batch)

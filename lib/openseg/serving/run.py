@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 from collections.abc import Sequence
@@ -9,7 +10,9 @@ from typing import Literal
 
 from openseg.config import Config
 from openseg.errors import ConfigError, OpensegError
+from openseg.inference.memory import limit_memory
 from openseg.inference.predictor import Predictor
+from openseg.inference.runtimes import ExportedNetwork
 from openseg.tools.common import as_config, checkpoint_of
 from openseg.tools.paths import PathLike
 
@@ -42,8 +45,8 @@ def serve(
         max_megabytes: largest image file.
         max_megapixels: largest image.
         max_batch: images of one size that are predicted together.
-        max_waiting: images that wait; more are answered with status 503.
-        timeout: seconds that an image may wait and be predicted; then status 504.
+        max_waiting: requests besides those that are predicted; more are answered with status 503, unread.
+        timeout: seconds for a request, from its first byte to the answer; then status 504.
 
     Returns:
         Nothing, when it was interrupted.
@@ -67,14 +70,31 @@ def serve(
     listening = _listen(host, port)
     settings = as_config(config, overrides)
     file = checkpoint_of(settings, checkpoint, checkpoints, config)
-    predictor = Predictor(settings, file, mode=mode, device=device)
+    # Windows for an image that is too large would stay for all that follow, and change their labels.
+    predictor = Predictor(settings, file, mode=mode, device=device, windows_when_full=False)
+    max_batch = _largest_batch(predictor, max_batch)
     logger.info("%s: %s", file, predictor.report)
     limits = Limits(int(max_megabytes * 1e6), int(max_megapixels * 1e6), max_batch, max_waiting, timeout)
     listening.listen(128)  # from here on, those who connect wait
     address, number = listening.getsockname()[:2]
     logger.info("listening on http://%s:%d (Ctrl-C ends)", f"[{address}]" if ":" in address else address, number)
     app = make_app(predictor, limits)
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10)).run([listening])
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10))
+    limited = limit_memory() if predictor.device.type == "cpu" else contextlib.nullcontext()
+    with contextlib.suppress(KeyboardInterrupt), limited:  # which uvicorn raises again when it has ended
+        server.run([listening])
+
+
+def _largest_batch(predictor: Predictor, wanted: int) -> int:
+    """``wanted``, or 1 for an exported file of batches of 1.
+
+    Raises:
+        ConfigError: it takes other batches alone.
+    """
+    fixed = predictor.model.batch if isinstance(predictor.model, ExportedNetwork) else None
+    if fixed is not None and fixed > 1:
+        raise ConfigError(f"{predictor.config.name}: takes batches of {fixed} images; export it without --batch")
+    return fixed or wanted
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -15,7 +15,7 @@ from openseg.datasets.loaders import TrainSet, iterate_training
 from openseg.datasets.samples import list_split
 from openseg.datasets.transforms import normalize
 from openseg.distributed import Group, pick_device
-from openseg.errors import OpensegError
+from openseg.errors import ConfigError, OpensegError
 from openseg.inference import argmax, from_tensor, resized
 from openseg.inference.prepare import prepare_for_inference
 from openseg.io.progress import progress as progress_bar
@@ -153,6 +153,8 @@ def random_batches(config: Config) -> Iterator[dict[str, Tensor]]:
 def _predict(
     config: Config, model: torch.nn.Module, image: Tensor, device: torch.device, count: int
 ) -> Iterator[dict[str, float]]:
+    if config.test.precision == "auto":
+        raise ConfigError("benchmark measures test.precision=fp32 or bf16, not auto")
     dtype = torch.bfloat16 if config.test.precision == "bf16" else torch.float32
     model = prepare_for_inference(model.eval(), dtype)
     clock, size = _Clock(device), (image.shape[-2], image.shape[-1])

@@ -28,7 +28,7 @@ from openseg.models.checkpoint.io import KeyReport
 from openseg.models.checkpoint.load import load_network
 from openseg.tools.common import as_config, checkpoint_of
 from openseg.tools.paths import PathLike
-from openseg.tools.quantize import Quantized, labeled_images, quantized
+from openseg.tools.quantize import Quantized, labeled_images, quantized, require_quantizer
 
 __all__ = ["FORMATS", "Comparison", "Exported", "compare", "export", "write_exported"]
 
@@ -234,12 +234,16 @@ def export(
     notes = {**_notes(network, shape), "checkpoint": file_hash(file)}
     written = network if halved is None else Exportable(halved, settings, output, resize, uint8).eval()
     write_exported(path, written, notes, shape, opset)
-    found = [*compare(path, network, shape)]
+    try:
+        found = [*compare(path, network, shape)]
+    except BaseException:  # nobody compared this file
+        path.unlink(missing_ok=True)
+        raise
     if any(not each.same >= (_SAME_HALF if half else _SAME) for each in found):
         path.unlink()
         worst = 100 * min(each.same for each in found)
         raise OpensegError(f"{out}: gave other classes than PyTorch ({worst:.2f} % the same)")
-    loss = quantized(path, network, pairs, max_loss) if int8 else None
+    loss = quantized(path, network, pairs, max_loss, shape.size) if int8 else None
     taken = "uint8[batch, height, width, 3]" if uint8 else f"float32[batch, {network.channels}, height, width]"
     return Exported(path, taken, output, file, report, found, _other_passes(settings), loss)
 
@@ -259,6 +263,8 @@ def _require_int8_inputs(
         raise ConfigError("--int8, --calibrate and --gt belong together: what int8 costs is measured on labeled images")
     if int8 and (path.suffix != ".onnx" or half or output != "logits" or config.dataset_info.bands):
         raise ConfigError("--int8 writes .onnx that gives logits of RGB images, without --half")
+    if int8:
+        require_quantizer()
     if not 0 <= max_loss <= 100:
         raise ConfigError(f"--max-loss {max_loss:g}: is from 0 to 100")
     if int8 and shape.batch not in (None, 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +23,7 @@ from openseg.io.matching import match_files
 from openseg.metrics import ConfusionMatrix
 from openseg.tools.paths import PathLike
 
-__all__ = ["Quantized", "labeled_images", "quantized"]
+__all__ = ["Quantized", "labeled_images", "quantized", "require_quantizer"]
 
 Pairs = Sequence[tuple[Path, Path]]
 
@@ -46,8 +47,9 @@ class Quantized(NamedTuple):
 class _Images:
     """Labeled images: what the exported network takes, and the train IDs that it should find."""
 
-    def __init__(self, network: Exportable, pairs: Pairs) -> None:
+    def __init__(self, network: Exportable, pairs: Pairs, size: tuple[int, int] | None = None) -> None:
         self.config = network.config
+        self.size = size
         self._network, self._pairs = network, pairs
 
     @property
@@ -62,6 +64,9 @@ class _Images:
         """The image as the network takes it, with a batch axis."""
         image = self.config.dataset_info.read_image(self._pairs[number][0])
         fitted = fit_image(image, self.config.data)
+        if self.size is not None and self.size != fitted.shape[:2]:
+            shape, wanted = "x".join(map(str, fitted.shape[:2])), ",".join(map(str, self.size))
+            raise DataError(f"{self._pairs[number][0]}: is {shape}, not --size; resize with data.size=[{wanted}]")
         planes = torch.from_numpy(np.ascontiguousarray(fitted.transpose(2, 0, 1)))[None].float()
         return self._network.as_input(planes).contiguous().numpy()
 
@@ -76,6 +81,13 @@ class _Images:
         logits = torch.from_numpy(np.array(infer(given)))
         rows = cubic(resized(from_tensor(logits), (side[0], side[1])), (size[0], size[1]))
         return argmax(rows)[0].numpy()
+
+
+def require_quantizer() -> None:
+    """Raises ConfigError where a package is missing, before anything is done."""
+    for name in ("nncf", "onnx", "openvino"):
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"--int8 needs {name}; pip install 'openseg[int8]'")
 
 
 def labeled_images(images: PathLike, labels: PathLike) -> list[tuple[Path, Path]]:
@@ -95,10 +107,13 @@ def labeled_images(images: PathLike, labels: PathLike) -> list[tuple[Path, Path]
     return [(images / name, labels / matches[name]) for name in found]
 
 
-def quantized(path: Path, network: Exportable, pairs: Pairs, max_loss: float) -> Quantized:
+def quantized(
+    path: Path, network: Exportable, pairs: Pairs, max_loss: float, size: tuple[int, int] | None = None
+) -> Quantized:
     """Rewrite ``path`` in int8; layers whose quantization costs the most stay float until ``max_loss`` holds.
 
-    Every other one of ``pairs`` (image, label map) measures ranges, the rest verify.
+    Every other one of ``pairs`` (image, label map) measures ranges, the rest verify. ``size`` is the only one that the
+    network takes.
 
     Raises:
         ConfigError: a package is missing.
@@ -108,10 +123,10 @@ def quantized(path: Path, network: Exportable, pairs: Pairs, max_loss: float) ->
     finished = False
     try:
         with limit_memory():
-            result = _quantized(path, network, pairs, max_loss)
+            result = _quantized(path, network, pairs, max_loss, size)
         finished = True
         return result
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:  # ONNX Runtime and NNCF have their own classes
         if not is_out_of_memory(error):
             raise
         raise OpensegError(
@@ -123,11 +138,13 @@ def quantized(path: Path, network: Exportable, pairs: Pairs, max_loss: float) ->
             path.unlink(missing_ok=True)
 
 
-def _quantized(path: Path, network: Exportable, pairs: Pairs, max_loss: float) -> Quantized:
+def _quantized(
+    path: Path, network: Exportable, pairs: Pairs, max_loss: float, size: tuple[int, int] | None
+) -> Quantized:
     nncf, onnx, openvino = _packages()
     first, second = pairs[::2], pairs[1::2]
-    measured = _Images(network, _spread(first, _MEASURED))
-    verified = _Images(network, _spread(second, _VERIFIED))
+    measured = _Images(network, _spread(first, _MEASURED), size)
+    verified = _Images(network, _spread(second, _VERIFIED), size)
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
 
     def compiled(model: Any) -> Callable[[np.ndarray], Any]:
@@ -172,12 +189,10 @@ def _quantized(path: Path, network: Exportable, pairs: Pairs, max_loss: float) -
 
 def _packages() -> tuple[Any, Any, Any]:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would report its use
-    try:
-        import nncf
-        import onnx
-        import openvino
-    except ImportError as error:
-        raise ConfigError(f"--int8 needs {error.name}; pip install 'openseg[int8]'") from None
+    import nncf
+    import onnx
+    import openvino
+
     nncf.set_log_level(logging.WARNING)
     return nncf, onnx, openvino
 
