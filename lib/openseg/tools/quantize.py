@@ -141,6 +141,7 @@ def quantized(
 def _quantized(
     path: Path, network: Exportable, pairs: Pairs, max_loss: float, size: tuple[int, int] | None
 ) -> Quantized:
+    _Images(network, pairs, size).input(0)  # what is wrong with it is said at once
     nncf, onnx, openvino = _packages()
     first, second = pairs[::2], pairs[1::2]
     measured = _Images(network, _spread(first, _MEASURED), size)
@@ -189,6 +190,7 @@ def _quantized(
 
 def _packages() -> tuple[Any, Any, Any]:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would report its use
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # of no CUDA, which is not needed
     import nncf
     import onnx
     import openvino
