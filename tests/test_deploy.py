@@ -1,5 +1,6 @@
 """docs/deploy.md: every command is run, and its program without openseg gives the labels that openseg gives."""
 
+import os
 import re
 import shlex
 import shutil
@@ -19,6 +20,7 @@ from test_exported import require, stem_network
 import openseg
 
 PAGE = ROOT / "docs/deploy.md"
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 DEMO = "configs/demo/hrnet_tiny_ocr"
 
 
@@ -54,10 +56,12 @@ def test_every_command(tmp_path, data_root):
             words = shlex.split(small.replace("8000", port))
             words = [sys.executable, *words[1:]] if words[0] == "python" else words
             if "serve" in words:
-                server = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+                server = subprocess.Popen(words, cwd=tmp_path, env=ONE_THREAD, **silent)
                 wait_for(f"http://127.0.0.1:{port}/health")
             else:
-                done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+                how = {"capture_output": True, "text": True, "timeout": 300}
+                done = subprocess.run(words, cwd=tmp_path, env=ONE_THREAD, **how)
                 assert done.returncode == 0, (line, done.stdout[-500:], done.stderr[-2000:])
             ran += 1
     finally:

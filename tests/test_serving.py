@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import io
 import json
+import os
 import queue
 import re
 import signal
@@ -29,6 +30,7 @@ pytest.importorskip("fastapi", reason="pip install openseg[serve]")
 from openseg.serving.batching import Batcher, Full
 
 DEMO = ROOT / "configs/demo/hrnet_tiny_ocr"
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 GIVEN = ["--config", DEMO.with_suffix(".yaml"), "--checkpoint", DEMO.with_suffix(".safetensors"), "--device", "cpu"]
 
 
@@ -36,7 +38,9 @@ GIVEN = ["--config", DEMO.with_suffix(".yaml"), "--checkpoint", DEMO.with_suffix
 def serving(*options):
     """A server in a process of its own; yields its port, and ends it as Ctrl-C does."""
     words = [sys.executable, "main.py", "serve", *map(str, [*GIVEN, "--port", 0, *options])]
-    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        words, cwd=ROOT, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     lines = queue.Queue()
     threading.Thread(target=lambda: [lines.put(line) for line in process.stdout], daemon=True).start()
     try:
