@@ -13,7 +13,7 @@ from openseg.config import Config
 from openseg.distributed import has_bfloat16
 from openseg.io.files import file_hash, write_json
 
-__all__ = ["Verified", "read_verified", "with_precision", "write_verified"]
+__all__ = ["Verified", "in_precision", "read_verified", "with_precision", "write_verified"]
 
 logger = logging.getLogger("openseg")
 
@@ -82,4 +82,9 @@ def with_precision(config: Config, checkpoint: Path, device: torch.device, mode:
     else:
         chosen, reason = "bf16", str(verified)
     logger.info("test.precision=auto is %s: %s", chosen, reason)
-    return config.model_copy(update={"test": test.model_copy(update={"precision": chosen})})
+    return in_precision(config, chosen)
+
+
+def in_precision(config: Config, precision: str) -> Config:
+    """``config`` with another ``test.precision``."""
+    return config.model_copy(update={"test": config.test.model_copy(update={"precision": precision})})

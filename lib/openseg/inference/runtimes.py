@@ -24,7 +24,7 @@ from openseg.io.exported import read_facts
 from openseg.models.segfix import SegFixOutput
 from openseg.models.segmentor import SegmentorOutput
 
-__all__ = ["ExportedNetwork", "LogitsOnly", "RuntimeNetwork", "in_runtime", "openvino_infer"]
+__all__ = ["ExportedNetwork", "LogitsOnly", "RuntimeNetwork", "in_runtime", "openvino_infer", "require_runtime"]
 
 Infer = Callable[[np.ndarray], Sequence[np.ndarray]]
 _EXAMPLE = 2, 128, 160  # batch, height, width: none is 1, which exporters take as fixed
@@ -150,7 +150,7 @@ def in_runtime(
     def made_for(shape: tuple[int, ...]) -> Infer:
         program = exported_program(network, torch.zeros(shape), axes)
         if runtime == "openvino":
-            return _openvino(_require(runtime).convert_model(program), precision)
+            return _openvino(require_runtime(runtime).convert_model(program), precision)
         return _onnxruntime(written_onnx(program, outputs, axes).model_proto.SerializeToString())
 
     if axes:
@@ -163,10 +163,11 @@ def _require_possible(runtime: str, device: torch.device, precision: str) -> Non
         raise ConfigError(f"test.runtime={runtime} runs on the CPU; add --device cpu")
     if precision == "bf16" and runtime == "onnxruntime":
         raise ConfigError("test.precision=bf16 needs test.runtime=torch or openvino")
-    _require(runtime)
+    require_runtime(runtime)
 
 
-def _require(runtime: str) -> Any:
+def require_runtime(runtime: str) -> Any:
+    """Return the package of a runtime; raises ConfigError, with the remedy, where it is missing."""
     try:
         if runtime == "openvino":
             sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would report its use
@@ -184,12 +185,12 @@ def _require(runtime: str) -> Any:
 
 def openvino_infer(content: bytes, precision: str) -> Infer:
     """What runs an ONNX file in OpenVINO."""
-    return _openvino(_require("openvino").Core().read_model(content), precision)
+    return _openvino(require_runtime("openvino").Core().read_model(content), precision)
 
 
 def _openvino(model: Any, precision: str) -> Infer:
     """Compiled anew for each size of images, of which a few are kept: fixed sizes are faster."""
-    openvino = _require("openvino")
+    openvino = require_runtime("openvino")
     options = {
         # Without it, OpenVINO takes bfloat16 where the CPU has it.
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
@@ -216,7 +217,7 @@ def _openvino(model: Any, precision: str) -> Infer:
 
 
 def _onnxruntime(content: bytes) -> Infer:
-    onnxruntime = _require("onnxruntime")
+    onnxruntime = require_runtime("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

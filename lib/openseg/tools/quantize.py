@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +17,11 @@ from openseg.errors import ConfigError, DataError, OpensegError, is_out_of_memor
 from openseg.inference import argmax, cubic, from_tensor, resized
 from openseg.inference.exportable import Exportable
 from openseg.inference.memory import limit_memory
+from openseg.inference.runtimes import openvino_infer, require_runtime
 from openseg.io.files import atomic_write, list_files
 from openseg.io.matching import match_files
 from openseg.metrics import ConfusionMatrix
+from openseg.tools.agreement import agreement
 from openseg.tools.paths import PathLike
 
 __all__ = ["Quantized", "labeled_images", "quantized", "require_quantizer"]
@@ -78,7 +79,7 @@ class _Images:
         """Train IDs of ``infer``, at the size of the label map."""
         given = self.input(number)
         side = given.shape[1:3] if self._network.uint8 else given.shape[2:4]
-        logits = torch.from_numpy(np.array(infer(given)))
+        logits = torch.from_numpy(infer(given)[0])
         rows = cubic(resized(from_tensor(logits), (side[0], side[1])), (size[0], size[1]))
         return argmax(rows)[0].numpy()
 
@@ -142,25 +143,22 @@ def _quantized(
     path: Path, network: Exportable, pairs: Pairs, max_loss: float, size: tuple[int, int] | None
 ) -> Quantized:
     _Images(network, pairs, size).input(0)  # what is wrong with it is said at once
-    nncf, onnx, openvino = _packages()
+    nncf, onnx = _packages()
     first, second = pairs[::2], pairs[1::2]
     measured = _Images(network, _spread(first, _MEASURED), size)
     verified = _Images(network, _spread(second, _VERIFIED), size)
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    num_classes = network.config.dataset_info.num_classes
 
-    def compiled(model: Any) -> Callable[[np.ndarray], Any]:
-        core = openvino.Core()
-        network = core.compile_model(core.read_model(model.SerializeToString()), "CPU", options)
-        return lambda image: network(image)[0]
+    def labels_of(model: Any) -> Callable[[int, np.ndarray], np.ndarray]:
+        infer = openvino_infer(model.SerializeToString(), "fp32")
+        return lambda number, truth: verified.labels(infer, number, truth.shape)
 
     def score(model: Any, numbers: Iterable[int]) -> tuple[float, list[float]]:
-        infer, whole, each = compiled(model), ConfusionMatrix(network.config.dataset_info.num_classes), []
+        labels, whole, each = labels_of(model), ConfusionMatrix(num_classes), []
         for number in numbers:
-            truth = verified.truth(number)
-            labels = verified.labels(infer, number, truth.shape)
-            whole.update(labels, truth)
-            alone = ConfusionMatrix(network.config.dataset_info.num_classes)
-            alone.update(labels, truth)
+            truth, alone = verified.truth(number), ConfusionMatrix(num_classes)
+            alone.update(labels(number, truth), truth)
+            whole.merge(alone)
             each.append(_miou(alone))
         return _miou(whole), each
 
@@ -175,7 +173,10 @@ def _quantized(
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(measured),
     )
-    before, after, same = _compared(verified, compiled(original), compiled(result))
+    before_labels, after_labels = labels_of(original), labels_of(result)
+    truths = ((number, verified.truth(number)) for number in numbers)
+    maps = ((truth, before_labels(number, truth), after_labels(number, truth)) for number, truth in truths)
+    before, after, same = agreement(maps, num_classes, verified.name)
     if before - after > max_loss:
         raise OpensegError(
             f"{path}: int8 loses {before - after:.2f} mIoU ({before:.2f} to {after:.2f}), more than --max-loss "
@@ -188,15 +189,14 @@ def _quantized(
     return Quantized(len(verified), before, after, same, *_in_int8(result))
 
 
-def _packages() -> tuple[Any, Any, Any]:
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would report its use
+def _packages() -> tuple[Any, Any]:
+    require_runtime("openvino")  # first, so that neither of them reports its use
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # of no CUDA, which is not needed
     import nncf
     import onnx
-    import openvino
 
     nncf.set_log_level(logging.WARNING)
-    return nncf, onnx, openvino
+    return nncf, onnx
 
 
 def _spread(pairs: Pairs, count: int) -> Pairs:
@@ -213,18 +213,3 @@ def _in_int8(model: Any) -> tuple[int, int]:
     quantized = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     layers = [node for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")]
     return sum(node.input[1] in quantized for node in layers), len(layers)
-
-
-def _compared(images: _Images, one: Callable[..., Any], other: Callable[..., Any]) -> tuple[float, float, float]:
-    """mIoU (percent) of two networks, and the share of pixels to which they give the same class."""
-    scores = [ConfusionMatrix(images.config.dataset_info.num_classes) for _ in range(2)]
-    same = total = 0
-    for number in range(len(images)):
-        truth = images.truth(number)
-        first, second = (images.labels(infer, number, truth.shape) for infer in (one, other))
-        for confusion, labels in zip(scores, (first, second), strict=True):
-            confusion.update(labels, truth)
-        same, total = same + int((first == second).sum()), total + truth.size
-    if not scores[0].counts.any():
-        raise DataError(f"{images.name}: no pixel of a class in these label maps, so nothing can be verified")
-    return _miou(scores[0]), _miou(scores[1]), same / total
